@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity ^0.8.30;
+
+/// @title Who takes part, with which key, and how much privacy each may spend
+/// @notice Members are numbered 0…255 in the order they were added and never renumbered, so that a set of
+/// members is one 256-bit word. A member is its `owner` (cold key: joins, leaves, rotates, sets the cap) and its
+/// `signer` (hot key of the daemon: commits, submits, objects).
+///
+/// Unkind truths:
+/// - The coordinator chooses who may join and who must leave. It cannot act for a member, raise a member's cap, or
+///   touch a round that is already open.
+/// - ε is what the member's own accountant declares, in units of 1e-6. The contract only guarantees that it never
+///   decreases and never passes the cap. Whether it is *enough* is re-derived off chain from the configs.
+/// - A signer that leaks can spend the rest of the member's cap until `rotateSigner` and the next opening.
+interface IFederation {
+    enum Status {
+        None,
+        Pending, // joins at the next opening
+        Active,
+        Leaving, // leaves at the next opening
+        Gone
+    }
+
+    struct Member {
+        address owner;
+        Status status;
+        address signer;
+        address nextSigner; // zero: no rotation under way; takes effect at the next opening
+        uint64 capMicro; // ε cap, 1e-6
+        uint64 spentMicro; // ε declared so far, 1e-6
+    }
+
+    /// @notice What a round freezes of a member when it opens.
+    struct Seat {
+        uint8 member;
+        address owner;
+        address signer;
+        uint64 capMicro;
+        uint64 spentMicro;
+    }
+
+    event MemberAdded(uint8 indexed member, address indexed owner, address signer, uint64 capMicro);
+    event MemberLeaving(uint8 indexed member, address by);
+    event SignerRotated(uint8 indexed member, address signer);
+    event CapSet(uint8 indexed member, uint64 capMicro);
+    event Spent(uint8 indexed member, uint64 spentMicro);
+    event AggregatorsSet(address[] aggregators);
+    event RoundsSet(address rounds);
+
+    error UnknownMember(uint8 member);
+    error NotOwner(uint8 member, address caller);
+    error NotRounds(address caller);
+    error RoundsAlreadySet();
+    error FederationFull();
+    error SignerTaken(address signer);
+    error ZeroAddress();
+    error NotLeavable(uint8 member, Status status);
+    error OverCap(uint8 member, uint64 declaredMicro, uint64 capMicro);
+    error EpsilonDecreased(uint8 member, uint64 declaredMicro, uint64 spentMicro);
+    error CapBelowSpent(uint8 member, uint64 capMicro, uint64 spentMicro);
+
+    /// @notice Coordinator only. The member becomes active when the next round opens.
+    function addMember(address owner, address signer, uint64 capMicro) external returns (uint8 member);
+
+    /// @notice The member's owner, or the coordinator. Takes effect when the next round opens.
+    function removeMember(uint8 member) external;
+
+    /// @notice Owner only; takes effect when the next round opens, so that one round knows one key per member.
+    function rotateSigner(uint8 member, address signer) external;
+
+    /// @notice Owner only: nobody else may decide how much of a member's privacy is for sale.
+    function setCap(uint8 member, uint64 capMicro) external;
+
+    /// @notice Coordinator only. The order is the order of failover (see IRounds).
+    function setAggregators(address[] calldata aggregators) external;
+
+    /// @notice Rounds only: admit the pending, drop the leaving, rotate signers; return the seats of the new round.
+    function seatMembers() external returns (Seat[] memory seats);
+
+    /// @notice Rounds only: raise what a member declares to have spent. Reverts over the cap or downwards.
+    function charge(uint8 member, uint64 spentMicro) external;
+
+    function memberCount() external view returns (uint256);
+    function getMember(uint8 member) external view returns (Member memory);
+    function aggregators() external view returns (address[] memory);
+    /// @notice 1 + position in the failover order, 0 if the address is not an aggregator.
+    function aggregatorRank(address who) external view returns (uint256);
+}

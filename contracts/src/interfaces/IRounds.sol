@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity ^0.8.30;
+
+import {IFederation} from "./IFederation.sol";
+
+/// @title The life of a round
+/// @notice
+///   Commit ─▶ Train ─▶ (Prove) ─▶ Verify ─▶ Propose ─▶ Proposed ─▶ Final
+///      any of them, its deadline passed and its condition unmet ─▶ Void(reason)
+///
+/// A phase closes early when everybody who may act in it has acted. Anyone may call `advance`.
+/// Every phase's deadline follows from the block at which the phase before it closed, so the last block at which a
+/// round can still be open is known when it opens.
+///
+/// Beacons. When Commit (and later Train) closes in block X, the beacon is the randomness (`mixHash`, EIP-4399) in the
+/// header of block X+1, whoever calls `advance` and whenever: waiting does not change it. The caller hands in the
+/// header; the contract checks its hash.
+///
+/// Transcript. Every event of a round carries a running hash over all the round's events so far, which is also kept in
+/// storage: nobody can show a reader a history of the round with an event removed, altered or added.
+///   transcript' = keccak256(abi.encode(transcript, topic0, keccak256(abi.encode(fields except transcript, in order))))
+///
+/// Unkind truths:
+/// - The validator of block X+1 can withhold its block, and so choose between two beacons (one bit per slot it owns).
+/// - Verdicts are, at this stage, what one aggregator says. Members can void a round they disagree with
+///   (`object`, strict majority of those who committed); they cannot correct it.
+/// - The contract never sees a weight, a trajectory or an average. It fixes digests, order and deadlines.
+/// - A submitted ε is spent even if the round ends in Void: what was published cannot be taken back.
+/// - An equivocating member is out of the round, and both its submissions stay in the log.
+interface IRounds {
+    enum Phase {
+        None,
+        Commit,
+        Train,
+        Prove,
+        Verify,
+        Propose,
+        Proposed,
+        Final,
+        Void
+    }
+
+    enum VoidReason {
+        None,
+        CommitQuorum, // fewer than `quorum` committed
+        SubmitQuorum, // fewer than `quorum` submitted without equivocating
+        BeaconLost, // nobody called advance while the beacon's block hash could still be read
+        NoVerdict, // no authorised aggregator posted verdicts in time
+        NothingAccepted, // fewer than `quorum` accepted
+        NoProposal, // no authorised aggregator proposed in time
+        Disputed // a strict majority of the committed members objected
+    }
+
+    /// @notice Lengths of the phases in blocks, and the least number of members for which a round counts.
+    struct Policy {
+        uint32 commitBlocks;
+        uint32 trainBlocks;
+        uint32 proveBlocks;
+        uint32 verifyBlocks;
+        uint32 proposeBlocks;
+        uint32 challengeBlocks;
+        uint8 quorum;
+        bool proofRequired;
+    }
+
+    /// @dev Two words of bitmaps and digests more than the members' own slots; see `submissionHash` for those.
+    struct Round {
+        Phase phase;
+        VoidReason voidReason;
+        uint64 closeBlock; // last block of the current phase if it closed early, else 0
+        uint64 deadlineBlock; // last block in which the current phase takes actions
+        Policy policy;
+        uint256 seated; // bitmaps over member numbers
+        uint256 committed;
+        uint256 submitted;
+        uint256 equivocated;
+        uint256 proved;
+        uint256 accepted;
+        uint256 objected;
+        bytes32 configDigest;
+        bytes32 globalBundle;
+        bytes32 trainBeacon;
+        bytes32 proveBeacon;
+        bytes32 aggregateBundle;
+        bytes32 transcript;
+    }
+
+    event RoundOpened(
+        uint64 indexed round, bytes32 configDigest, bytes32 globalBundle, Policy policy, IFederation.Seat[] seats,
+        bytes32 transcript
+    );
+    event Committed(
+        uint64 indexed round, uint8 indexed member, bytes32 datasetRoot, bytes32 wordsRoot, bytes32 transcript
+    );
+    /// @notice Commit or Train closed in `closeBlock`; `beacon` comes from `mixHash` of block `closeBlock + 1`.
+    event Sealed(
+        uint64 indexed round, Phase closed, uint64 closeBlock, bytes32 mixHash, bytes32 beacon, bytes32 transcript
+    );
+    event Submitted(
+        uint64 indexed round, uint8 indexed member, bytes32 bundle, uint64 spentMicro, bytes signature,
+        bytes32 transcript
+    );
+    /// @notice The second, different submission of the same member; the first is in its `Submitted` event.
+    event Equivocation(
+        uint64 indexed round, uint8 indexed member, bytes32 bundle, uint64 spentMicro, bytes signature,
+        bytes32 transcript
+    );
+    event Proved(uint64 indexed round, uint8 indexed member, bytes32 proof, bytes32 transcript);
+    /// @notice `reasons` has one byte per seat, in seat order; 0 is accepted, the rest are in Reasons.sol.
+    event VerdictsPosted(
+        uint64 indexed round, address indexed aggregator, uint256 accepted, bytes reasons, bytes32 transcript
+    );
+    event AggregateProposed(
+        uint64 indexed round, address indexed aggregator, bytes32 aggregateBundle, bytes32 includedRoot,
+        bytes32 excludedRoot, bytes32 transcript
+    );
+    event Objected(uint64 indexed round, uint8 indexed member, bytes32 expectedBundle, bytes32 transcript);
+    event Finalised(uint64 indexed round, bytes32 aggregateBundle, bytes32 transcript);
+    event Voided(uint64 indexed round, Phase phase, VoidReason reason, bytes32 transcript);
+
+    error UnknownRound(uint64 round);
+    error RoundStillOpen(uint64 round, Phase phase);
+    error WrongPhase(uint64 round, Phase expected, Phase found);
+    error PastDeadline(uint64 round, uint64 deadlineBlock, uint64 blockNumber);
+    error NotYet(uint64 round, uint64 earliestBlock);
+    error NotSeated(uint64 round, address caller);
+    error NotCommitted(uint64 round, uint8 member);
+    error NotSubmitted(uint64 round, uint8 member);
+    error AlreadyCommitted(uint64 round, uint8 member);
+    error AlreadyObjected(uint64 round, uint8 member);
+    error BadSignature(uint64 round, uint8 member, address recovered);
+    error WrongGlobalBundle(bytes32 expected, bytes32 found);
+    error BadPolicy();
+    error EmptyDigest();
+    error BadHeader(uint64 blockNumber);
+    error NotAggregator(address caller);
+    error NotYourTurn(address caller, uint64 earliestBlock);
+    error BadVerdicts(uint64 round, uint256 seat, uint8 reason);
+    error WrongRoot(bytes32 expected, bytes32 found);
+    error NotEquivocation();
+
+    /// @notice Coordinator only; the previous round must have ended. `globalBundle` must be the aggregate of the last
+    /// Final round; before the first Final round it is the coordinator's choice, fixed by the first opening.
+    function open(bytes32 configDigest, bytes32 globalBundle, Policy calldata policy) external returns (uint64 round);
+
+    /// @notice Signer only, once. Repeating the same commitment is fine and does nothing; another one reverts.
+    function commit(uint64 round, bytes32 datasetRoot, bytes32 wordsRoot) external;
+
+    /// @notice Anyone may relay; `signature` is the seat's signer's over the EIP-712 struct
+    /// Submission(uint64 round,uint8 member,bytes32 bundle,uint64 spentMicro) in the domain ("Candor","1",chain,this).
+    /// The same submission again does nothing. A different one, validly signed, is recorded as equivocation.
+    function submit(uint64 round, uint8 member, bytes32 bundle, uint64 spentMicro, bytes calldata signature) external;
+
+    /// @notice Signer only, when the policy asks for proofs. The same digest again does nothing.
+    function prove(uint64 round, bytes32 proof) external;
+
+    /// @notice The aggregator on duty (rank `round mod n`) at any time of the phase; any other from its middle on.
+    /// The contract itself knows who did not commit, submit or prove and who equivocated, and checks those reasons.
+    function postVerdicts(uint64 round, bytes calldata reasons) external;
+
+    /// @notice As `postVerdicts`. The contract recomputes both roots (RFC 6962 over sha256, leaves as in Merkle.sol).
+    function propose(uint64 round, bytes32 aggregateBundle, bytes32 includedRoot, bytes32 excludedRoot) external;
+
+    /// @notice Signer of a committed member: "the right aggregate, by the rules, is `expectedBundle`" (or zero: the
+    /// verdicts themselves are wrong). A strict majority of the committed voids the round.
+    function object(uint64 round, bytes32 expectedBundle) external;
+
+    /// @notice Anyone. Moves the round one phase on if its time has come. `header` is the RLP header of the beacon block
+    /// when Commit or Train closes with a quorum, and empty otherwise.
+    function advance(uint64 round, bytes calldata header) external;
+
+    function latestRound() external view returns (uint64);
+    function getRound(uint64 round) external view returns (Round memory);
+    function seatOf(uint64 round, uint8 member) external view returns (IFederation.Seat memory);
+    /// @notice keccak256(abi.encode(datasetRoot, wordsRoot)), zero before the member committed.
+    function commitmentHash(uint64 round, uint8 member) external view returns (bytes32);
+    /// @notice The EIP-712 struct hash of the member's first submission, zero before it.
+    function submissionHash(uint64 round, uint8 member) external view returns (bytes32);
+    function proofDigest(uint64 round, uint8 member) external view returns (bytes32);
+    /// @notice The last block in which the round can still be open if everybody sleeps and somebody calls `advance`.
+    function lastPossibleBlock(uint64 round) external view returns (uint64);
+}

@@ -1,0 +1,152 @@
+"""Canonical JSON: one value, one sequence of bytes; and strict readers of its fields.
+
+The subset of RFC 8785 without floating point: objects with sorted ASCII keys, arrays, strings, integers up to 2⁵³−1 in
+magnitude, booleans, null. Real numbers are written as fractions in lowest terms, "num/den". Decoding accepts nothing
+that encoding would not have produced.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from fractions import Fraction
+from hashlib import sha256
+from typing import Any
+
+from proofs.errors import LocalFault, PeerFault
+
+MAX_INTEGER = 2**53 - 1
+MAX_DEPTH = 16
+
+
+class NotCanonical(PeerFault):
+    """Bytes that are not the canonical JSON of anything."""
+
+
+class FieldInvalid(PeerFault):
+    """A field is missing, unknown, of the wrong type or out of its range."""
+
+
+def encode(value: Any) -> bytes:
+    """Canonical bytes. Raises LocalFault for a value outside the subset."""
+    _check(value, LocalFault, MAX_DEPTH)
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def decode(data: bytes, *, max_bytes: int) -> Any:
+    """Inverse of `encode`. Raises NotCanonical for anything else, before parsing when it is too large."""
+    if len(data) > max_bytes:
+        raise NotCanonical(f"{len(data)} bytes of JSON where at most {max_bytes} are allowed")
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise NotCanonical(f"not JSON: {type(error).__name__}") from error
+    _check(value, NotCanonical, MAX_DEPTH)
+    if encode(value) != data:
+        raise NotCanonical("JSON is not in canonical form (key order, white space, escapes or a repeated key)")
+    return value
+
+
+def digest(data: bytes) -> bytes:
+    """SHA-256, the digest by which configs, manifests and files are named."""
+    return sha256(data).digest()
+
+
+class Fields:
+    """Strict reader of one JSON object: every key is taken exactly once, then `done()`."""
+
+    def __init__(self, value: Any, where: str) -> None:
+        if not isinstance(value, dict):
+            raise FieldInvalid(f"{where}: expected an object, found {type(value).__name__}")
+        self._left: dict[str, Any] = dict(value)
+        self._where = where
+
+    def take(self, key: str) -> Any:
+        if key not in self._left:
+            raise FieldInvalid(f"{self._where}: missing field {key!r}")
+        return self._left.pop(key)
+
+    def integer(self, key: str, least: int, most: int) -> int:
+        value = self.take(key)
+        if type(value) is not int or not least <= value <= most:
+            raise FieldInvalid(f"{self._where}.{key}: expected an integer in [{least}, {most}], found {_show(value)}")
+        return value
+
+    def text(self, key: str, *, max_chars: int = 256, one_of: tuple[str, ...] | None = None) -> str:
+        value = self.take(key)
+        if not isinstance(value, str) or len(value) > max_chars or (one_of is not None and value not in one_of):
+            wanted = f"one of {list(one_of)}" if one_of else f"a string of at most {max_chars} characters"
+            raise FieldInvalid(f"{self._where}.{key}: expected {wanted}, found {_show(value)}")
+        return value
+
+    def boolean(self, key: str) -> bool:
+        value = self.take(key)
+        if not isinstance(value, bool):
+            raise FieldInvalid(f"{self._where}.{key}: expected true or false, found {_show(value)}")
+        return value
+
+    def fraction(self, key: str, *, positive: bool = False) -> Fraction:
+        value = self.take(key)
+        try:
+            parsed = parse_fraction(value)
+        except FieldInvalid as error:
+            raise FieldInvalid(f"{self._where}.{key}: {error}") from error
+        if parsed < 0 or (positive and parsed == 0):
+            raise FieldInvalid(f"{self._where}.{key}: expected a number above zero, found {_show(value)}")
+        return parsed
+
+    def hex32(self, key: str) -> bytes:
+        value = self.take(key)
+        if not isinstance(value, str) or len(value) != 64 or value.strip("0123456789abcdef"):
+            raise FieldInvalid(f"{self._where}.{key}: expected 64 lower-case hex digits, found {_show(value)}")
+        return bytes.fromhex(value)
+
+    def array(self, key: str, *, max_items: int) -> list[Any]:
+        value = self.take(key)
+        if not isinstance(value, list) or len(value) > max_items:
+            raise FieldInvalid(f"{self._where}.{key}: expected at most {max_items} items, found {_show(value)}")
+        return value
+
+    def done(self) -> None:
+        if self._left:
+            raise FieldInvalid(f"{self._where}: unknown fields {sorted(self._left)}")
+
+
+def parse_fraction(value: Any) -> Fraction:
+    """A fraction from its canonical text "num/den" in lowest terms, both below 2⁵³."""
+    if isinstance(value, str) and len(value) <= 34:
+        numerator, slash, denominator = value.partition("/")
+        if slash and numerator.removeprefix("-").isdecimal() and denominator.isdecimal() and int(denominator):
+            parsed = Fraction(int(numerator), int(denominator))
+            if format_fraction(parsed) == value and max(abs(parsed.numerator), parsed.denominator) <= MAX_INTEGER:
+                return parsed
+    raise FieldInvalid(f'expected a fraction "num/den" in lowest terms, found {_show(value)}')
+
+
+def format_fraction(value: Fraction) -> str:
+    return f"{value.numerator}/{value.denominator}"
+
+
+def _check(value: Any, error: type[Exception], depth: int) -> None:
+    if depth == 0:
+        raise error("JSON is nested too deep")
+    if value is None or isinstance(value, (bool, str)):
+        return
+    if isinstance(value, int):
+        if abs(value) > MAX_INTEGER:
+            raise error("an integer is above 2^53 - 1")
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            _check(item, error, depth - 1)
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            if not isinstance(key, str) or not key.isascii():
+                raise error("an object key is not an ASCII string")
+            _check(item, error, depth - 1)
+    else:
+        raise error(f"a {type(value).__name__} has no canonical JSON")
+
+
+def _show(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

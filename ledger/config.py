@@ -1,0 +1,324 @@
+"""Config: everything that decides a round's meaning, named by the digest of its canonical JSON.
+
+The coordinator writes it, the contract keeps its digest, every member and auditor reads it before anything else. It
+names every tensor with its shape, so that checking a bundle needs no model and no peft.
+
+Two integer grids:
+- weights are multiples of 2^-weight_bits, below 2^24 units in magnitude, so float32 holds them exactly;
+- contributions and noise are integers in units of group.clip / clip_units, one unit per group.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from math import prod
+from typing import Any, Literal, cast
+
+from ledger import canonical
+from ledger.canonical import FieldInvalid, Fields, format_fraction
+from ledger.records import Policy
+
+MAX_CONFIG_BYTES = 1 << 20
+MAX_TENSORS = 4096
+MAX_PARAMETERS = 1 << 26
+FLOAT32_INTEGERS = 1 << 24
+
+Role = Literal["frozen", "adapter", "head"]
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One tensor of the adapter file, by the name that PEFT writes. Frozen tensors are published but never trained."""
+
+    name: str
+    shape: tuple[int, ...]
+    role: Role
+
+    @property
+    def size(self) -> int:
+        return prod(self.shape)
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """Sequence classification: the labels in order, and the tokens after which a text is cut."""
+
+    labels: tuple[str, ...]
+    max_tokens: int
+
+
+@dataclass(frozen=True)
+class AdapterSpec:
+    """A PEFT LoRA adapter. `tensors` is sorted by name and complete."""
+
+    rank: int
+    alpha: int
+    targets: tuple[str, ...]
+    head: tuple[str, ...]
+    tensors: tuple[TensorSpec, ...]
+
+    @property
+    def trained(self) -> tuple[TensorSpec, ...]:
+        return tuple(tensor for tensor in self.tensors if tensor.role != "frozen")
+
+    @property
+    def parameters(self) -> int:
+        """P: trained coordinates, in the order of `trained`, each tensor row-major."""
+        return sum(tensor.size for tensor in self.trained)
+
+
+@dataclass(frozen=True)
+class PrivacySpec:
+    """The mechanism. Each example's gradient is clipped per group to `clip_*`, then rounded to `clip_units` units.
+
+    noise_units: σ of the rounded Gaussian added to every coordinate, in the same units; 0 only with
+    `insecure_no_noise`. sample_threshold: a row joins a step with probability sample_threshold / 2^32.
+    capacity: public upper bound on the rows of a dataset (the true number is not released).
+    """
+
+    delta: Fraction
+    clip_units: int
+    clip_adapter: Fraction
+    clip_head: Fraction
+    noise_units: int
+    sample_threshold: int
+    capacity: int
+    insecure_no_noise: bool = False
+
+
+@dataclass(frozen=True)
+class OptimizerSpec:
+    """Public, deterministic post-processing of the released sums; see ledger.optimizer."""
+
+    name: Literal["sgd", "adamw"]
+    learning_rate: Fraction
+    learning_rate_head: Fraction
+    momentum: Fraction  # sgd; beta1 for adamw
+    beta2: Fraction  # adamw only, 0/1 for sgd
+    epsilon: Fraction  # adamw only, 0/1 for sgd
+    weight_decay: Fraction
+
+
+@dataclass(frozen=True)
+class AggregationSpec:
+    """rule: "fedavg" averages every trained tensor; "ffa" is the same with every A frozen.
+
+    weights: (member, weight) pairs for members whose weight is not 1. Declared here, never counted from data.
+    """
+
+    rule: Literal["fedavg", "ffa"]
+    weights: tuple[tuple[int, int], ...] = ()
+
+    def weight(self, member: int) -> int:
+        return dict(self.weights).get(member, 1)
+
+
+@dataclass(frozen=True)
+class Config:
+    base_name: str
+    base_digest: bytes
+    task: TaskSpec
+    adapter: AdapterSpec
+    weight_bits: int
+    privacy: PrivacySpec
+    optimizer: OptimizerSpec
+    steps: int
+    mean_batch: int
+    aggregation: AggregationSpec
+    proof_policy: Literal["none"]
+    policy: Policy
+
+    @property
+    def digest(self) -> bytes:
+        return canonical.digest(self.encode())
+
+    def encode(self) -> bytes:
+        return canonical.encode(_to_json(self))
+
+    @classmethod
+    def decode(cls, data: bytes) -> Config:
+        """Strict inverse of `encode`. Raises NotCanonical or FieldInvalid, naming the field."""
+        return _from_json(canonical.decode(data, max_bytes=MAX_CONFIG_BYTES))
+
+
+def _to_json(config: Config) -> dict[str, Any]:
+    privacy, optimizer = config.privacy, config.optimizer
+    return {
+        "kind": "candor/config/1",
+        "base": {"name": config.base_name, "digest": config.base_digest.hex()},
+        "task": {
+            "kind": "classification",
+            "labels": list(config.task.labels),
+            "max_tokens": config.task.max_tokens,
+        },
+        "adapter": {
+            "method": "lora",
+            "rank": config.adapter.rank,
+            "alpha": config.adapter.alpha,
+            "targets": list(config.adapter.targets),
+            "head": list(config.adapter.head),
+            "tensors": [{"name": t.name, "shape": list(t.shape), "role": t.role} for t in config.adapter.tensors],
+        },
+        "weight_bits": config.weight_bits,
+        "privacy": {
+            "delta": format_fraction(privacy.delta),
+            "clip_units": privacy.clip_units,
+            "clip_adapter": format_fraction(privacy.clip_adapter),
+            "clip_head": format_fraction(privacy.clip_head),
+            "noise_units": privacy.noise_units,
+            "sample_threshold": privacy.sample_threshold,
+            "capacity": privacy.capacity,
+            "insecure_no_noise": privacy.insecure_no_noise,
+        },
+        "optimizer": {
+            "name": optimizer.name,
+            "learning_rate": format_fraction(optimizer.learning_rate),
+            "learning_rate_head": format_fraction(optimizer.learning_rate_head),
+            "momentum": format_fraction(optimizer.momentum),
+            "beta2": format_fraction(optimizer.beta2),
+            "epsilon": format_fraction(optimizer.epsilon),
+            "weight_decay": format_fraction(optimizer.weight_decay),
+        },
+        "steps": config.steps,
+        "mean_batch": config.mean_batch,
+        "aggregation": {
+            "rule": config.aggregation.rule,
+            "weights": [list(pair) for pair in config.aggregation.weights],
+        },
+        "proof_policy": config.proof_policy,
+        "policy": config.policy.to_json(),
+    }
+
+
+def _from_json(value: Any) -> Config:
+    fields = Fields(value, "config")
+    fields.text("kind", one_of=("candor/config/1",))
+    base = Fields(fields.take("base"), "config.base")
+    base_name, base_digest = base.text("name"), base.hex32("digest")
+    base.done()
+    config = Config(
+        base_name=base_name,
+        base_digest=base_digest,
+        task=_task(Fields(fields.take("task"), "config.task")),
+        adapter=_adapter(Fields(fields.take("adapter"), "config.adapter")),
+        weight_bits=fields.integer("weight_bits", 8, 23),
+        privacy=_privacy(Fields(fields.take("privacy"), "config.privacy")),
+        optimizer=_optimizer(Fields(fields.take("optimizer"), "config.optimizer")),
+        steps=fields.integer("steps", 1, 4096),
+        mean_batch=fields.integer("mean_batch", 1, 1 << 20),
+        aggregation=_aggregation(Fields(fields.take("aggregation"), "config.aggregation")),
+        proof_policy=cast(Literal["none"], fields.text("proof_policy", one_of=("none",))),
+        policy=Policy.from_json(fields.take("policy")),
+    )
+    fields.done()
+    _check_rule(config)
+    return config
+
+
+def _task(fields: Fields) -> TaskSpec:
+    fields.text("kind", one_of=("classification",))
+    labels = _texts(fields, "labels", most=1024)
+    task = TaskSpec(labels, fields.integer("max_tokens", 1, 8192))
+    fields.done()
+    if len(labels) < 2:
+        raise FieldInvalid("config.task.labels: at least two labels are needed")
+    return task
+
+
+def _adapter(fields: Fields) -> AdapterSpec:
+    fields.text("method", one_of=("lora",))
+    adapter = AdapterSpec(
+        rank=fields.integer("rank", 1, 1024),
+        alpha=fields.integer("alpha", 1, 65536),
+        targets=_texts(fields, "targets", most=256),
+        head=_texts(fields, "head", most=16),
+        tensors=tuple(
+            _tensor(Fields(item, "config.adapter.tensors")) for item in fields.array("tensors", max_items=MAX_TENSORS)
+        ),
+    )
+    fields.done()
+    names = [tensor.name for tensor in adapter.tensors]
+    if names != sorted(set(names)):
+        raise FieldInvalid("config.adapter.tensors: names must be unique and sorted")
+    if not 0 < sum(tensor.size for tensor in adapter.tensors) <= MAX_PARAMETERS or not adapter.trained:
+        raise FieldInvalid(f"config.adapter.tensors: between 1 and {MAX_PARAMETERS} parameters, some of them trained")
+    return adapter
+
+
+def _tensor(fields: Fields) -> TensorSpec:
+    name = fields.text("name")
+    shape = tuple(fields.array("shape", max_items=4))
+    if not shape or any(type(side) is not int or not 0 < side <= MAX_PARAMETERS for side in shape):
+        raise FieldInvalid(f"config.adapter.tensors.{name}: a shape is one to four positive integers")
+    role = cast(Role, fields.text("role", one_of=("frozen", "adapter", "head")))
+    fields.done()
+    return TensorSpec(name, shape, role)
+
+
+def _privacy(fields: Fields) -> PrivacySpec:
+    privacy = PrivacySpec(
+        delta=fields.fraction("delta", positive=True),
+        clip_units=fields.integer("clip_units", 1, 1 << 20),
+        clip_adapter=fields.fraction("clip_adapter", positive=True),
+        clip_head=fields.fraction("clip_head", positive=True),
+        noise_units=fields.integer("noise_units", 0, 3500),
+        sample_threshold=fields.integer("sample_threshold", 1, 1 << 32),
+        capacity=fields.integer("capacity", 1, 1 << 24),
+        insecure_no_noise=fields.boolean("insecure_no_noise"),
+    )
+    fields.done()
+    if privacy.delta >= 1:
+        raise FieldInvalid("config.privacy.delta: must be below 1")
+    if (privacy.noise_units == 0) != privacy.insecure_no_noise:
+        raise FieldInvalid("config.privacy: noise_units is 0 exactly when insecure_no_noise is set")
+    return privacy
+
+
+def _optimizer(fields: Fields) -> OptimizerSpec:
+    optimizer = OptimizerSpec(
+        name=cast(Literal["sgd", "adamw"], fields.text("name", one_of=("sgd", "adamw"))),
+        learning_rate=fields.fraction("learning_rate"),
+        learning_rate_head=fields.fraction("learning_rate_head"),
+        momentum=fields.fraction("momentum"),
+        beta2=fields.fraction("beta2"),
+        epsilon=fields.fraction("epsilon"),
+        weight_decay=fields.fraction("weight_decay"),
+    )
+    fields.done()
+    if optimizer.momentum >= 1 or optimizer.beta2 >= 1:
+        raise FieldInvalid("config.optimizer: momentum and beta2 must be below 1")
+    if optimizer.name == "adamw" and optimizer.epsilon == 0:
+        raise FieldInvalid("config.optimizer.epsilon: adamw needs it above zero")
+    return optimizer
+
+
+def _aggregation(fields: Fields) -> AggregationSpec:
+    rule = cast(Literal["fedavg", "ffa"], fields.text("rule", one_of=("fedavg", "ffa")))
+    pairs = []
+    for pair in fields.array("weights", max_items=256):
+        if not isinstance(pair, list) or len(pair) != 2 or any(type(item) is not int for item in pair):
+            raise FieldInvalid("config.aggregation.weights: expected pairs of member and weight")
+        if not (0 <= pair[0] < 256 and 1 <= pair[1] <= 1 << 16):
+            raise FieldInvalid("config.aggregation.weights: members are 0-255, weights 1-65536")
+        pairs.append((pair[0], pair[1]))
+    fields.done()
+    if pairs != sorted(dict(pairs).items()):
+        raise FieldInvalid("config.aggregation.weights: members must be unique and sorted")
+    return AggregationSpec(rule, tuple(pairs))
+
+
+def _texts(fields: Fields, key: str, *, most: int) -> tuple[str, ...]:
+    items = fields.array(key, max_items=most)
+    if any(not isinstance(item, str) or not 0 < len(item) <= 256 for item in items) or len(set(items)) != len(items):
+        raise FieldInvalid(f"config.{key}: expected distinct strings of 1 to 256 characters")
+    return tuple(items)
+
+
+def _check_rule(config: Config) -> None:
+    """A is frozen exactly under FFA, where the mean of the products is the product of the means."""
+    for tensor in config.adapter.tensors:
+        if ".lora_A." in tensor.name and (tensor.role == "frozen") != (config.aggregation.rule == "ffa"):
+            raise FieldInvalid(f"config.adapter.tensors.{tensor.name}: A is frozen exactly under the rule ffa")
+        if ".lora_B." in tensor.name and tensor.role != "adapter":
+            raise FieldInvalid(f"config.adapter.tensors.{tensor.name}: B has the role adapter")
