@@ -1,7 +1,7 @@
 """The nouns: one frozen dataclass per event of the contract, and the small types inside them.
 
-These mirror contracts/src/interfaces/IRounds.sol field by field, in the order of the Solidity declarations (the
-`transcript` that ends every round event included). Digests are 32 raw bytes, addresses 20 raw bytes, ε is in millionths.
+These mirror contracts/src/interfaces/IRounds.sol field by field, in the order of the Solidity declarations, down to the
+`transcript` that ends every round event. Digests are 32 raw bytes, addresses 20 raw bytes, ε is in millionths.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class VoidReason(IntEnum):
 
 
 class Reason(IntEnum):
-    """Why a member is left out. 1-15 follow from the chain alone, 16 and above from the bundle. Numbers are for ever."""
+    """Why a member is left out: 1-15 by the chain alone, 16 and above by the bundle. The numbers are for ever."""
 
     ACCEPTED = 0
     NOT_COMMITTED = 1
@@ -82,8 +82,9 @@ class Policy:
     @classmethod
     def from_json(cls, value: Any) -> Policy:
         reader = Fields(value, "config.policy")
-        lengths = [reader.integer(field.name, 0, 2**32 - 1) for field in fields(cls)[:6]]
-        policy = cls(*lengths, reader.integer("quorum", 1, 255), reader.boolean("proof_required"))
+        lengths = {field.name: reader.integer(field.name, 0, 2**32 - 1) for field in fields(cls)[:6]}
+        quorum, proof_required = reader.integer("quorum", 1, 255), reader.boolean("proof_required")
+        policy = cls(**lengths, quorum=quorum, proof_required=proof_required)
         reader.done()
         if min(policy.commit_blocks, policy.train_blocks, policy.verify_blocks, policy.propose_blocks) == 0:
             raise FieldInvalid("config.policy: commit, train, verify and propose need at least one block each")
