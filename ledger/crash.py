@@ -1,8 +1,8 @@
 """Persistence points: the instants right after something durable was written, where tests pull the plug.
 
-`reached(point)` does nothing unless the environment says CANDOR_CRASH_AT=<point>, and then the process kills itself with
-SIGKILL, as a power cut would. The enumeration is the list that the crash tests walk; a point that no test reaches, or a
-durable write without a point, is a defect.
+`reached(point)` does nothing unless the environment says CANDOR_CRASH_AT=<point>, and then the process kills itself
+with SIGKILL, as a power cut would. The enumeration is the list that the crash tests walk; a point that no test reaches,
+or a durable write without a point, is a defect.
 """
 
 from __future__ import annotations

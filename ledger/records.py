@@ -102,6 +102,51 @@ class Seat:
     spent_micro: int
 
 
+class MemberStatus(IntEnum):
+    NONE = 0
+    PENDING = 1  # joins at the next opening
+    ACTIVE = 2
+    LEAVING = 3  # leaves at the next opening
+    GONE = 4
+
+
+@dataclass(frozen=True)
+class Member:
+    """What Federation holds of a member; `next_signer` is zero unless a rotation waits for the next opening."""
+
+    number: int
+    owner: bytes
+    status: MemberStatus
+    signer: bytes
+    next_signer: bytes
+    cap_micro: int
+    spent_micro: int
+
+
+@dataclass(frozen=True)
+class RoundView:
+    """IRounds.Round as the contract itself shows it; `seated`… are bitmaps over member numbers."""
+
+    phase: Phase
+    void_reason: VoidReason
+    close_block: int
+    deadline_block: int
+    policy: Policy
+    seated: int
+    committed: int
+    submitted: int
+    equivocated: int
+    proved: int
+    accepted: int
+    objected: int
+    config_digest: bytes
+    global_bundle: bytes
+    train_beacon: bytes
+    prove_beacon: bytes
+    aggregate_bundle: bytes
+    transcript: bytes
+
+
 @dataclass(frozen=True)
 class RoundOpened:
     round: int
