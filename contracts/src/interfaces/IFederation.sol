@@ -8,7 +8,8 @@ pragma solidity ^0.8.30;
 ///
 /// Unkind truths:
 /// - The coordinator chooses who may join and who must leave. It cannot act for a member, raise a member's cap, or
-///   touch a round that is already open.
+///   touch a round that is already open. It does name a member's first cap: whoever disagrees lowers it, or does not
+///   train (the daemon has a limit of its own).
 /// - ε is what the member's own accountant declares, in units of 1e-6. The contract only guarantees that it never
 ///   decreases and never passes the cap. Whether it is *enough* is re-derived off chain from the configs.
 /// - A signer that leaks can spend the rest of the member's cap until `rotateSigner` and the next opening.
@@ -59,7 +60,8 @@ interface IFederation {
     error EpsilonDecreased(uint8 member, uint64 declaredMicro, uint64 spentMicro);
     error CapBelowSpent(uint8 member, uint64 capMicro, uint64 spentMicro);
 
-    /// @notice Coordinator only. The member becomes active when the next round opens.
+    /// @notice Coordinator only. The member becomes active when the next round opens. SignerTaken if the key ever
+    /// signed for another member, or is the owner's own: the hot key is apart from the cold one.
     function addMember(address owner, address signer, uint64 capMicro) external returns (uint8 member);
 
     /// @notice The member's owner, or the coordinator. Takes effect when the next round opens.
@@ -71,7 +73,8 @@ interface IFederation {
     /// @notice Owner only: nobody else may decide how much of a member's privacy is for sale.
     function setCap(uint8 member, uint64 capMicro) external;
 
-    /// @notice Coordinator only. The order is the order of failover (see IRounds).
+    /// @notice Coordinator only. The order is the order of failover (see IRounds). In force from the next opening, so
+    /// that a running round keeps its aggregators; at once as long as no round was ever opened.
     function setAggregators(address[] calldata aggregators) external;
 
     /// @notice Rounds only: admit the pending, drop the leaving, rotate signers; return the seats of the new round.
@@ -82,7 +85,10 @@ interface IFederation {
 
     function memberCount() external view returns (uint256);
     function getMember(uint8 member) external view returns (Member memory);
+    /// @notice Those in force for the latest round.
     function aggregators() external view returns (address[] memory);
+    /// @notice 1 + number of the member that this key signs (or once signed) for, 0 if none: a key is never passed on.
+    function memberOfSigner(address signer) external view returns (uint256);
     /// @notice 1 + position in the failover order, 0 if the address is not an aggregator.
     function aggregatorRank(address who) external view returns (uint256);
 }

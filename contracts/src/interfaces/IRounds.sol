@@ -12,6 +12,24 @@ import {IFederation} from "./IFederation.sol";
 /// Every phase's deadline follows from the block at which the phase before it closed, so the last block at which a
 /// round can still be open is known when it opens.
 ///
+/// Blocks. A phase of L blocks that begins with block S takes actions in blocks up to its deadline S + L:
+///   Commit    S = block of `open`
+///   Train     S = X + 1, where X is the block in which Commit closed: its deadline, or the block of the last
+///             member's commitment if all committed. `advance` can open it from block X + 2; a late call shortens it.
+///   Prove     S = X + 1, likewise with Train (left out, with its `proveBlocks`, when no proofs are asked for)
+///   Verify    S = X + 1 after Train; after Prove, Prove's deadline or the block of the last proof. This step asks for
+///             no beacon and no `advance`: it just happens, and `getRound` shows it.
+///   Propose   S = block of `postVerdicts`
+///   Proposed  S = block of `propose`; with `challengeBlocks` 0 the round is Final in that same transaction
+///
+/// Who else may act. The aggregator of rank `round mod n` (n = number of aggregators in force) is on duty; the others
+/// may post verdicts or propose from block `deadline - L / 2` on, L being the length of that phase.
+///
+/// Order of the checks, for those who imitate this contract: UnknownRound, NotSeated, EmptyDigest, "the same again"
+/// (which does nothing in any phase, so that a lost receipt can be answered by sending again), WrongPhase,
+/// PastDeadline, NotCommitted / NotSubmitted / Already…, BadSignature, OverCap, EpsilonDecreased. For aggregators:
+/// UnknownRound, EmptyDigest, WrongPhase, PastDeadline, NotAggregator, NotYourTurn, then the contents.
+///
 /// Beacons. When Commit (and later Train) closes in block X, the beacon is the randomness (`mixHash`, EIP-4399) in the
 /// header of block X+1, whoever calls `advance` and whenever: waiting does not change it. The caller hands in the
 /// header; the contract checks its hash.
@@ -86,7 +104,11 @@ interface IRounds {
     }
 
     event RoundOpened(
-        uint64 indexed round, bytes32 configDigest, bytes32 globalBundle, Policy policy, IFederation.Seat[] seats,
+        uint64 indexed round,
+        bytes32 configDigest,
+        bytes32 globalBundle,
+        Policy policy,
+        IFederation.Seat[] seats,
         bytes32 transcript
     );
     event Committed(
@@ -97,12 +119,20 @@ interface IRounds {
         uint64 indexed round, Phase closed, uint64 closeBlock, bytes32 mixHash, bytes32 beacon, bytes32 transcript
     );
     event Submitted(
-        uint64 indexed round, uint8 indexed member, bytes32 bundle, uint64 spentMicro, bytes signature,
+        uint64 indexed round,
+        uint8 indexed member,
+        bytes32 bundle,
+        uint64 spentMicro,
+        bytes signature,
         bytes32 transcript
     );
     /// @notice The second, different submission of the same member; the first is in its `Submitted` event.
     event Equivocation(
-        uint64 indexed round, uint8 indexed member, bytes32 bundle, uint64 spentMicro, bytes signature,
+        uint64 indexed round,
+        uint8 indexed member,
+        bytes32 bundle,
+        uint64 spentMicro,
+        bytes signature,
         bytes32 transcript
     );
     event Proved(uint64 indexed round, uint8 indexed member, bytes32 proof, bytes32 transcript);
@@ -111,8 +141,12 @@ interface IRounds {
         uint64 indexed round, address indexed aggregator, uint256 accepted, bytes reasons, bytes32 transcript
     );
     event AggregateProposed(
-        uint64 indexed round, address indexed aggregator, bytes32 aggregateBundle, bytes32 includedRoot,
-        bytes32 excludedRoot, bytes32 transcript
+        uint64 indexed round,
+        address indexed aggregator,
+        bytes32 aggregateBundle,
+        bytes32 includedRoot,
+        bytes32 excludedRoot,
+        bytes32 transcript
     );
     event Objected(uint64 indexed round, uint8 indexed member, bytes32 expectedBundle, bytes32 transcript);
     event Finalised(uint64 indexed round, bytes32 aggregateBundle, bytes32 transcript);
@@ -127,6 +161,7 @@ interface IRounds {
     error NotCommitted(uint64 round, uint8 member);
     error NotSubmitted(uint64 round, uint8 member);
     error AlreadyCommitted(uint64 round, uint8 member);
+    error AlreadyProved(uint64 round, uint8 member);
     error AlreadyObjected(uint64 round, uint8 member);
     error BadSignature(uint64 round, uint8 member, address recovered);
     error WrongGlobalBundle(bytes32 expected, bytes32 found);
@@ -137,9 +172,10 @@ interface IRounds {
     error NotYourTurn(address caller, uint64 earliestBlock);
     error BadVerdicts(uint64 round, uint256 seat, uint8 reason);
     error WrongRoot(bytes32 expected, bytes32 found);
-    error NotEquivocation();
 
-    /// @notice Coordinator only; the previous round must have ended. `globalBundle` must be the aggregate of the last
+    /// @notice Coordinator only; the previous round must have ended (RoundStillOpen). BadPolicy if Commit, Train, Verify
+    /// or Propose (or Prove, when proofs are required) has no block, or `quorum` is 0 or more than the seats.
+    /// `globalBundle` must be the aggregate of the last
     /// Final round; before the first Final round it is the coordinator's choice, fixed by the first opening.
     function open(bytes32 configDigest, bytes32 globalBundle, Policy calldata policy) external returns (uint64 round);
 
@@ -148,14 +184,22 @@ interface IRounds {
 
     /// @notice Anyone may relay; `signature` is the seat's signer's over the EIP-712 struct
     /// Submission(uint64 round,uint8 member,bytes32 bundle,uint64 spentMicro) in the domain ("Candor","1",chain,this).
-    /// The same submission again does nothing. A different one, validly signed, is recorded as equivocation.
+    /// `spentMicro` may not pass the cap: neither the seat's (so raising a cap counts from the next opening) nor the
+    /// member's present one (so lowering it counts at once), and not fall below what was declared before.
+    /// The same submission again does nothing. A different one, validly signed, is recorded as equivocation: in Train,
+    /// Prove and Verify, past their deadlines too, until verdicts are posted. It spends nothing. Whatever an
+    /// equivocating member sends after that does nothing.
     function submit(uint64 round, uint8 member, bytes32 bundle, uint64 spentMicro, bytes calldata signature) external;
 
-    /// @notice Signer only, when the policy asks for proofs. The same digest again does nothing.
+    /// @notice Signer only, when the policy asks for proofs; once. The same digest again does nothing, another one
+    /// reverts with AlreadyProved. An equivocating member has no standing submission: NotSubmitted.
     function prove(uint64 round, bytes32 proof) external;
 
     /// @notice The aggregator on duty (rank `round mod n`) at any time of the phase; any other from its middle on.
-    /// The contract itself knows who did not commit, submit or prove and who equivocated, and checks those reasons.
+    /// The contract itself knows who did not commit, submit or prove and who equivocated, and checks those reasons:
+    /// exactly one of 1–4 where it applies (the first that does), and otherwise 0 or at least 16. Reverts with
+    /// BadVerdicts(round, seat, reason found), or (round, length found, 0) when there is not one byte per seat.
+    /// With fewer than `quorum` accepted, the round is void in the same transaction.
     function postVerdicts(uint64 round, bytes calldata reasons) external;
 
     /// @notice As `postVerdicts`. The contract recomputes both roots (RFC 6962 over sha256, leaves as in Merkle.sol).
@@ -166,10 +210,14 @@ interface IRounds {
     function object(uint64 round, bytes32 expectedBundle) external;
 
     /// @notice Anyone. Moves the round one phase on if its time has come. `header` is the RLP header of the beacon block
-    /// when Commit or Train closes with a quorum, and empty otherwise.
+    /// when Commit or Train closes with a quorum, and empty otherwise. Voiding for want of a quorum is possible one
+    /// block earlier, from the one after the close. NotYet if it is too early, WrongPhase if the round has ended.
+    /// A beacon is lost when its hash is neither among the last 256 blocks nor in EIP-2935's history (8191 blocks).
     function advance(uint64 round, bytes calldata header) external;
 
     function latestRound() external view returns (uint64);
+    /// @notice What the next round must start from: the last Final aggregate, or the first opening's bundle, or zero.
+    function globalBundle() external view returns (bytes32);
     function getRound(uint64 round) external view returns (Round memory);
     function seatOf(uint64 round, uint8 member) external view returns (IFederation.Seat memory);
     /// @notice keccak256(abi.encode(datasetRoot, wordsRoot)), zero before the member committed.
@@ -177,6 +225,7 @@ interface IRounds {
     /// @notice The EIP-712 struct hash of the member's first submission, zero before it.
     function submissionHash(uint64 round, uint8 member) external view returns (bytes32);
     function proofDigest(uint64 round, uint8 member) external view returns (bytes32);
-    /// @notice The last block in which the round can still be open if everybody sleeps and somebody calls `advance`.
+    /// @notice The last block in which the round can still be open if everybody sleeps and somebody calls `advance`:
+    /// 0 once it has ended. It only ever moves down.
     function lastPossibleBlock(uint64 round) external view returns (uint64);
 }

@@ -1,0 +1,121 @@
+"""Compile and test the contracts with what lies in node_modules; no system Node and no download is needed.
+
+    build.py write   compile, and rewrite ledger/abi/{Federation,Rounds}.json
+    build.py check   compile, and fail unless the committed ABI and bytecode are what the sources give
+    build.py test    lint, format check, forge tests and the gas snapshot
+
+Run it with the virtual environment's Python: `node` is taken from beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+ABI = HERE.parent / "ledger" / "abi"
+CONTRACTS = ("Federation", "Rounds")
+MAX_RUNTIME_BYTES = 24_576  # EIP-170
+
+
+class BuildFailed(SystemExit):
+    """A step failed; the text says which, the exit status is 1."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(f"contracts/build.py: {message}")
+
+
+def forge_binary() -> Path:
+    """The forge that npm installed for this platform, without the launcher that would try to download one."""
+    machine = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}[platform.machine().lower()]
+    system = {"linux": "linux", "darwin": "darwin", "win32": "win32"}[sys.platform]
+    name = "forge.exe" if system == "win32" else "forge"
+    found = HERE / "node_modules" / "@foundry-rs" / f"forge-{system}-{machine}" / "bin" / name
+    if not found.is_file():
+        raise BuildFailed(f"{found} is missing; `make` installs it (npm install in contracts/)")
+    return found
+
+
+def environment() -> dict[str, str]:
+    """PATH with the virtual environment first, and none of the caller's Foundry settings."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("FOUNDRY_", "DAPP_", "FORGE_"))}
+    # not resolved: the venv's python is a link to the system's, and node lies beside the link
+    kept["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", os.defpath)])
+    kept["FOUNDRY_DISABLE_NIGHTLY_WARNING"] = "1"
+    return kept
+
+
+def forge(arguments: Sequence[str]) -> None:
+    status = subprocess.run([forge_binary(), *arguments], cwd=HERE, env=environment(), check=False).returncode
+    if status != 0:
+        raise BuildFailed(f"forge {' '.join(arguments)} ended with status {status}")
+
+
+def sources_digest() -> str:
+    """SHA-256 over the paths and the contents of contracts/src, in the order of the paths."""
+    digest = sha256()
+    for path in sorted((HERE / "src").rglob("*.sol"), key=lambda path: path.relative_to(HERE).as_posix()):
+        digest.update(f"{path.relative_to(HERE).as_posix()}\0{sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
+def compiled() -> dict[str, str]:
+    """Contract name → the text of its file under ledger/abi."""
+    forge(["build", "--force", "src"])
+    return {name: _artifact(name) for name in CONTRACTS}
+
+
+def _artifact(name: str) -> str:
+    built = json.loads((HERE / "out" / f"{name}.sol" / f"{name}.json").read_text())
+    runtime_bytes = len(built["deployedBytecode"]["object"]) // 2 - 1
+    if runtime_bytes > MAX_RUNTIME_BYTES:
+        raise BuildFailed(f"{name} has {runtime_bytes} bytes, more than the {MAX_RUNTIME_BYTES} that a chain takes")
+    record: dict[str, Any] = {
+        "abi": built["abi"],
+        "bytecode": built["bytecode"]["object"],
+        "compiler": built["metadata"]["compiler"]["version"],
+        "sources_sha256": sources_digest(),
+    }
+    return json.dumps(record, indent=1, sort_keys=True) + "\n"
+
+
+def write() -> None:
+    ABI.mkdir(parents=True, exist_ok=True)
+    for name, text in compiled().items():
+        (ABI / f"{name}.json").write_text(text)
+
+
+def check() -> None:
+    for name, text in compiled().items():
+        path = ABI / f"{name}.json"
+        committed = path.read_text() if path.is_file() else "{}"
+        if committed != text:
+            before, after = json.loads(committed), json.loads(text)
+            differing = [key for key in after if before.get(key) != after[key]]
+            raise BuildFailed(f"{path} is not what the sources give: {differing} differ; run `make contracts`")
+    print(f"contracts/build.py: the committed {' and '.join(CONTRACTS)} are what the sources give")
+
+
+def test() -> None:
+    forge(["fmt", "--check"])
+    forge(["lint"])
+    forge(["test"])
+    forge(["snapshot", "--check", "--match-contract", "GasTest"])
+
+
+def main(arguments: Sequence[str]) -> None:
+    commands = {"write": write, "check": check, "test": test}
+    if len(arguments) != 1 or arguments[0] not in commands:
+        raise BuildFailed(f"expected one of {', '.join(commands)}")
+    commands[arguments[0]]()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
