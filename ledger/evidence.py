@@ -1,12 +1,13 @@
-"""What a chain leaves behind that needs no chain to be checked: headers, receipts, and proofs between them.
+"""What a chain leaves behind that needs no chain to be checked: receipts, and what ties them to a header.
 
-A header is named by the Keccak hash of its RLP and names its parent, its receipts and (as `mixHash`) its randomness. A
-receipt is shown to be in a block by a Merkle–Patricia proof against that root. So whoever trusts one hash, that of the
-last header, can trust every event below it. Whether that last header belongs to the chain he means, no file can say.
+A header (ledger.headers) is named by its hash and names its parent, its receipts and its randomness. A receipt is shown
+to be in a block by a Merkle–Patricia proof against that root. So whoever trusts one hash, that of the last header, can
+trust every event below it. Whether that last header belongs to the chain that he means, no file can say.
 
-    EvidenceInvalid (PeerFault)     bytes that are not a header or receipt, or that do not belong together
-    ├── HeaderInvalid
-    └── ReceiptInvalid
+    PeerFault
+    └── EvidenceInvalid        what is shown does not show it
+        ├── ChainBroken        headers that are not each other's children
+        └── ReceiptInvalid     bytes that are no receipt, or not one of the block they are said to be in
 """
 
 from __future__ import annotations
@@ -19,44 +20,28 @@ from typing import Any
 import rlp
 from eth_utils.crypto import keccak
 
+from ledger.headers import Header
 from ledger.patricia import ProofInvalid, decode_rlp, index_key, prove, trie_of, value_in
 from proofs.errors import LocalFault, PeerFault
 
-MAX_HEADER_BYTES = 2048
 MAX_RECEIPT_BYTES = 1 << 20
 MAX_LOGS = 4096
 MAX_RECEIPTS = 1 << 16
 BLOOM_BYTES = 256
 HASH_BYTES = 32
 ADDRESS_BYTES = 20
-HEADER_PARTS = (15, 32)  # Frontier's fields, and room for later forks: they only ever append
 
 
 class EvidenceInvalid(PeerFault):
     """Evidence that does not show what it is said to show."""
 
 
-class HeaderInvalid(EvidenceInvalid):
-    """Bytes that are not the header they are said to be."""
+class ChainBroken(EvidenceInvalid):
+    """Headers that do not follow each other."""
 
 
 class ReceiptInvalid(EvidenceInvalid):
     """Bytes that are not a receipt of the block they are said to be in."""
-
-
-@dataclass(frozen=True)
-class BlockHeader:
-    """The parts of an execution header that Candor reads; `raw` is the RLP whose Keccak hash is `hash`."""
-
-    number: int
-    hash: bytes
-    parent_hash: bytes
-    state_root: bytes
-    receipts_root: bytes
-    bloom: bytes
-    mix_hash: bytes
-    timestamp: int
-    raw: bytes
 
 
 @dataclass(frozen=True)
@@ -88,36 +73,13 @@ class ReceiptProof:
     proof: tuple[bytes, ...]
 
 
-def decode_header(raw: bytes) -> BlockHeader:
-    """Header from its RLP. Raises HeaderInvalid, naming the field."""
-    if len(raw) > MAX_HEADER_BYTES:
-        raise HeaderInvalid(f"a header of {len(raw)} bytes where at most {MAX_HEADER_BYTES} are allowed")
-    parts = decode_rlp(raw, HeaderInvalid)
-    least, most = HEADER_PARTS
-    if not isinstance(parts, list) or not least <= len(parts) <= most:
-        raise HeaderInvalid(f"a header is a list of {least} to {most} fields")
-    if any(not isinstance(part, bytes) for part in parts):
-        raise HeaderInvalid("a header's fields are byte strings, not lists")
-    return BlockHeader(
-        number=_integer(parts[8], "number", HeaderInvalid),
-        hash=keccak(raw),
-        parent_hash=_exactly(parts[0], HASH_BYTES, "parentHash", HeaderInvalid),
-        state_root=_exactly(parts[3], HASH_BYTES, "stateRoot", HeaderInvalid),
-        receipts_root=_exactly(parts[5], HASH_BYTES, "receiptsRoot", HeaderInvalid),
-        bloom=_exactly(parts[6], BLOOM_BYTES, "logsBloom", HeaderInvalid),
-        mix_hash=_exactly(parts[13], HASH_BYTES, "mixHash", HeaderInvalid),
-        timestamp=_integer(parts[11], "timestamp", HeaderInvalid),
-        raw=bytes(raw),
-    )
-
-
-def check_chain(headers: Sequence[BlockHeader]) -> None:
-    """Each header is the child of the one before. Raises HeaderInvalid, naming the block."""
+def check_chain(headers: Sequence[Header]) -> None:
+    """Each header is the child of the one before. Raises ChainBroken, naming the block."""
     for parent, child in pairwise(headers):
         if child.number != parent.number + 1:
-            raise HeaderInvalid(f"block {child.number} follows block {parent.number}")
+            raise ChainBroken(f"block {child.number} follows block {parent.number}")
         if child.parent_hash != parent.hash:
-            raise HeaderInvalid(
+            raise ChainBroken(
                 f"block {child.number}: expected parent {parent.hash.hex()}, found {child.parent_hash.hex()}"
             )
 
@@ -139,9 +101,9 @@ def decode_receipt(raw: bytes) -> Receipt:
         raise ReceiptInvalid(f"a receipt is status, gas, bloom and at most {MAX_LOGS} logs")
     receipt = Receipt(
         kind=kind,
-        status=_integer(parts[0], "status", ReceiptInvalid),
-        cumulative_gas=_integer(parts[1], "cumulativeGasUsed", ReceiptInvalid),
-        bloom=_exactly(parts[2], BLOOM_BYTES, "logsBloom", ReceiptInvalid),
+        status=_integer(parts[0], "status"),
+        cumulative_gas=_integer(parts[1], "cumulativeGasUsed"),
+        bloom=_exactly(parts[2], BLOOM_BYTES, "logsBloom"),
         logs=tuple(_log(item) for item in parts[3]),
     )
     _check_receipt(receipt, raw)
@@ -161,9 +123,9 @@ def _log(item: Any) -> RawLog:
     if not isinstance(item, list) or len(item) != 3 or not isinstance(item[1], list) or len(item[1]) > 4:
         raise ReceiptInvalid("a log is an address, at most four topics and data")
     return RawLog(
-        address=_exactly(item[0], ADDRESS_BYTES, "log.address", ReceiptInvalid),
-        topics=tuple(_exactly(topic, HASH_BYTES, "log.topic", ReceiptInvalid) for topic in item[1]),
-        data=_string(item[2], "log.data", ReceiptInvalid),
+        address=_exactly(item[0], ADDRESS_BYTES, "log.address"),
+        topics=tuple(_exactly(topic, HASH_BYTES, "log.topic") for topic in item[1]),
+        data=_string(item[2], "log.data"),
     )
 
 
@@ -192,7 +154,7 @@ def receipts_root(receipts: Sequence[bytes]) -> bytes:
     return bytes(trie_of(receipts).root_hash)
 
 
-def prove_receipts(header: BlockHeader, receipts: Sequence[bytes], wanted: Sequence[int]) -> tuple[ReceiptProof, ...]:
+def prove_receipts(header: Header, receipts: Sequence[bytes], wanted: Sequence[int]) -> tuple[ReceiptProof, ...]:
     """Proofs for the receipts at the `wanted` positions, from all the encoded receipts of the header's block."""
     if len(receipts) > MAX_RECEIPTS:
         raise LocalFault(f"block {header.number} has {len(receipts)} receipts, more than {MAX_RECEIPTS}")
@@ -204,7 +166,7 @@ def prove_receipts(header: BlockHeader, receipts: Sequence[bytes], wanted: Seque
     return tuple(ReceiptProof(header.number, index, prove(trie, index_key(index))) for index in wanted)
 
 
-def check_receipt(header: BlockHeader, evidence: ReceiptProof) -> Receipt:
+def check_receipt(header: Header, evidence: ReceiptProof) -> Receipt:
     """The receipt that `evidence` shows to be in the header's block.
 
     Raises ReceiptInvalid when the block, the proof, the receipt or the blooms do not agree.
@@ -219,12 +181,12 @@ def check_receipt(header: BlockHeader, evidence: ReceiptProof) -> Receipt:
         raise ReceiptInvalid(f"block {header.number}, transaction {evidence.tx_index}: {error}") from error
     receipt = decode_receipt(raw)
     for log in receipt.logs:
-        if not may_hold(header.bloom, log.address, *log.topics):
+        if not may_hold(header.logs_bloom, log.address, *log.topics):
             raise ReceiptInvalid(f"block {header.number}: its bloom rules out a log of its own receipt")
     return receipt
 
 
-def log_of(header: BlockHeader, evidence: ReceiptProof, position: int, address: bytes) -> RawLog:
+def log_of(header: Header, evidence: ReceiptProof, position: int, address: bytes) -> RawLog:
     """The log at `position` within the receipt that `evidence` shows; successful, and of `address`."""
     receipt = check_receipt(header, evidence)
     where = f"block {header.number}, transaction {evidence.tx_index}"
@@ -238,22 +200,22 @@ def log_of(header: BlockHeader, evidence: ReceiptProof, position: int, address: 
     return log
 
 
-def _string(value: Any, field: str, error: type[EvidenceInvalid]) -> bytes:
+def _string(value: Any, field: str) -> bytes:
     if not isinstance(value, bytes):
-        raise error(f"{field}: expected bytes, found a list")
+        raise ReceiptInvalid(f"{field}: expected bytes, found a list")
     return value
 
 
-def _exactly(value: Any, size: int, field: str, error: type[EvidenceInvalid]) -> bytes:
-    data = _string(value, field, error)
+def _exactly(value: Any, size: int, field: str) -> bytes:
+    data = _string(value, field)
     if len(data) != size:
-        raise error(f"{field}: expected {size} bytes, found {len(data)}")
+        raise ReceiptInvalid(f"{field}: expected {size} bytes, found {len(data)}")
     return data
 
 
-def _integer(value: Any, field: str, error: type[EvidenceInvalid]) -> int:
+def _integer(value: Any, field: str) -> int:
     """RLP integer: big-endian without leading zeros, at most 64 bits."""
-    data = _string(value, field, error)
+    data = _string(value, field)
     if len(data) > 8 or data[:1] == b"\x00":
-        raise error(f"{field}: expected an integer of at most 64 bits without leading zeros")
+        raise ReceiptInvalid(f"{field}: expected an integer of at most 64 bits without leading zeros")
     return int.from_bytes(data, "big")

@@ -13,6 +13,7 @@ from trie import HexaryTrie
 
 from ledger import evidence as ev
 from ledger import patricia
+from ledger.headers import Header
 
 CONTRACT = b"\x11" * 20
 OTHER = b"\x22" * 20
@@ -26,7 +27,7 @@ def receipt_of(index: int, *, address: bytes = CONTRACT, status: int = 1, kind: 
 
 def header_over(
     receipts: list[ev.Receipt], number: int = 7, parent: bytes = b"\x01" * 32, bloom: bytes | None = None
-) -> ev.BlockHeader:
+) -> Header:
     whole = ev.bloom_of([log for receipt in receipts for log in receipt.logs]) if bloom is None else bloom
     root = ev.receipts_root([ev.encode_receipt(receipt) for receipt in receipts])
     parts = [parent, b"\x02" * 32, b"\x03" * 20, b"\x04" * 32, b"\x05" * 32, root, whole]
@@ -40,14 +41,14 @@ def header_over(
         b"\x09" * 32,
         b"\x00" * 8,
     ]
-    return ev.decode_header(rlp.encode([*parts, ev_int(7)]))
+    return Header.parse(bytes(rlp.encode([*parts, ev_int(7)])))
 
 
 def ev_int(value: int) -> bytes:
     return value.to_bytes((value.bit_length() + 7) // 8, "big")
 
 
-def shown(count: int, wanted: int) -> tuple[ev.BlockHeader, ev.ReceiptProof]:
+def shown(count: int, wanted: int) -> tuple[Header, ev.ReceiptProof]:
     receipts = [receipt_of(index) for index in range(count)]
     header = header_over(receipts)
     (proof,) = ev.prove_receipts(header, [ev.encode_receipt(receipt) for receipt in receipts], [wanted])
@@ -182,36 +183,11 @@ def test_bytes_that_are_no_receipt_are_refused_by_name(raw: bytes) -> None:
         ev.decode_receipt(raw)
 
 
-def test_a_header_is_named_by_its_hash_and_any_byte_changes_the_name() -> None:
-    header = header_over([receipt_of(0)])
-    assert header.hash == keccak(header.raw)
-    for at in range(3, len(header.raw), 11):
-        bad = header.raw[:at] + bytes([header.raw[at] ^ 1]) + header.raw[at + 1 :]
-        try:
-            assert ev.decode_header(bad).hash != header.hash
-        except ev.HeaderInvalid:
-            continue
-
-
-@pytest.mark.parametrize("field", [0, 3, 5, 6, 8, 11, 13])
-def test_a_header_with_a_misshapen_field_is_refused(field: int) -> None:
-    parts = rlp.decode(header_over([receipt_of(0)]).raw)
-    for bad in (b"\x00", b"\x01" * 300, []):
-        with pytest.raises(ev.HeaderInvalid):
-            ev.decode_header(bytes(rlp.encode([*parts[:field], bad, *parts[field + 1 :]])))
-
-
-@pytest.mark.parametrize("raw", [b"", b"\xc0", b"\xff", bytes(3000), bytes(rlp.encode(b"header"))])
-def test_bytes_that_are_no_header_are_refused(raw: bytes) -> None:
-    with pytest.raises(ev.HeaderInvalid):
-        ev.decode_header(raw)
-
-
 def test_headers_must_be_parent_and_child() -> None:
     first = header_over([receipt_of(0)], 7)
     second = header_over([receipt_of(0)], 8, parent=first.hash)
     ev.check_chain([first, second])
-    with pytest.raises(ev.HeaderInvalid, match="expected parent"):
+    with pytest.raises(ev.ChainBroken, match="expected parent"):
         ev.check_chain([first, header_over([receipt_of(0)], 8)])
-    with pytest.raises(ev.HeaderInvalid, match="follows block"):
+    with pytest.raises(ev.ChainBroken, match="follows block"):
         ev.check_chain([first, header_over([receipt_of(0)], 9, parent=first.hash)])
