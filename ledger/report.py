@@ -1,0 +1,180 @@
+"""What an audit says: one status per link of the story, with its evidence. Data only; who prints it is elsewhere.
+
+PASS        re-derived here, and it is so.
+FAIL        re-derived here, and it is not so; `evidence` says what was expected and what was found.
+NOT PROVEN  nobody can re-derive it from what there is: either no proof exists at this stage, or (`missing`) something
+            that ought to be there could not be read, and another try may settle it.
+
+The overall status is FAIL if any link fails, NOT PROVEN if anything was missing, else PASS: what has no proof at this
+stage is listed beside it and never hidden, but does not change it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final
+
+
+class Status(StrEnum):
+    PASS = "PASS"
+    FAIL = "FAIL"
+    NOT_PROVEN = "NOT PROVEN"
+
+
+class Name(StrEnum):
+    """The links, in the order of the story. The first two are of the whole history, the others of one round."""
+
+    HISTORY = "history"
+    HEADERS = "headers"
+    OPENING = "opening"
+    CONFIG = "config"
+    MEMBERS = "members"
+    COMMITMENTS = "commitments"
+    BEACONS = "beacons"
+    SUBMISSIONS = "submissions"
+    PRIVACY = "privacy"
+    TRAINING = "training"
+    VERDICTS = "verdicts"
+    AGGREGATE = "aggregate"
+    ROOTS = "roots"
+    FINALITY = "finality"
+
+
+ASKS: Final[dict[Name, str]] = {
+    Name.HISTORY: "every event obeys the law, and none is missing, added or out of order",
+    Name.HEADERS: "the blocks that hold the events follow each other",
+    Name.OPENING: "the round starts from the last final aggregate, or from the genesis",
+    Name.CONFIG: "the config is the one named on chain, well-formed, and with the same policy",
+    Name.MEMBERS: "each seat has its own keys, and nobody has two",
+    Name.COMMITMENTS: "dataset and secret words were fixed before the beacon was known",
+    Name.BEACONS: "the randomness is the chain's own",
+    Name.SUBMISSIONS: "every submission is signed by its member for this round, chain and contract",
+    Name.PRIVACY: "the ε declared is enough for the history of configs, and under the cap",
+    Name.TRAINING: "the released sums came from honest training",
+    Name.VERDICTS: "every verdict is the one that the rules give",
+    Name.AGGREGATE: "the average is that of the accepted, to the bit",
+    Name.ROOTS: "the roots of included and excluded name who was in and who was left out",
+    Name.FINALITY: "the round ended by the rules, after its time for objections",
+}
+
+TRAINING_NOT_PROVEN: Final = (
+    "no proof exists at this stage that the contributions are gradients of the model on any data, that clipping, noise "
+    "and sampling were done as the committed words and the beacon demand, or that the data is genuine; shown is only "
+    "that what was submitted follows from the sums that were released"
+)
+
+
+@dataclass(frozen=True)
+class Link:
+    """One finding. `data` is JSON: digests and addresses as hex, ε in millionths."""
+
+    name: Name
+    status: Status
+    evidence: str
+    data: dict[str, Any] = field(default_factory=dict)
+    missing: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "link": self.name.value,
+            "status": self.status.value,
+            "evidence": self.evidence,
+            "missing": self.missing,
+            "data": self.data,
+        }
+
+
+@dataclass(frozen=True)
+class RoundReport:
+    """`outcome` is how the round stands in words: "final", "void: …", "open: …"."""
+
+    round: int
+    outcome: str
+    links: tuple[Link, ...]
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """What a reader must compare with sources of his own: nothing in an audit can vouch for it."""
+
+    chain_id: int
+    contract: bytes
+    block_number: int
+    block_hash: bytes
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "chain_id": self.chain_id,
+            "contract": "0x" + self.contract.hex(),
+            "block_number": self.block_number,
+            "block_hash": "0x" + self.block_hash.hex(),
+        }
+
+
+@dataclass(frozen=True)
+class Report:
+    """`history` has the links of the whole history, `rounds` those of each round that was audited, in order."""
+
+    anchor: Anchor
+    history: tuple[Link, ...]
+    rounds: tuple[RoundReport, ...]
+
+    @property
+    def links(self) -> tuple[Link, ...]:
+        return self.history + tuple(link for report in self.rounds for link in report.links)
+
+    @property
+    def status(self) -> Status:
+        return overall(self.links)
+
+    def find(self, name: Name, round_number: int | None = None) -> Link:
+        """The first link of this name, of one round if it is given. Raises KeyError if there is none."""
+        for report in self.rounds:
+            for link in report.links:
+                if link.name is name and round_number in (None, report.round):
+                    return link
+        for link in self.history:
+            if link.name is name:
+                return link
+        raise KeyError(name)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "kind": "candor/audit/1",
+            "status": self.status.value,
+            "anchor": self.anchor.to_json(),
+            "history": [link.to_json() for link in self.history],
+            "rounds": [
+                {"round": report.round, "outcome": report.outcome, "links": [link.to_json() for link in report.links]}
+                for report in self.rounds
+            ],
+            "not_proven": sorted({link.evidence for link in self.links if link.status is Status.NOT_PROVEN}),
+        }
+
+
+def overall(links: Iterable[Link]) -> Status:
+    """FAIL before NOT PROVEN for want of data before PASS."""
+    seen = list(links)
+    if any(link.status is Status.FAIL for link in seen):
+        return Status.FAIL
+    return Status.NOT_PROVEN if any(link.missing for link in seen) else Status.PASS
+
+
+def passed(name: Name, evidence: str, **data: Any) -> Link:
+    return Link(name, Status.PASS, evidence, data)
+
+
+def failed(name: Name, evidence: str, **data: Any) -> Link:
+    return Link(name, Status.FAIL, evidence, data)
+
+
+def not_proven(name: Name, evidence: str, **data: Any) -> Link:
+    """No proof exists at this stage."""
+    return Link(name, Status.NOT_PROVEN, evidence, data)
+
+
+def missing(name: Name, evidence: str, **data: Any) -> Link:
+    """Something that ought to be there could not be read."""
+    return Link(name, Status.NOT_PROVEN, evidence, data, missing=True)
