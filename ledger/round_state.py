@@ -1,0 +1,243 @@
+"""What a round's events so far amount to, and what follows from them by the calendar alone. No I/O, no clock.
+
+`RoundState.phase` and `deadline_block` are as of the last event. Prove ends by the block number alone, without an
+event: `shown` says what the contract would show in a given block. `due` says what a call of `advance` will do, and when.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from eth_abi.abi import encode
+from eth_utils.crypto import keccak
+
+from ledger.eip712 import Domain
+from ledger.records import (
+    AggregateProposed,
+    Committed,
+    Equivocation,
+    Finalised,
+    Logged,
+    Objected,
+    Phase,
+    Policy,
+    Proved,
+    Reason,
+    RoundOpened,
+    Sealed,
+    Seat,
+    Submitted,
+    VerdictsPosted,
+    Voided,
+    VoidReason,
+)
+from proofs import merkle
+
+_BEACON_LABEL = keccak(text="candor/beacon/1")
+
+
+@dataclass(frozen=True)
+class RoundState:
+    """One round, folded from its events by ledger.rules. Maps are by member number; never change them in place.
+
+    close_block: the block in which Commit or Train closed because everybody had acted, else 0.
+    owed: what the contract must emit in the same transaction as the last event, if anything (Void or Final).
+    """
+
+    domain: Domain
+    opened: RoundOpened
+    phase: Phase
+    close_block: int
+    deadline_block: int
+    commitments: Mapping[int, Committed]
+    submissions: Mapping[int, Submitted]
+    equivocations: Mapping[int, Equivocation]
+    proofs: Mapping[int, Proved]
+    objections: Mapping[int, Objected]
+    train_seal: Sealed | None
+    prove_seal: Sealed | None
+    verdicts: VerdictsPosted | None
+    proposal: AggregateProposed | None
+    finalised: Finalised | None
+    voided: Voided | None
+    owed: Phase | None
+    log: tuple[Logged, ...]
+
+    @property
+    def number(self) -> int:
+        return self.opened.round
+
+    @property
+    def policy(self) -> Policy:
+        return self.opened.policy
+
+    @property
+    def seats(self) -> tuple[Seat, ...]:
+        return self.opened.seats
+
+    @property
+    def transcript(self) -> bytes:
+        return self.log[-1].event.transcript
+
+    @property
+    def ended(self) -> bool:
+        return self.phase in (Phase.FINAL, Phase.VOID)
+
+    @property
+    def standing(self) -> tuple[int, ...]:
+        """Members who submitted once, and only once, in member order."""
+        return tuple(sorted(self.submissions.keys() - self.equivocations.keys()))
+
+    @property
+    def train_beacon(self) -> bytes | None:
+        return self.train_seal.beacon if self.train_seal else None
+
+    @property
+    def prove_beacon(self) -> bytes | None:
+        return self.prove_seal.beacon if self.prove_seal else None
+
+    @property
+    def reasons(self) -> dict[int, int]:
+        """Member to posted reason, empty before the verdicts. A number may be none of `Reason`: an aggregator's word."""
+        if self.verdicts is None:
+            return {}
+        return {seat.member: code for seat, code in zip(self.seats, self.verdicts.reasons, strict=True)}
+
+    @property
+    def accepted(self) -> tuple[int, ...]:
+        return tuple(member for member, reason in self.reasons.items() if reason == Reason.ACCEPTED)
+
+    @property
+    def end_block(self) -> int:
+        """The block in which the present phase closes, or closed."""
+        return self.close_block or self.deadline_block
+
+    def seat(self, member: int) -> Seat | None:
+        return next((seat for seat in self.seats if seat.member == member), None)
+
+    def seat_of_signer(self, signer: bytes) -> Seat | None:
+        return next((seat for seat in self.seats if seat.signer == signer), None)
+
+    def enter(self, phase: Phase, deadline_block: int) -> RoundState:
+        return replace(self, phase=phase, close_block=0, deadline_block=deadline_block)
+
+
+class Step(StrEnum):
+    SEAL = "seal"
+    VOID = "void"
+    FINALISE = "finalise"
+
+
+@dataclass(frozen=True)
+class Due:
+    """What `advance` does when mined in `earliest_block` or later, provided that nobody acts before.
+
+    header_block: the block whose header RLP it must be given, None for an empty header. After a Prove phase that nobody
+    closed, voiding takes two calls: the first only writes down that Prove is over.
+    """
+
+    step: Step
+    earliest_block: int
+    reason: VoidReason = VoidReason.NONE
+    header_block: int | None = None
+
+
+def settled(state: RoundState, block: int) -> RoundState:
+    """The state in `block`: Verify, if Prove's deadline has passed."""
+    if state.phase is Phase.PROVE and block > state.deadline_block:
+        return state.enter(Phase.VERIFY, state.deadline_block + state.policy.verify_blocks)
+    return state
+
+
+def shown(state: RoundState, block: int) -> tuple[Phase, int]:
+    """Phase and deadline as the contract shows them in `block`."""
+    now = settled(state, block)
+    return now.phase, now.deadline_block
+
+
+def due(state: RoundState) -> Due | None:
+    """What `advance` will do next if nobody acts; None when the round has ended.
+
+    A transaction sent while the head is block h is mined in h + 1 at the earliest: compare that with `earliest_block`.
+    """
+    end, policy = state.end_block, state.policy
+    if state.phase in (Phase.COMMIT, Phase.TRAIN):
+        committing = state.phase is Phase.COMMIT
+        if len(state.commitments if committing else state.standing) >= policy.quorum:
+            return Due(Step.SEAL, end + 2, header_block=end + 1)
+        return Due(Step.VOID, end + 1, VoidReason.COMMIT_QUORUM if committing else VoidReason.SUBMIT_QUORUM)
+    if state.phase is Phase.PROVE:
+        return Due(Step.VOID, end + policy.verify_blocks + 1, VoidReason.NO_VERDICT)
+    if state.phase is Phase.VERIFY:
+        return Due(Step.VOID, end + 1, VoidReason.NO_VERDICT)
+    if state.phase is Phase.PROPOSE:
+        return Due(Step.VOID, end + 1, VoidReason.NO_PROPOSAL)
+    return Due(Step.FINALISE, end + 1) if state.phase is Phase.PROPOSED else None
+
+
+def last_possible_block(state: RoundState) -> int:
+    """The last block in which the round can still be open if all sleep and somebody calls `advance`; 0 once ended."""
+    if state.ended:
+        return 0
+    policy, phase, last = state.policy, state.phase, state.end_block
+    proving = policy.prove_blocks if policy.proof_required else 0
+    last += 1 + policy.train_blocks if phase == Phase.COMMIT else 0
+    last += 1 + proving if phase <= Phase.TRAIN else 0
+    last += policy.verify_blocks if phase <= Phase.PROVE else 0
+    last += policy.propose_blocks if phase <= Phase.VERIFY else 0
+    return last + (policy.challenge_blocks if phase <= Phase.PROPOSE else 0)
+
+
+def turn_begins(state: RoundState, aggregators: Sequence[bytes], who: bytes) -> int | None:
+    """First block in which `who` may act in the present Verify or Propose phase: 0 if on duty, None if no aggregator.
+
+    `aggregators` are those in force for this round, in the order of failover.
+    """
+    if who not in aggregators:
+        return None
+    if list(aggregators).index(who) == state.number % len(aggregators):
+        return 0
+    blocks = state.policy.verify_blocks if state.phase is Phase.VERIFY else state.policy.propose_blocks
+    return state.deadline_block - blocks // 2
+
+
+def beacon(domain: Domain, round_number: int, closed: Phase, mix_hash: bytes) -> bytes:
+    """32 bytes: the public randomness drawn when `closed` (Commit or Train) closed, from the next block's mixHash."""
+    types = ("bytes32", "uint256", "address", "uint64", "uint8", "bytes32")
+    values = (_BEACON_LABEL, domain.chain_id, domain.contract, round_number, int(closed), mix_hash)
+    return keccak(encode(types, values))
+
+
+def commitment_hash(dataset_root: bytes, words_root: bytes) -> bytes:
+    """What the contract stores of a commitment."""
+    return keccak(encode(("bytes32", "bytes32"), (dataset_root, words_root)))
+
+
+def known_reason(state: RoundState, member: int) -> Reason:
+    """The first reason against a seated member that follows from the chain alone, or ACCEPTED."""
+    if member not in state.commitments:
+        return Reason.NOT_COMMITTED
+    if member not in state.submissions:
+        return Reason.NOT_SUBMITTED
+    if member in state.equivocations:
+        return Reason.EQUIVOCATED
+    if state.policy.proof_required and member not in state.proofs:
+        return Reason.NOT_PROVED
+    return Reason.ACCEPTED
+
+
+def bitmap(members: Iterable[int]) -> int:
+    """Members as the contract's 256-bit word."""
+    return sum(1 << member for member in set(members))
+
+
+def included_root(state: RoundState, accepted: Iterable[int]) -> bytes:
+    """RFC 6962 root over member ‖ bundle of the accepted, in seat order. All of them must have submitted."""
+    return merkle.root([bytes([member]) + state.submissions[member].bundle for member in sorted(accepted)])
+
+
+def excluded_root(reasons: Mapping[int, int]) -> bytes:
+    """RFC 6962 root over member ‖ reason of those left out, in seat order."""
+    return merkle.root([bytes([member, reason]) for member, reason in sorted(reasons.items()) if reason])
