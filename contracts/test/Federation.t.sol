@@ -106,7 +106,9 @@ contract FederationTest is Scene {
     }
 
     function test_two_hundred_and_fifty_six_members_and_no_more() external {
-        for (uint256 member = MEMBERS; member < 256; ++member) _admit(uint8(member));
+        for (uint256 member = MEMBERS; member < 256; ++member) {
+            _admit(uint8(member));
+        }
         vm.expectRevert(IFederation.FederationFull.selector);
         vm.prank(COORDINATOR);
         federation.addMember(address(0xFF), address(0xFE), CAP);
@@ -188,8 +190,9 @@ contract FederationTest is Scene {
         uint64 spent;
         for (uint256 i = 0; i < charges.length; ++i) {
             uint64 wanted = charges[i] % (2 * CAP);
-            if (wanted > CAP) _refuses(abi.encodeWithSelector(IFederation.OverCap.selector, 0, wanted, CAP));
-            else if (wanted < spent) {
+            if (wanted > CAP) {
+                _refuses(abi.encodeWithSelector(IFederation.OverCap.selector, 0, wanted, CAP));
+            } else if (wanted < spent) {
                 _refuses(abi.encodeWithSelector(IFederation.EpsilonDecreased.selector, 0, wanted, spent));
             } else {
                 spent = wanted;

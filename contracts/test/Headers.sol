@@ -38,6 +38,8 @@ library Headers {
     }
 
     function bigEndian(uint256 value) internal pure returns (bytes memory data) {
-        for (; value != 0; value >>= 8) data = bytes.concat(bytes1(uint8(value)), data);
+        for (; value != 0; value >>= 8) {
+            data = bytes.concat(bytes1(uint8(value)), data);
+        }
     }
 }

@@ -41,7 +41,9 @@ abstract contract Scene {
         (order[0], order[1]) = (FIRST_AGGREGATOR, SECOND_AGGREGATOR);
         vm.prank(COORDINATOR);
         federation.setAggregators(order);
-        for (uint8 member = 0; member < MEMBERS; ++member) _admit(member);
+        for (uint8 member = 0; member < MEMBERS; ++member) {
+            _admit(member);
+        }
     }
 
     // ------------------------------------------------------------------------------------------------------- the people
@@ -144,14 +146,18 @@ abstract contract Scene {
 
     /// @dev Everybody commits, and Train begins.
     function _toTrain(uint64 id) internal {
-        for (uint8 member = 0; member < MEMBERS; ++member) _commit(id, member);
+        for (uint8 member = 0; member < MEMBERS; ++member) {
+            _commit(id, member);
+        }
         _seal(id);
     }
 
     /// @dev Everybody submits, and Prove or Verify begins.
     function _toVerify(uint64 id) internal {
         _toTrain(id);
-        for (uint8 member = 0; member < MEMBERS; ++member) _submit(id, member);
+        for (uint8 member = 0; member < MEMBERS; ++member) {
+            _submit(id, member);
+        }
         _seal(id);
     }
 
@@ -197,7 +203,8 @@ abstract contract Scene {
 
     function _beacon(uint64 id, uint8 closed, bytes32 mixHash) internal view returns (bytes32) {
         bytes32 label = keccak256(bytes("candor/beacon/1"));
-        return keccak256(bytes.concat(label, bytes32(block.chainid), _left(address(rounds)), _u(id), _u(closed), mixHash));
+        return
+            keccak256(bytes.concat(label, bytes32(block.chainid), _left(address(rounds)), _u(id), _u(closed), mixHash));
     }
 
     function _structHash(uint64 id, uint8 member, bytes32 bundle, uint64 spentMicro) internal pure returns (bytes32) {
