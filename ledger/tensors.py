@@ -136,7 +136,7 @@ def _header(layout: Layout) -> bytes:
 
 
 def _difference(data: bytes, header: bytes) -> str:
-    """What the file says instead of the expected header, for the verdict's detail. Bounded work, and nothing trusted."""
+    """What the file says instead of the expected header, for the verdict's detail. Bounded work, nothing trusted."""
     if len(data) < 8:
         return "shorter than the length of a header"
     length = int.from_bytes(data[:8], "little")

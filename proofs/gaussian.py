@@ -11,10 +11,10 @@ so that N(z) = N(−z) exactly, and ΣN(z) = 2^64. `bound` is the largest z with
 computed from the integers and rounded up: the total variation, which the accountant pays for in δ, and the χ²
 divergence Σ (N/2^64 − p)²/p, by which tail bounds carry over (ledger.plausibility).
 
-Everything is integer arithmetic at 192 fractional bits, so every machine makes the same table. The density at bin centres
-follows the recurrence φ(x + h) = φ(x)·e^(−xh − h²/2); the mass of a bin is its Taylor series about the centre
-(DLMF 7.6, through φ' = −xφ). Each operation truncates by less than one unit 2^-192; over at most 2^15 bins of fewer than
-2^10 operations, whose errors grow at most quadratically through the recurrence, the sum stays below 2^-140; MARGIN_BITS
+Everything is integer arithmetic at 192 fractional bits, so every machine makes the same table. The density at bin
+centres follows the recurrence φ(x + h) = φ(x)·e^(−xh − h²/2); the mass of a bin is its Taylor series about the centre
+(through φ' = −xφ). Each operation truncates by less than one unit 2^-192; over at most 2^15 bins of fewer than 2^10
+operations, whose errors grow at most quadratically through the recurrence, the sum stays below 2^-140; MARGIN_BITS
 claims no more than 2^-128.
 """
 
@@ -23,6 +23,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
+from itertools import pairwise
 from math import inf, nextafter
 
 import mpmath
@@ -38,6 +39,8 @@ WORDS = UNIFORM_BITS // 16
 MAX_SIGMA_UNITS = 3500  # keeps |z| within 16 bits: 9.17 · 3500 < 2^15
 _ONE = 1 << FRACTION_BITS
 _SPARE = FRACTION_BITS - UNIFORM_BITS
+_MP = mpmath.MPContext()  # one of its own: the precision of the shared one can change under a thread
+_MP.prec = FRACTION_BITS + 64
 
 
 class SigmaRefused(LocalFault):
@@ -109,10 +112,9 @@ def _tails(sigma: int) -> list[int]:
 
 def _constants(sigma: int) -> tuple[int, int, int]:
     """φ(0), e^(−h²/2) and e^(−h²) for h = 1/σ, in units of 2^-192."""
-    with mpmath.workprec(FRACTION_BITS + 64):
-        squared = mpmath.mpf(1) / sigma**2
-        values = (1 / mpmath.sqrt(2 * mpmath.pi), mpmath.exp(-squared / 2), mpmath.exp(-squared))
-        density, ratio, shrink = (int(mpmath.floor(mpmath.ldexp(value, FRACTION_BITS))) for value in values)
+    squared = _MP.mpf(1) / sigma**2
+    values = (1 / _MP.sqrt(2 * _MP.pi), _MP.exp(-squared / 2), _MP.exp(-squared))
+    density, ratio, shrink = (int(_MP.floor(_MP.ldexp(value, FRACTION_BITS))) for value in values)
     return density, ratio, shrink
 
 
@@ -147,4 +149,4 @@ def _distance(upper: list[int], tails: list[int]) -> tuple[float, float]:
 
 
 def _drops(values: list[int]) -> list[int]:
-    return [high - low for high, low in zip(values[:-1], values[1:], strict=True)]
+    return [high - low for high, low in pairwise(values)]

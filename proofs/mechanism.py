@@ -69,13 +69,13 @@ def check_contributions(contributions: NDArray[np.int32], clip_units: int) -> No
 
 
 def release(contributions: NDArray[np.int32], noise: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Σ contributions (n, P) + noise (P,) -> ĝ (P,), summed without wrap-around. An empty draw releases the noise alone."""
+    """Σ contributions (n, P) + noise (P,) -> ĝ (P,), without wrap-around. An empty draw releases the noise alone."""
     if contributions.ndim != 2 or noise.ndim != 1 or contributions.shape[1] != noise.shape[0]:
         raise LocalFault(f"contributions {contributions.shape} and noise {noise.shape} do not add up")
     total = contributions.sum(axis=0, dtype=np.int64) + noise
     if (np.abs(total) > MAX_SUM).any():
         raise SumOutOfRange("a released sum does not fit int32")
-    return total.astype(np.int32)
+    return np.asarray(total, dtype=np.int32)
 
 
 def _clip(gradients: NDArray[np.float64], unit: float, clip_units: int) -> NDArray[np.float64]:
@@ -84,7 +84,7 @@ def _clip(gradients: NDArray[np.float64], unit: float, clip_units: int) -> NDArr
     direction = np.divide(gradients, largest, out=np.zeros_like(gradients), where=largest > 0)
     norms = np.sqrt(np.square(direction).sum(axis=1, keepdims=True))  # 1 to sqrt(Pg), or 0 for a zero row
     with np.errstate(over="ignore"):
-        return direction * np.minimum(largest / unit, clip_units / np.maximum(norms, 1.0))
+        return np.asarray(direction * np.minimum(largest / unit, clip_units / np.maximum(norms, 1.0)))
 
 
 def _squares(rows: NDArray[np.int64]) -> NDArray[np.int64]:

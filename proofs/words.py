@@ -1,13 +1,13 @@
 """Random words that nobody can steer and only the member knows: secret words plus public words, modulo 2^16.
 
 Before the beacon, a member commits to the root over all its secret words s of the round. The beacon then expands to
-public words b. u = (s + b) mod 2^16 is uniform whatever s was chosen, because b came after it; and it is secret if s is.
-Noise takes four words a coordinate a step, sampling two words a slot a step, with a slot for each of `capacity` rows, so
-that the number of rows shows nowhere.
+public words b. u = (s + b) mod 2^16 is uniform whatever s was chosen, because b came after it; and it is secret if s
+is. Noise takes four words a coordinate a step, sampling two words a slot a step, with a slot for each of `capacity`
+rows, so that the number of rows shows nowhere.
 
-SHAKE-256 inputs, every one of them: ASCII label, one zero byte, the binding (chain id u64, contract 20 bytes, round u64,
-member u8), seed or beacon (32 bytes), step u32, number of words u32; integers are big-endian. The output is read as
-little-endian 16-bit words, row-major. A root's leaves, in the order noise(0), draws(0), noise(1), draws(1), …:
+SHAKE-256 inputs, every one of them: ASCII label, one zero byte, the binding (chain id u64, contract 20 bytes, round
+u64, member u8), seed or beacon (32 bytes), step u32, number of words u32; integers are big-endian. The output is read
+as little-endian 16-bit words, row-major. A root's leaves, in the order noise(0), draws(0), noise(1), draws(1), …:
 
     label "candor/words-leaf/1" ‖ 0 ‖ binding ‖ kind u8 (0 noise, 1 draws) ‖ step u32 ‖ salt (32 bytes) ‖ words
 

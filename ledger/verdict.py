@@ -1,0 +1,168 @@
+"""The verdict on one submission: accepted, or the first rule that it breaks. Pure: bytes and history in, reason out.
+
+Checks, in this order; each has its own Reason, so whoever runs them gets the same answer:
+
+    UNAVAILABLE          there are no files
+    BUNDLE_MALFORMED     paths and sizes; a manifest that is not canonical JSON
+    CONFIG_MISMATCH      candor/config.json is the round's
+    MANIFEST_MISMATCH    chain, contract, round, member, config, global bundle, commitments, ε, files
+    ADAPTER_CONFIG       adapter_config.json is the one that the config implies
+    TENSOR_LAYOUT        names, shapes, dtypes, canonical safetensors
+    OFF_GRID             weights finite, on the grid, below 2^24 units, no minus zero
+    FROZEN_CHANGED       frozen tensors are the global bundle's
+    TRAJECTORY_RANGE     no released sum beyond capacity · clip + the table's largest noise, by coordinate and by norm
+    TRAJECTORY_MISMATCH  the public optimizer leads from the global weights to the submitted ones, bit for bit
+    NOISE_IMPLAUSIBLE    the sums are loud enough to contain the noise (ledger.plausibility; left out without noise)
+    EPSILON_UNDERSTATED  ε declared ≥ the accountant's for the member's history and this round
+
+What acceptance does not say: that gradients, data or noise are genuine. Training is NOT PROVEN at this stage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import isqrt
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ledger.bundle import Claim, Files, Rejected, SubmissionBundle, bundle_limits, read_submission
+from ledger.config import Config
+from ledger.content.errors import ContentInvalid, ContentMissing
+from ledger.content.reader import Limits
+from ledger.optimizer import replay
+from ledger.plausibility import sum_of_squares, too_quiet
+from ledger.privacy import EPSILON_TOLERANCE_MICRO, Spend, epsilon_micro, spend_of
+from ledger.records import Reason
+from ledger.tensors import Weights, flatten
+from proofs.gaussian import noise_table
+
+
+@dataclass(frozen=True, eq=False)
+class SubmissionFacts:
+    """All that is known of a submission without its bundle.
+
+    claim: what the chain says and the manifest must repeat. history: the member's earlier spends, this round excluded.
+    """
+
+    claim: Claim
+    config: Config
+    global_weights: Weights
+    history: tuple[Spend, ...]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    reason: Reason
+    detail: str
+
+    @property
+    def accepted(self) -> bool:
+        return self.reason is Reason.ACCEPTED
+
+
+class Directories(Protocol):
+    """The part of a content store that a judge needs."""
+
+    def get_directory(self, digest: bytes, limits: Limits) -> dict[str, bytes]: ...
+
+
+def judge_stored(facts: SubmissionFacts, bundle: bytes, store: Directories) -> Verdict:
+    """Fetch by digest, then judge. Content that breaks the store's rules is the member's fault; a silent wire is not.
+
+    Raises WireFault or LocalFault when the store could not even say that the content is missing.
+    """
+    try:
+        files = store.get_directory(bundle, bundle_limits(facts.config))
+    except ContentMissing as error:
+        return Verdict(Reason.UNAVAILABLE, str(error))
+    except ContentInvalid as error:
+        return Verdict(Reason.BUNDLE_MALFORMED, f"{type(error).__name__}: {error}")
+    return judge(facts, files)
+
+
+def judge(facts: SubmissionFacts, files: Files | None) -> Verdict:
+    """Run the checks. `files` is the directory behind the submission's digest, verified; None if nobody has it."""
+    if files is None:
+        return Verdict(Reason.UNAVAILABLE, "the bundle could not be fetched")
+    try:
+        submission = read_submission(files, facts.config, facts.claim)
+        check_frozen(submission, facts.global_weights)
+        check_range(submission)
+        check_replay(submission, facts.global_weights)
+        noise = check_noise(submission)
+        check_epsilon(facts)
+    except Rejected as error:
+        return Verdict(error.reason, error.detail)
+    return Verdict(Reason.ACCEPTED, f"every check passed; {noise}; training itself is NOT PROVEN")
+
+
+def check_frozen(submission: SubmissionBundle, global_weights: Weights) -> None:
+    for tensor in submission.config.adapter.tensors:
+        if tensor.role == "frozen":
+            changed = int((submission.weights[tensor.name] != global_weights[tensor.name]).sum())
+            if changed:
+                raise Rejected(Reason.FROZEN_CHANGED, f"{tensor.name}: {changed} of {tensor.size} weights changed")
+
+
+def check_range(submission: SubmissionBundle) -> None:
+    """|ĝⱼ| ≤ capacity·clip_units + bound, and ‖ĝ‖ ≤ capacity·clip_units + bound·√n in each step and group."""
+    privacy = submission.config.privacy
+    largest = privacy.capacity * privacy.clip_units
+    bound = 0 if privacy.insecure_no_noise else noise_table(privacy.noise_units).bound
+    for step, group, released in _blocks(submission):
+        loudest = int(np.abs(released.astype(np.int64)).max())
+        if loudest > largest + bound:
+            detail = f"step {step}, {group}: a sum of {loudest} units, at most {largest + bound} possible"
+            raise Rejected(Reason.TRAJECTORY_RANGE, detail)
+        longest = largest + isqrt(bound**2 * released.size) + 1
+        if sum_of_squares(released) > longest**2:
+            raise Rejected(Reason.TRAJECTORY_RANGE, f"step {step}, {group}: a norm above {longest} units")
+
+
+def check_replay(submission: SubmissionBundle, global_weights: Weights) -> None:
+    config = submission.config
+    reached = replay(config, flatten(config, global_weights), submission.trajectory)
+    wrong = np.flatnonzero(reached != flatten(config, submission.weights))
+    if wrong.size:
+        detail = f"{wrong.size} of {reached.size} coordinates are elsewhere, the first is number {wrong[0]}"
+        raise Rejected(Reason.TRAJECTORY_MISMATCH, f"the trajectory does not lead to the adapter: {detail}")
+
+
+def check_noise(submission: SubmissionBundle) -> str:
+    """Returns what to tell the reader about the noise."""
+    config = submission.config
+    if config.privacy.insecure_no_noise:
+        return "INSECURE: the config asks for no noise, so none was looked for"
+    table = noise_table(config.privacy.noise_units)
+    sums = [
+        (f"step {step}, {group}", released.size, sum_of_squares(released))
+        for step, group, released in _blocks(submission)
+    ]
+    sums.append(("all steps", submission.trajectory.size, sum(squares for _, _, squares in sums)))
+    for where, count, squares in sums:
+        if too_quiet(squares, count, table, len(sums)):
+            found = isqrt(squares // count)
+            detail = f"{where}: root mean square {found} units, where noise alone has {table.sigma_units}"
+            raise Rejected(Reason.NOISE_IMPLAUSIBLE, detail)
+    return "the sums are loud enough to contain the noise"
+
+
+def check_epsilon(facts: SubmissionFacts) -> None:
+    spent = epsilon_micro([*facts.history, spend_of(facts.config)], facts.config.privacy.delta)
+    declared = facts.claim.spent_micro
+    if declared + EPSILON_TOLERANCE_MICRO < spent:
+        detail = f"declared {declared} millionths, the accountant says {spent} after {len(facts.history) + 1} rounds"
+        raise Rejected(Reason.EPSILON_UNDERSTATED, detail)
+
+
+def _blocks(submission: SubmissionBundle) -> Iterator[tuple[int, str, NDArray[np.int32]]]:
+    """(step, group, ĝ restricted to the group) for every step and non-empty group."""
+    tensors = submission.config.adapter.trained
+    roles = np.repeat([tensor.role for tensor in tensors], [tensor.size for tensor in tensors])
+    members = {group: np.flatnonzero(roles == group) for group in sorted(set(roles.tolist()))}
+    for step, released in enumerate(submission.trajectory):
+        for group, chosen in members.items():
+            yield step, group, released[chosen]
