@@ -25,9 +25,9 @@ __all__ = [
     "ChainPort",
     "ChainUnavailable",
     "ContractRefused",
+    "Fees",
     "Header",
     "HeaderInvalid",
-    "Quote",
     "Receipt",
     "SendRefused",
     "UnknownBlock",
@@ -78,10 +78,9 @@ class Receipt:
 
 
 @dataclass(frozen=True)
-class Quote:
-    """Gas limit and EIP-1559 fees that a transaction needs right now."""
+class Fees:
+    """What EIP-1559 asks for right now, per unit of gas: the most to pay in all, and the tip within it."""
 
-    gas_limit: int
     max_fee_wei: int
     priority_fee_wei: int
 
@@ -143,9 +142,11 @@ class ChainPort(Protocol):
         """In wei."""
         ...
 
-    def quote(self, sender: bytes, action: Action) -> Quote:
-        """Try the action on the latest state and price it. Raises ContractRefused if it would revert."""
+    def estimate(self, sender: bytes, action: Action) -> int:
+        """Gas limit (with a margin) for the action in the next block. Raises ContractRefused if it would revert."""
         ...
+
+    def fees(self) -> Fees: ...
 
     def send_raw(self, raw: bytes) -> bytes:
         """Hand in a signed transaction, once, with no retry; returns its hash (keccak of `raw`).

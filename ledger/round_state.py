@@ -1,7 +1,7 @@
 """What a round's events so far amount to, and what follows from them by the calendar alone. No I/O, no clock.
 
 `RoundState.phase` and `deadline_block` are as of the last event. Prove ends by the block number alone, without an
-event: `shown` says what the contract would show in a given block. `due` says what a call of `advance` will do, and when.
+event: `shown` says what the contract would show in a given block. `due` says what `advance` will do, and from when.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from ledger.records import (
     Proved,
     Reason,
     RoundOpened,
+    RoundView,
     Sealed,
     Seat,
     Submitted,
@@ -36,6 +37,7 @@ from ledger.records import (
 from proofs import merkle
 
 _BEACON_LABEL = keccak(text="candor/beacon/1")
+_NO_DIGEST = bytes(32)
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ class RoundState:
 
     @property
     def reasons(self) -> dict[int, int]:
-        """Member to posted reason, empty before the verdicts. A number may be none of `Reason`: an aggregator's word."""
+        """Member to posted reason, empty before the verdicts. A number may be none of `Reason`: anyone can lie."""
         if self.verdicts is None:
             return {}
         return {seat.member: code for seat, code in zip(self.seats, self.verdicts.reasons, strict=True)}
@@ -241,3 +243,28 @@ def included_root(state: RoundState, accepted: Iterable[int]) -> bytes:
 def excluded_root(reasons: Mapping[int, int]) -> bytes:
     """RFC 6962 root over member ‖ reason of those left out, in seat order."""
     return merkle.root([bytes([member, reason]) for member, reason in sorted(reasons.items()) if reason])
+
+
+def view(state: RoundState, block: int) -> RoundView:
+    """What `getRound` returns in `block`."""
+    now = settled(state, block)
+    return RoundView(
+        phase=now.phase,
+        void_reason=now.voided.reason if now.voided else VoidReason.NONE,
+        close_block=now.close_block,
+        deadline_block=now.deadline_block,
+        policy=now.policy,
+        seated=bitmap(seat.member for seat in now.seats),
+        committed=bitmap(now.commitments),
+        submitted=bitmap(now.submissions),
+        equivocated=bitmap(now.equivocations),
+        proved=bitmap(now.proofs),
+        accepted=bitmap(now.accepted),
+        objected=bitmap(now.objections),
+        config_digest=now.opened.config_digest,
+        global_bundle=now.opened.global_bundle,
+        train_beacon=now.train_beacon or _NO_DIGEST,
+        prove_beacon=now.prove_beacon or _NO_DIGEST,
+        aggregate_bundle=now.proposal.aggregate_bundle if now.proposal else _NO_DIGEST,
+        transcript=now.transcript,
+    )
