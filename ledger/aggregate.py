@@ -1,7 +1,7 @@
 """The aggregate: an integer weighted mean that anyone recomputes to the bit, and the roots of who is in and who is out.
 
 mean = Σ wᵢ·uᵢ / Σ wᵢ per coordinate over grid units, rounded half to even, in integers throughout: |wᵢ·uᵢ| ≤ 2^40 and
-at most 256 members keep every sum within 2^48. The order of members is their number, though no order could change a sum.
+at most 256 members keep every sum within 2^48. Members go in the order of their numbers, though no order changes a sum.
 Frozen tensors are equal in all submissions (verdicts see to it) and are passed on.
 """
 

@@ -8,7 +8,6 @@ that encoding would not have produced.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from fractions import Fraction
 from hashlib import sha256
 from typing import Any
@@ -130,7 +129,11 @@ def format_fraction(value: Fraction) -> str:
 def _check(value: Any, error: type[Exception], depth: int) -> None:
     if depth == 0:
         raise error("JSON is nested too deep")
-    if value is None or isinstance(value, (bool, str)):
+    if value is None or isinstance(value, bool):
+        return
+    if isinstance(value, str):
+        if not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value):
+            raise error("a string has half of a surrogate pair, which UTF-8 cannot hold")
         return
     if isinstance(value, int):
         if abs(value) > MAX_INTEGER:
@@ -138,7 +141,7 @@ def _check(value: Any, error: type[Exception], depth: int) -> None:
     elif isinstance(value, (list, tuple)):
         for item in value:
             _check(item, error, depth - 1)
-    elif isinstance(value, Mapping):
+    elif isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str) or not key.isascii():
                 raise error("an object key is not an ASCII string")

@@ -22,6 +22,7 @@ from ledger.records import Policy
 MAX_CONFIG_BYTES = 1 << 20
 MAX_TENSORS = 4096
 MAX_PARAMETERS = 1 << 26
+MAX_RELEASED = 1 << 28  # integers in a trajectory: one GiB
 FLOAT32_INTEGERS = 1 << 24
 
 Role = Literal["frozen", "adapter", "head"]
@@ -248,6 +249,8 @@ def _adapter(fields: Fields) -> AdapterSpec:
 
 def _tensor(fields: Fields) -> TensorSpec:
     name = fields.text("name")
+    if not name or name == "__metadata__":
+        raise FieldInvalid(f"config.adapter.tensors: {name!r} is no name for a tensor")
     shape = tuple(fields.array("shape", max_items=4))
     if not shape or any(type(side) is not int or not 0 < side <= MAX_PARAMETERS for side in shape):
         raise FieldInvalid(f"config.adapter.tensors.{name}: a shape is one to four positive integers")
@@ -270,6 +273,8 @@ def _privacy(fields: Fields) -> PrivacySpec:
     fields.done()
     if privacy.delta >= 1:
         raise FieldInvalid("config.privacy.delta: must be below 1")
+    if privacy.capacity * privacy.clip_units >= 1 << 30:
+        raise FieldInvalid("config.privacy: capacity times clip_units must stay below 2^30, so that sums fit 32 bits")
     if (privacy.noise_units == 0) != privacy.insecure_no_noise:
         raise FieldInvalid("config.privacy: noise_units is 0 exactly when insecure_no_noise is set")
     return privacy
@@ -317,6 +322,8 @@ def _texts(fields: Fields, key: str, *, most: int) -> tuple[str, ...]:
 
 def _check_rule(config: Config) -> None:
     """A is frozen exactly under FFA, where the mean of the products is the product of the means."""
+    if config.steps * config.adapter.parameters > MAX_RELEASED:
+        raise FieldInvalid(f"config: steps times trained parameters must stay within {MAX_RELEASED}")
     for tensor in config.adapter.tensors:
         if ".lora_A." in tensor.name and (tensor.role == "frozen") != (config.aggregation.rule == "ffa"):
             raise FieldInvalid(f"config.adapter.tensors.{tensor.name}: A is frozen exactly under the rule ffa")

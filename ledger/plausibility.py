@@ -12,8 +12,12 @@ rounded Gaussian p; words are looked up in a table q instead. With L = Π q/p ov
     P_q(A) = E_p[1_A·L] ≤ √P_p(A) · √E_p[L²] = √P_p(A) · (1 + χ²)^(n/2),     χ² from proofs.gaussian
 
 The test refuses when that bound is below 2^-64 divided by the number of sets looked at, which are each (step, group)
-and all coordinates together. So the probability that an honest bundle is refused is below 2^-64. Logarithms are mpmath's at
-fixed precision on exact integers: the verdict is the same on every machine.
+and all coordinates together. So the probability that an honest bundle is refused is below 2^-64. Logarithms are
+mpmath's at fixed precision on exact integers: the verdict is the same on every machine.
+
+The other end: with the same probability at most, ‖ĝ‖ ≤ k·clip + σ(√n + √(2x)) + √n/2, where no more than k rows are
+drawn (Chernoff for Binomial(capacity, q)) and P(‖N‖/σ ≥ √n + √(2x)) ≤ e^−x (Laurent and Massart 2000, lemma 1). It
+keeps one member from outweighing the others by what no honest one could have released.
 
 What passes: noise that is known to others; noise that the member chose; noise a little too small (at n coordinates, by
 about √(90/n) of σ: 3 % at n = 10^5, 30 % at 10^3); small noise hidden under contributions of the same length. Only a
@@ -26,6 +30,7 @@ import mpmath
 import numpy as np
 from numpy.typing import NDArray
 
+from ledger.config import PrivacySpec
 from proofs.gaussian import NoiseTable
 
 FALSE_ALARM_BITS = 64
@@ -49,3 +54,35 @@ def too_quiet(squares: int, count: int, table: NoiseTable, sets: int) -> bool:
     surprise = _MP.mpf(count) / 4 * (ratio - 1 - _MP.log(ratio))
     table_gap = _MP.mpf(count) / 2 * _MP.log1p(table.chi_squared)
     return bool(surprise - table_gap > FALSE_ALARM_BITS * _MP.ln2 + _MP.log(sets))
+
+
+def most_rows(privacy: PrivacySpec, steps: int) -> int:
+    """k: in none of `steps` steps does an honest member draw more rows, but for a chance below 2^-66.
+
+    P(Binomial(N, q) ≥ k) ≤ exp(−N·KL(k/N ‖ q)) for k > N·q.
+    """
+    rows, chance = privacy.capacity, _MP.mpf(privacy.sample_threshold) / 2**32
+    if chance == 1:
+        return rows
+    allowed = (FALSE_ALARM_BITS + 2) * _MP.ln2 + _MP.log(steps)
+    low, high = int(rows * chance) + 1, rows + 1  # the answer lies in [low, high)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if rows * _divergence(_MP.mpf(middle) / rows, chance) > allowed else (middle, high)
+    return min(low, rows)
+
+
+def longest_norm(privacy: PrivacySpec, table: NoiseTable | None, count: int, rows: int, sets: int) -> int:
+    """Bound on ‖ĝ‖ over `count` coordinates of a group when at most `rows` rows are drawn; no table means no noise."""
+    if table is None:
+        return rows * privacy.clip_units
+    surprise = 2 * ((FALSE_ALARM_BITS + 2) * _MP.ln2 + _MP.log(sets)) + count * _MP.log1p(table.chi_squared)
+    root = _MP.sqrt(count)
+    noise = table.sigma_units * (root + _MP.sqrt(2 * surprise)) + root / 2
+    return rows * privacy.clip_units + int(_MP.ceil(noise))
+
+
+def _divergence(found: mpmath.mpf, chance: mpmath.mpf) -> mpmath.mpf:
+    """Kullback–Leibler divergence of Bernoulli(found) from Bernoulli(chance), chance < found ≤ 1."""
+    rest = (1 - found) * _MP.log((1 - found) / (1 - chance)) if found < 1 else 0
+    return found * _MP.log(found / chance) + rest

@@ -88,6 +88,8 @@ class Policy:
         reader.done()
         if min(policy.commit_blocks, policy.train_blocks, policy.verify_blocks, policy.propose_blocks) == 0:
             raise FieldInvalid("config.policy: commit, train, verify and propose need at least one block each")
+        if policy.proof_required and policy.prove_blocks == 0:
+            raise FieldInvalid("config.policy: prove needs a block when proofs are required")
         return policy
 
 

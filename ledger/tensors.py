@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ledger.config import FLOAT32_INTEGERS, Config
 from proofs.errors import LocalFault, PeerFault
 
-MAX_HEADER_BYTES = 1 << 20
+MAX_HEADER_BYTES = 1 << 22
 DTYPES: dict[str, np.dtype[np.generic]] = {"F32": np.dtype("<f4"), "I32": np.dtype("<i4")}
 
 Layout = Mapping[str, tuple[str, tuple[int, ...]]]

@@ -10,7 +10,7 @@ Checks, in this order; each has its own Reason, so whoever runs them gets the sa
     TENSOR_LAYOUT        names, shapes, dtypes, canonical safetensors
     OFF_GRID             weights finite, on the grid, below 2^24 units, no minus zero
     FROZEN_CHANGED       frozen tensors are the global bundle's
-    TRAJECTORY_RANGE     no released sum beyond capacity · clip + the table's largest noise, by coordinate and by norm
+    TRAJECTORY_RANGE     no sum beyond what capacity, clip and noise allow, by coordinate and by norm (plausibility)
     TRAJECTORY_MISMATCH  the public optimizer leads from the global weights to the submitted ones, bit for bit
     NOISE_IMPLAUSIBLE    the sums are loud enough to contain the noise (ledger.plausibility; left out without noise)
     EPSILON_UNDERSTATED  ε declared ≥ the accountant's for the member's history and this round
@@ -33,11 +33,11 @@ from ledger.config import Config
 from ledger.content.errors import ContentInvalid, ContentMissing
 from ledger.content.reader import Limits
 from ledger.optimizer import replay
-from ledger.plausibility import sum_of_squares, too_quiet
+from ledger.plausibility import longest_norm, most_rows, sum_of_squares, too_quiet
 from ledger.privacy import EPSILON_TOLERANCE_MICRO, Spend, epsilon_micro, spend_of
 from ledger.records import Reason
 from ledger.tensors import Weights, flatten
-from proofs.gaussian import noise_table
+from proofs.gaussian import NoiseTable, noise_table
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,18 +108,20 @@ def check_frozen(submission: SubmissionBundle, global_weights: Weights) -> None:
 
 
 def check_range(submission: SubmissionBundle) -> None:
-    """|ĝⱼ| ≤ capacity·clip_units + bound, and ‖ĝ‖ ≤ capacity·clip_units + bound·√n in each step and group."""
-    privacy = submission.config.privacy
-    largest = privacy.capacity * privacy.clip_units
-    bound = 0 if privacy.insecure_no_noise else noise_table(privacy.noise_units).bound
-    for step, group, released in _blocks(submission):
+    """|ĝⱼ| ≤ capacity·clip_units + bound, always; and a norm that an honest draw passes with probability < 2^-64."""
+    privacy, steps = submission.config.privacy, submission.config.steps
+    table = _table(submission)
+    largest = privacy.capacity * privacy.clip_units + (table.bound if table else 0)
+    rows, blocks = most_rows(privacy, steps), list(_blocks(submission))
+    for step, group, released in blocks:
         loudest = int(np.abs(released.astype(np.int64)).max())
-        if loudest > largest + bound:
-            detail = f"step {step}, {group}: a sum of {loudest} units, at most {largest + bound} possible"
+        if loudest > largest:
+            detail = f"step {step}, {group}: a sum of {loudest} units, at most {largest} possible"
             raise Rejected(Reason.TRAJECTORY_RANGE, detail)
-        longest = largest + isqrt(bound**2 * released.size) + 1
-        if sum_of_squares(released) > longest**2:
-            raise Rejected(Reason.TRAJECTORY_RANGE, f"step {step}, {group}: a norm above {longest} units")
+        longest, squares = longest_norm(privacy, table, released.size, rows, len(blocks)), sum_of_squares(released)
+        if squares > longest**2:
+            detail = f"step {step}, {group}: a norm of {isqrt(squares)} units, more than the {longest} of {rows} rows"
+            raise Rejected(Reason.TRAJECTORY_RANGE, detail)
 
 
 def check_replay(submission: SubmissionBundle, global_weights: Weights) -> None:
@@ -133,10 +135,9 @@ def check_replay(submission: SubmissionBundle, global_weights: Weights) -> None:
 
 def check_noise(submission: SubmissionBundle) -> str:
     """Returns what to tell the reader about the noise."""
-    config = submission.config
-    if config.privacy.insecure_no_noise:
+    table = _table(submission)
+    if table is None:
         return "INSECURE: the config asks for no noise, so none was looked for"
-    table = noise_table(config.privacy.noise_units)
     sums = [
         (f"step {step}, {group}", released.size, sum_of_squares(released))
         for step, group, released in _blocks(submission)
@@ -156,6 +157,11 @@ def check_epsilon(facts: SubmissionFacts) -> None:
     if declared + EPSILON_TOLERANCE_MICRO < spent:
         detail = f"declared {declared} millionths, the accountant says {spent} after {len(facts.history) + 1} rounds"
         raise Rejected(Reason.EPSILON_UNDERSTATED, detail)
+
+
+def _table(submission: SubmissionBundle) -> NoiseTable | None:
+    privacy = submission.config.privacy
+    return None if privacy.insecure_no_noise else noise_table(privacy.noise_units)
 
 
 def _blocks(submission: SubmissionBundle) -> Iterator[tuple[int, str, NDArray[np.int32]]]:
