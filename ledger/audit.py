@@ -1,0 +1,156 @@
+"""The audit: from a chain and a content store to a report, with no knowledge of screens and no trust in anybody.
+
+    replay      every event through the law (ledger.audit_chain), blamed on a link where it breaks
+    per round   config, opening, privacy, verdicts and aggregate re-run from the bundles (ledger.audit_round)
+
+Whatever others wrote, wrongly or with intent, ends up in the report. Raised are only WireFault (the chain cannot be
+read: try again) and LocalFault (this machine, or the caller). Content that cannot be fetched is in the report too, as
+NOT PROVEN with `missing` set. Memory: the events of the history, and of one round its config, the global weights, one
+submission and the weights of the accepted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ledger.audit_chain import (
+    CHAIN_LINKS,
+    ChainMoved,
+    Replay,
+    Source,
+    headers_link,
+    history_link,
+    outcome,
+    replay,
+)
+from ledger.audit_open import Contents
+from ledger.audit_round import Finding, Library, RoundAudit, Unsettled
+from ledger.report import (
+    TRAINING_NOT_PROVEN,
+    Anchor,
+    Link,
+    Name,
+    Report,
+    RoundReport,
+    Status,
+    failed,
+    missing,
+    not_proven,
+)
+from ledger.round_state import RoundState
+from proofs.errors import LocalFault, PeerFault, WireFault
+
+
+RETRIES: Final = 3
+
+
+class NoSuchRound(LocalFault):
+    """The history has no such round, or no such member in it."""
+
+
+@dataclass(frozen=True)
+class Why:
+    """Why a member is in or out of a round: what was said, and what the rules give when they are run again here."""
+
+    round: int
+    outcome: str
+    finding: Finding
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": "candor/why/1", "round": self.round, "outcome": self.outcome, **self.finding.to_json()}
+
+
+def audit(source: Source, contents: Contents, *, rounds: set[int] | None = None, first_block: int = 0) -> Report:
+    """Audit the whole history on the chain, and the content of `rounds` (None: of all)."""
+    found, told = _settled(source, first_block)
+    _check_asked(found, rounds)
+    history = (told, headers_link(source, found.history))
+    reports = tuple(_reports(source, Library(contents), found, rounds))
+    _check_unmoved(source, found)
+    return Report(Anchor(source.chain_id, source.rounds_address, found.head.number, found.head.hash), history, reports)
+
+
+def why(source: Source, contents: Contents, *, round_number: int, member: int, first_block: int = 0) -> Why:
+    """Re-run one verdict. Raises NoSuchRound, or WireFault when config, global bundle or history cannot be read."""
+    found = replay(source, first_block)
+    state = found.history.rounds.get(round_number)
+    if state is None or state.seat(member) is None:
+        raise NoSuchRound(f"member {member} has no seat in round {round_number}: the latest is {found.history.latest}")
+    try:
+        finding = RoundAudit(Library(contents), found.history, state).finding(member)
+    except Unsettled as unsettled:
+        raise (CannotRerun if unsettled.peer else ContentNeeded)(unsettled.cause) from unsettled
+    return Why(round_number, outcome(state), finding)
+
+
+class CannotRerun(PeerFault):
+    """A verdict cannot be re-run because what it rests on breaks a rule."""
+
+
+class ContentNeeded(WireFault):
+    """A verdict cannot be re-run because what it rests on could not be fetched."""
+
+
+def _settled(source: Source, first_block: int) -> tuple[Replay, Link]:
+    """Replay until the contract's storage, which is read after the events, has not moved on in between."""
+    for _ in range(RETRIES):
+        found = replay(source, first_block)
+        link = history_link(source, found)
+        if link.status is Status.PASS or source.head().number == found.head.number:
+            break
+    return found, link
+
+
+def _check_asked(found: Replay, rounds: set[int] | None) -> None:
+    unknown = sorted((rounds or set()) - found.history.rounds.keys())
+    if unknown and found.broken is None:
+        raise NoSuchRound(f"there is no round {unknown[0]}: the latest is {found.history.latest}")
+
+
+def _reports(source: Source, library: Library, found: Replay, rounds: set[int] | None) -> Iterator[RoundReport]:
+    for number, state in found.history.rounds.items():
+        if rounds is None or number in rounds:
+            links = _blamed(found, number, tuple(_links(source, library, found, state)))
+            yield RoundReport(number, outcome(state), links)
+    broken = found.broken
+    if broken and broken.round not in found.history.rounds and broken.name is not Name.HISTORY:
+        yield RoundReport(broken.round, "not opened by the rules", (failed(broken.name, broken.cause),))
+
+
+def _links(source: Source, library: Library, found: Replay, state: RoundState) -> Iterator[Link]:
+    """The links of one round in the order of the story; verdicts before the aggregate, which needs their bundles."""
+    audited = RoundAudit(library, found.history, state)
+    content = {
+        Name.OPENING: audited.opening_link,
+        Name.CONFIG: audited.config_link,
+        Name.PRIVACY: audited.privacy_link,
+        Name.TRAINING: lambda: not_proven(Name.TRAINING, TRAINING_NOT_PROVEN),
+        Name.VERDICTS: audited.verdicts_link,
+        Name.AGGREGATE: audited.aggregate_link,
+    }
+    for name in Name:
+        try:
+            if name in content:
+                yield content[name]()
+            elif name in CHAIN_LINKS:
+                yield CHAIN_LINKS[name](source, state)
+        except PeerFault as error:
+            yield failed(name, f"{type(error).__name__}: {error}")
+        except Unsettled as unsettled:
+            yield missing(name, unsettled.cause)
+
+
+def _blamed(found: Replay, number: int, links: tuple[Link, ...]) -> tuple[Link, ...]:
+    """Where the replay broke in this round, the link that the broken rule defends fails with it."""
+    broken = found.broken
+    if broken is None or broken.round != number or broken.name is Name.HISTORY:
+        return links
+    return tuple(failed(link.name, broken.cause, **link.data) if link.name is broken.name else link for link in links)
+
+
+def _check_unmoved(source: Source, found: Replay) -> None:
+    now = source.header(found.head.number)
+    if now.hash != found.head.hash:
+        raise ChainMoved(f"block {found.head.number} was {found.head.hash.hex()}, now it is {now.hash.hex()}")

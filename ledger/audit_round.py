@@ -1,0 +1,378 @@
+"""The links of one round that need content: config, opening, privacy, verdicts, aggregate. Everything is re-run here.
+
+Bundles are fetched, judged and let go one by one; what is kept of an accepted one are its weights, for the average.
+Content that nobody has makes a link NOT PROVEN, content that breaks a rule makes it FAIL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final
+
+import numpy as np
+
+from ledger.aggregate import aggregate_bundle
+from ledger.audit_open import Contents
+from ledger.bundle import AggregateBundle, Claim, Rejected, bundle_limits, read_submission, read_weights
+from ledger.config import MAX_CONFIG_BYTES, Config
+from ledger.content.errors import ContentInvalid, ContentMissing
+from ledger.content.unixfs import directory_blocks
+from ledger.history import History
+from ledger.privacy import EPSILON_TOLERANCE_MICRO, INFINITE_MICRO, Spend, epsilon_micro, spend_of
+from ledger.records import Reason
+from ledger.report import Link, Name, failed, missing, not_proven, passed
+from ledger.round_state import RoundState, known_reason
+from ledger.tensors import Weights
+from ledger.verdict import SubmissionFacts, Verdict, judge
+from proofs.errors import CandorError, PeerFault
+
+MAX_CONFIGS_KEPT: Final = 4096
+
+
+class Unsettled(CandorError):
+    """A link cannot be settled; carries what to report. Never leaves the audit."""
+
+    def __init__(self, cause: str, *, peer: bool) -> None:
+        self.cause, self.peer = cause, peer
+        super().__init__(cause)
+
+    def link(self, name: Name) -> Link:
+        return failed(name, self.cause) if self.peer else missing(name, self.cause)
+
+
+@dataclass(frozen=True)
+class ConfigFacts:
+    """What later rounds need of a config."""
+
+    base_digest: bytes
+    spend: Spend
+
+
+class Library:
+    """Configs by digest, each read once; of those not in use only a few numbers are kept."""
+
+    def __init__(self, contents: Contents) -> None:
+        self.contents = contents
+        self._facts: dict[bytes, ConfigFacts] = {}
+
+    def config(self, digest: bytes) -> Config:
+        """Raises Unsettled."""
+        try:
+            config = Config.decode(self.contents.get_raw(digest, MAX_CONFIG_BYTES))
+        except ContentMissing as error:
+            raise Unsettled(str(error), peer=False) from error
+        except PeerFault as error:
+            raise Unsettled(f"config {digest.hex()}: {error}", peer=True) from error
+        if len(self._facts) < MAX_CONFIGS_KEPT:
+            self._facts[digest] = ConfigFacts(config.base_digest, spend_of(config))
+        return config
+
+    def facts(self, digest: bytes) -> ConfigFacts:
+        """Raises Unsettled."""
+        if digest not in self._facts:
+            config = self.config(digest)
+            return ConfigFacts(config.base_digest, spend_of(config))
+        return self._facts[digest]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One member's verdict: what was posted (None: nothing yet), what the rules give here, and whether they agree.
+
+    agrees is None where nobody can tell: the bundle is gone, or its absence at the time cannot be re-run.
+    """
+
+    member: int
+    posted: int | None
+    found: Verdict
+    agrees: bool | None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "member": self.member,
+            "posted": None if self.posted is None else reason_name(self.posted),
+            "found": self.found.reason.name,
+            "detail": self.found.detail,
+            "agrees": self.agrees,
+        }
+
+
+class RoundAudit:
+    """One round under audit."""
+
+    def __init__(self, library: Library, history: History, state: RoundState) -> None:
+        self.library, self.history, self.state = library, history, state
+        self._weights: dict[int, Weights | Unsettled] = {}
+
+    @cached_property
+    def config(self) -> Config:
+        """Raises Unsettled."""
+        return self.library.config(self.state.opened.config_digest)
+
+    @cached_property
+    def global_weights(self) -> Weights:
+        """Raises Unsettled."""
+        digest = self.state.opened.global_bundle
+        try:
+            files = self.library.contents.get_directory(digest, bundle_limits(self.config))
+            return read_weights(files, self.config)
+        except ContentMissing as error:
+            raise Unsettled(f"the global bundle: {error}", peer=False) from error
+        except PeerFault as error:
+            raise Unsettled(f"the global bundle {digest.hex()}: {error}", peer=True) from error
+
+    # ---- config and opening
+
+    def config_link(self) -> Link:
+        digest, policy = self.state.opened.config_digest.hex(), self.state.policy
+        try:
+            config = self.config
+        except Unsettled as unsettled:
+            return unsettled.link(Name.CONFIG)
+        if config.policy != policy:
+            return failed(
+                Name.CONFIG, f"the config's policy is {config.policy}, on chain it is {policy}", digest=digest
+            )
+        shape = f"{config.steps} steps over {config.adapter.parameters} trained weights, rule {config.aggregation.rule}"
+        return passed(Name.CONFIG, f"config {digest} decodes, its policy is the one on chain: {shape}", digest=digest)
+
+    def opening_link(self) -> Link:
+        """That the law allows this global bundle, the replay has checked; here: what it is, and that it can be read."""
+        opened = self.state.opened
+        data = {"global_bundle": opened.global_bundle.hex()}
+        try:
+            base = self.config.base_digest
+            first = self.library.facts(self.history.rounds[1].opened.config_digest).base_digest
+            self.global_weights  # noqa: B018 - raises when it cannot be read
+        except Unsettled as unsettled:
+            return unsettled.link(Name.OPENING)
+        if base != first:
+            return failed(Name.OPENING, f"the base model was {first.hex()} in round 1, now it is {base.hex()}", **data)
+        source = self._lineage()
+        text = f"starts from {source}, on the same frozen base {base.hex()} as round 1"
+        return passed(Name.OPENING, text, source=source, base_digest=base.hex(), **data)
+
+    def _lineage(self) -> str:
+        for number in range(self.state.number - 1, 0, -1):
+            if self.history.rounds[number].finalised is not None:
+                return f"the final aggregate of round {number}"
+        return "the genesis of the first opening"
+
+    # ---- privacy
+
+    def spends(self, member: int) -> tuple[Spend, ...]:
+        """What the member's submissions of earlier rounds used, void ones too. Raises Unsettled."""
+        earlier = (self.history.rounds[number] for number in range(1, self.state.number))
+        return tuple(
+            self.library.facts(state.opened.config_digest).spend for state in earlier if member in state.submissions
+        )
+
+    def privacy_link(self) -> Link:
+        """ε of every member that submitted, from the configs alone. Those left out are named, not held against it."""
+        try:
+            rows = [self._epsilon_row(member) for member in sorted(self.state.submissions)]
+        except Unsettled as unsettled:
+            return unsettled.link(Name.PRIVACY)
+        short = [row["member"] for row in rows if row["short"]]
+        accepted = [member for member in short if member in self.state.accepted]
+        if accepted:
+            row = next(row for row in rows if row["member"] == accepted[0])
+            text = (
+                f"member {row['member']} declared ε {row['declared']} and was accepted; its history costs {row['cost']}"
+            )
+            return failed(Name.PRIVACY, text, members=rows)
+        told = ", ".join(f"member {row['member']} {row['declared']} of {row['cap']}" for row in rows)
+        text = f"ε declared covers the history of configs and is within the cap: {told}" if rows else "nobody submitted"
+        if short:
+            text += f"; members {short} declared too little, and were not accepted"
+        return passed(Name.PRIVACY, text, members=rows)
+
+    def _epsilon_row(self, member: int) -> dict[str, Any]:
+        declared = self.state.submissions[member].spent_micro
+        seat = self.state.seat(member)
+        cap = seat.cap_micro if seat else 0
+        cost = epsilon_micro([*self.spends(member), spend_of(self.config)], self.config.privacy.delta)
+        return {
+            "member": member,
+            "declared": show_epsilon(declared),
+            "cost": show_epsilon(cost),
+            "cap": show_epsilon(cap),
+            "declared_micro": declared,
+            "cost_micro": cost,
+            "cap_micro": cap,
+            "short": declared + EPSILON_TOLERANCE_MICRO < cost,
+        }
+
+    # ---- verdicts
+
+    def finding(self, member: int) -> Finding:
+        """Re-run one member's verdict. Raises Unsettled when config, global bundle or history cannot be read."""
+        posted = self.state.reasons.get(member)
+        known = known_reason(self.state, member)
+        if known is not Reason.ACCEPTED:
+            return Finding(member, posted, Verdict(known, "the chain itself shows it"), _agreement(posted, known))
+        found = self._judge(member)
+        return Finding(member, posted, found, _agreement(posted, found.reason))
+
+    def _judge(self, member: int) -> Verdict:
+        facts = SubmissionFacts(self._claim(member), self.config, self.global_weights, self.spends(member))
+        try:
+            digest = self.state.submissions[member].bundle
+            files = self.library.contents.get_directory(digest, bundle_limits(self.config))
+        except ContentMissing as error:
+            self._weights[member] = Unsettled(f"member {member}: {error}", peer=False)
+            return Verdict(Reason.UNAVAILABLE, str(error))
+        except ContentInvalid as error:
+            detail = f"{type(error).__name__}: {error}"
+            self._weights[member] = Unsettled(f"member {member} is in the average with no bundle: {detail}", peer=True)
+            return Verdict(Reason.BUNDLE_MALFORMED, detail)
+        if member in self.state.accepted:
+            self._keep(member, files)
+        return judge(facts, files)
+
+    def _keep(self, member: int, files: Mapping[str, bytes]) -> None:
+        try:
+            self._weights[member] = read_submission(files, self.config, self._claim(member)).weights
+        except Rejected as error:
+            self._weights[member] = Unsettled(f"member {member} is in the average with no weights: {error}", peer=True)
+
+    def _claim(self, member: int) -> Claim:
+        state, commitment = self.state, self.state.commitments[member]
+        return Claim(
+            chain_id=state.domain.chain_id,
+            contract=state.domain.contract,
+            round=state.number,
+            member=member,
+            global_bundle=state.opened.global_bundle,
+            dataset_root=commitment.dataset_root,
+            words_root=commitment.words_root,
+            spent_micro=state.submissions[member].spent_micro,
+        )
+
+    def verdicts_link(self) -> Link:
+        if self.state.verdicts is None:
+            return passed(Name.VERDICTS, "no verdicts were posted")
+        try:
+            findings = [self.finding(seat.member) for seat in self.state.seats]
+        except Unsettled as unsettled:
+            return missing(Name.VERDICTS, f"cannot be re-run: {unsettled.cause}")
+        data = {
+            "aggregator": "0x" + self.state.verdicts.aggregator.hex(),
+            "members": [finding.to_json() for finding in findings],
+        }
+        return _verdicts(findings, data)
+
+    # ---- aggregate
+
+    def aggregate_link(self) -> Link:
+        """Call after `verdicts_link`, which reads the bundles."""
+        proposal = self.state.proposal
+        if proposal is None:
+            return passed(Name.AGGREGATE, "nothing was proposed, so there is no average")
+        data = {"aggregate_bundle": proposal.aggregate_bundle.hex(), "aggregator": "0x" + proposal.aggregator.hex()}
+        try:
+            bundle = self._average()
+        except Unsettled as unsettled:
+            text = f"cannot be recomputed: {unsettled.cause}"
+            return failed(Name.AGGREGATE, text, **data) if unsettled.peer else missing(Name.AGGREGATE, text, **data)
+        root, _ = directory_blocks(bundle.files())
+        expected = root.cid.digest
+        if expected == proposal.aggregate_bundle:
+            text = f"the integer average of members {list(self.state.accepted)}, rebuilt to the byte"
+            return passed(Name.AGGREGATE, text, expected=expected.hex(), **data)
+        text = f"expected {expected.hex()}, proposed was {proposal.aggregate_bundle.hex()}: {self._difference(bundle)}"
+        return failed(Name.AGGREGATE, text, expected=expected.hex(), **data)
+
+    def _average(self) -> AggregateBundle:
+        """Raises Unsettled."""
+        given: dict[int, tuple[bytes, Weights]] = {}
+        for member in self.state.accepted:
+            weights = self._weights.get(member, Unsettled("its verdicts could not be re-run", peer=False))
+            if isinstance(weights, Unsettled):
+                raise weights
+            given[member] = (self.state.submissions[member].bundle, weights)
+        domain, number = self.state.domain, self.state.number
+        return aggregate_bundle(
+            self.config,
+            chain_id=domain.chain_id,
+            contract=domain.contract,
+            round=number,
+            global_bundle=self.state.opened.global_bundle,
+            submissions=given,
+        )
+
+    def _difference(self, expected: AggregateBundle) -> str:
+        """In words: the first weight that differs, or what else is wrong with the bundle that was proposed."""
+        proposal = self.state.proposal
+        digest = proposal.aggregate_bundle if proposal else b""
+        try:
+            files = self.library.contents.get_directory(digest, bundle_limits(self.config))
+            found = read_weights(files, self.config)
+        except ContentMissing:
+            return "what was proposed is not to be had"
+        except PeerFault as error:
+            return f"what was proposed breaks a rule: {error}"
+        return _first_difference(expected.weights, found) or _other_file(expected.files(), files)
+
+
+def _agreement(posted: int | None, found: Reason) -> bool | None:
+    if posted is None:
+        return None
+    if posted == Reason.UNAVAILABLE or found is Reason.UNAVAILABLE:
+        return None
+    return posted == found
+
+
+def _verdicts(findings: list[Finding], data: dict[str, Any]) -> Link:
+    wrong = [finding for finding in findings if finding.agrees is False]
+    if wrong:
+        return failed(Name.VERDICTS, "; ".join(map(_told, wrong)), **data)
+    gone = [f for f in findings if f.agrees is None and f.posted != Reason.UNAVAILABLE]
+    if gone:
+        return missing(Name.VERDICTS, "; ".join(map(_told, gone)), **data)
+    absent = [finding for finding in findings if finding.posted == Reason.UNAVAILABLE]
+    if absent:
+        return not_proven(Name.VERDICTS, "; ".join(map(_told, absent)), **data)
+    left_out = [f"member {f.member}: {f.found.reason.name}" for f in findings if f.posted]
+    text = f"all {len(findings)} verdicts are re-run and agree" + (
+        f"; left out: {', '.join(left_out)}" if left_out else ""
+    )
+    return passed(Name.VERDICTS, text, **data)
+
+
+def _told(finding: Finding) -> str:
+    posted = "nothing" if finding.posted is None else reason_name(finding.posted)
+    who = f"member {finding.member}: posted {posted}"
+    if finding.posted == Reason.UNAVAILABLE:
+        here = (
+            "it is not to be had here either"
+            if finding.found.reason is Reason.UNAVAILABLE
+            else (f"here it is, and the rules give {finding.found.reason.name}")
+        )
+        return f"{who}; that the bundle could not be fetched at the time cannot be re-run; {here}"
+    return f"{who}, the rules give {finding.found.reason.name} ({finding.found.detail})"
+
+
+def _first_difference(expected: Weights, found: Weights) -> str:
+    for name in sorted(expected):
+        wrong = np.flatnonzero(expected[name].reshape(-1) != found[name].reshape(-1))
+        if wrong.size:
+            at = int(wrong[0])
+            units = f"{expected[name].reshape(-1)[at]} grid units, found {found[name].reshape(-1)[at]}"
+            return f"{name}[{at}]: expected {units}; {wrong.size} weights of this tensor differ"
+    return ""
+
+
+def _other_file(expected: Mapping[str, bytes], found: Mapping[str, bytes]) -> str:
+    differ = sorted(path for path in expected if found.get(path) != expected[path])
+    return f"the weights agree; {', '.join(differ) or 'no file'} differs"
+
+
+def reason_name(code: int) -> str:
+    return Reason(code).name if code in Reason._value2member_map_ else f"code {code}, which is no reason"
+
+
+def show_epsilon(micro: int) -> str:
+    return "infinite" if micro == INFINITE_MICRO else f"{micro / 1e6:.6f}"
