@@ -42,7 +42,6 @@ from ledger.report import (
 from ledger.round_state import RoundState
 from proofs.errors import LocalFault, PeerFault, WireFault
 
-
 RETRIES: Final = 3
 
 
