@@ -1,0 +1,459 @@
+"""A whole small federation for the audit's tests: it plays rounds on any chain behind the port, with no model at all.
+
+Contributions are zero and noise comes from a seeded generator, which is all that an audit at this stage can tell apart.
+Members can be dishonest in every way that a verdict has a reason for, and the aggregator can lie.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ledger import canonical
+from ledger.actions import (
+    Action,
+    AddMember,
+    Advance,
+    Commit,
+    Object,
+    Open,
+    PostVerdicts,
+    Propose,
+    Prove,
+    SetAggregators,
+    Submit,
+)
+from ledger.aggregate import aggregate_bundle
+from ledger.bundle import ADAPTER, ADAPTER_CONFIG, CONFIG, MANIFEST, Claim, GenesisBundle, SubmissionBundle
+from ledger.config import (
+    AdapterSpec,
+    AggregationSpec,
+    Config,
+    OptimizerSpec,
+    PrivacySpec,
+    TaskSpec,
+    TensorSpec,
+)
+from ledger.content import MemoryStore
+from ledger.content.cid import Block, Codec
+from ledger.content.dagpb import DIRECTORY_DATA, FileData, Link, Node, encode_file, encode_node
+from ledger.eip712 import Domain, Submission, sign_submission
+from ledger.history import History
+from ledger.optimizer import replay
+from ledger.privacy import INFINITE_MICRO, epsilon_micro, spend_of
+from ledger.records import Policy, Reason
+from ledger.round_state import RoundState, due, excluded_root, included_root, known_reason
+from ledger.signing import Key
+from ledger.tensors import encode_safetensors, flatten, unflatten
+from ledger.transactions import Transaction, sign_transaction
+from ledger.twin import TwinChain
+from ledger.verdict import SubmissionFacts, judge_stored
+
+Files = dict[str, bytes]
+CAP_MICRO = 50_000_000
+ETHER = 10**18
+
+
+def key_of(name: str) -> Key:
+    return Key.of(sha256(f"audit tests: {name}".encode()).digest())
+
+
+def small_config(**changes: Any) -> Config:
+    """Under FFA, so that there is a frozen tensor to tamper with; 88 trained coordinates in two groups."""
+    tensors = (
+        TensorSpec("classifier.weight", (2, 8), "head"),
+        TensorSpec("layer.lora_A.weight", (4, 8), "frozen"),
+        TensorSpec("layer.lora_B.weight", (18, 4), "adapter"),
+    )
+    config = Config(
+        base_name="package:none",
+        base_digest=sha256(b"base").digest(),
+        task=TaskSpec(("bad", "good"), 32),
+        adapter=AdapterSpec(4, 8, ("q",), ("classifier",), tensors),
+        weight_bits=16,
+        privacy=PrivacySpec(Fraction(1, 10_000), 64, Fraction(1), Fraction(1, 2), 128, 1 << 29, 64),
+        optimizer=OptimizerSpec(
+            "sgd", Fraction(1, 8), Fraction(1, 16), Fraction(1, 2), Fraction(0), Fraction(0), Fraction(0)
+        ),
+        steps=3,
+        mean_batch=8,
+        aggregation=AggregationSpec("ffa"),
+        proof_policy="none",
+        policy=Policy(40, 40, 0, 20, 20, 3, 2, False),
+    )
+    return replace(config, **changes)
+
+
+@dataclass
+class Federation:
+    """Everybody's keys in one hand. `mine` mines blocks; `chain` is any ChainPort whose contracts know these keys."""
+
+    chain: Any
+    mine: Callable[[int], None]
+    members: int
+    config: Config = field(default_factory=small_config)
+    store: Any = field(default_factory=MemoryStore)
+    configs: dict[int, Config] = field(default_factory=dict)
+    coordinator: Key = field(default_factory=lambda: key_of("coordinator"))
+    aggregators: list[Key] = field(default_factory=lambda: [key_of("aggregator 0")])
+
+    def found(self) -> None:
+        """Members join; the genesis is published."""
+        for member in range(self.members):
+            add = AddMember(key_of(f"owner {member}").address, self.signer(member).address, self.cap())
+            self.send(self.coordinator, add)
+        self.send(self.coordinator, SetAggregators(tuple(key.address for key in self.aggregators)))
+        self.genesis = self.store.put_directory(GenesisBundle(self.config, self.start_weights()).files())
+
+    def cap(self) -> int:
+        return INFINITE_MICRO if self.config.privacy.insecure_no_noise else CAP_MICRO
+
+    def signer(self, member: int) -> Key:
+        return key_of(f"signer {member}")
+
+    def start_weights(self) -> dict[str, Any]:
+        rng = np.random.default_rng(1)
+        return {t.name: rng.integers(-900, 900, t.shape, dtype=np.int64) for t in self.config.adapter.tensors}
+
+    # ---- the chain
+
+    def send(self, key: Key, action: Action) -> None:
+        target = self.chain.rounds_address if action.target == "rounds" else self.chain.federation_address
+        fees, gas = self.chain.fees(), self.chain.estimate(key.address, action)
+        from ledger.actions import calldata
+
+        transaction = Transaction(
+            self.chain.chain_id,
+            self.chain.nonce(key.address),
+            fees.priority_fee_wei,
+            fees.max_fee_wei,
+            gas,
+            target,
+            0,
+            calldata(action),
+        )
+        tx_hash = self.chain.send_raw(sign_transaction(key.secret, transaction))
+        receipt = self.chain.receipt(tx_hash)
+        assert receipt is not None
+        assert receipt.succeeded
+
+    def history(self) -> History:
+        logs = self.chain.events(0, self.chain.head().number)
+        return History(self.domain).after_all(logs)
+
+    @property
+    def domain(self) -> Domain:
+        return Domain(self.chain.chain_id, self.chain.rounds_address)
+
+    @property
+    def state(self) -> RoundState:
+        history = self.history()
+        return history.rounds[history.latest]
+
+    def advance(self) -> None:
+        """Wait for what is due, and call it."""
+        coming = due(self.state)
+        assert coming is not None
+        self.mine(max(0, coming.earliest_block - 1 - self.chain.head().number))
+        header = b"" if coming.header_block is None else self.chain.header(coming.header_block).rlp
+        self.send(self.coordinator, Advance(self.state.number, header))
+
+    # ---- one step of a round each
+
+    def open(self) -> int:
+        digest = self.store.put_raw(self.config.encode())
+        start = self.history().global_bundle or self.genesis
+        self.send(self.coordinator, Open(digest, start, self.config.policy))
+        self.configs[self.state.number] = self.config
+        return self.state.number
+
+    def commit(self, members: Iterable[int]) -> None:
+        for member in members:
+            root = sha256(f"data {member}".encode()).digest()
+            words = sha256(f"words {member} {self.state.number}".encode()).digest()
+            self.send(self.signer(member), Commit(self.state.number, root, words))
+
+    def submit(self, member: int, bundle: bytes, spent_micro: int) -> None:
+        number = self.state.number
+        payload = Submission(number, member, bundle, spent_micro)
+        signature = sign_submission(self.signer(member).secret, self.domain, payload)
+        self.send(self.coordinator, Submit(number, member, bundle, spent_micro, signature))
+
+    def post(self, reasons: Mapping[int, int]) -> None:
+        codes = bytes(reasons[seat.member] for seat in self.state.seats)
+        self.send(self.aggregators[0], PostVerdicts(self.state.number, codes))
+
+    def propose(self, bundle: bytes) -> None:
+        state = self.state
+        roots = included_root(state, state.accepted), excluded_root(state.reasons)
+        self.send(self.aggregators[0], Propose(state.number, bundle, *roots))
+
+    # ---- what honest ones compute
+
+    def spends(self, member: int, before: int) -> list[Any]:
+        rounds = self.history().rounds
+        return [spend_of(self.configs[n]) for n in range(1, before) if member in rounds[n].submissions]
+
+    def cost(self, member: int) -> int:
+        spends = [*self.spends(member, self.state.number), spend_of(self.config)]
+        return epsilon_micro(spends, self.config.privacy.delta)
+
+    def claim(self, member: int, spent_micro: int) -> Claim:
+        state = self.state
+        made = state.commitments[member]
+        return Claim(
+            self.chain.chain_id,
+            self.chain.rounds_address,
+            state.number,
+            member,
+            state.opened.global_bundle,
+            made.dataset_root,
+            made.words_root,
+            spent_micro,
+        )
+
+    def global_weights(self) -> dict[str, Any]:
+        from ledger.bundle import bundle_limits, read_weights
+
+        files = self.store.get_directory(self.state.opened.global_bundle, bundle_limits(self.config))
+        return read_weights(files, self.config)
+
+    def trajectory(self, member: int, sigma: float | None = None) -> Any:
+        seed = int.from_bytes(sha256(f"{member} {self.state.number}".encode()).digest()[:4], "big")
+        scale = self.config.privacy.noise_units if sigma is None else sigma
+        noise = np.random.default_rng(seed).normal(0, scale or 1, (self.config.steps, self.config.adapter.parameters))
+        return np.rint(noise).astype(np.int32)
+
+    def honest(self, member: int, *, claim: Claim | None = None, trajectory: Any = None) -> SubmissionBundle:
+        start = self.global_weights()
+        released = self.trajectory(member) if trajectory is None else trajectory
+        reached = replay(self.config, flatten(self.config, start), released)
+        weights = start | unflatten(self.config, reached)
+        return SubmissionBundle(self.config, claim or self.claim(member, self.cost(member)), weights, released)
+
+    def verdicts(self) -> dict[int, int]:
+        state = self.state
+        return {seat.member: int(self._verdict(state, seat.member)) for seat in state.seats}
+
+    def _verdict(self, state: RoundState, member: int) -> Reason:
+        known = known_reason(state, member)
+        if known is not Reason.ACCEPTED:
+            return known
+        sent = state.submissions[member]
+        spends = tuple(self.spends(member, state.number))
+        facts = SubmissionFacts(self.claim(member, sent.spent_micro), self.config, self.global_weights(), spends)
+        return judge_stored(facts, sent.bundle, self.store).reason
+
+    def average(self, accepted: Iterable[int]) -> Any:
+        from ledger.bundle import bundle_limits, read_submission
+
+        state, given = self.state, {}
+        for member in accepted:
+            sent = state.submissions[member]
+            files = self.store.get_directory(sent.bundle, bundle_limits(self.config))
+            weights = read_submission(files, self.config, self.claim(member, sent.spent_micro)).weights
+            given[member] = (sent.bundle, weights)
+        return aggregate_bundle(
+            self.config,
+            chain_id=self.chain.chain_id,
+            contract=self.chain.rounds_address,
+            round=state.number,
+            global_bundle=state.opened.global_bundle,
+            submissions=given,
+        )
+
+    # ---- a whole round
+
+    def play(
+        self,
+        kinds: Mapping[int, str] | None = None,
+        *,
+        verdicts: Callable[[dict[int, int]], dict[int, int]] = lambda honest: honest,
+        proposal: Callable[[Files], Files] = lambda honest: honest,
+        objectors: Iterable[int] = (),
+    ) -> int:
+        """Play one round to its end. `kinds` says how members misbehave, the two callables how the aggregator lies."""
+        kinds = kinds or {}
+        number = self.open()
+        self.commit(m for m in range(self.members) if kinds.get(m) != "NOT_COMMITTED")
+        self.advance()
+        for member in sorted(self.state.commitments):
+            MISDEEDS[kinds.get(member, "ACCEPTED")](self, member)
+        self.advance()
+        if self.config.policy.proof_required:
+            for member in self.state.standing:
+                if kinds.get(member) != "NOT_PROVED":
+                    self.send(self.signer(member), Prove(number, sha256(b"proof").digest()))
+            self.mine(max(0, self.state.deadline_block - self.chain.head().number))
+        self.post(verdicts(self.verdicts()))
+        if self.state.ended:
+            return number
+        bundle = self.average(self.state.accepted).files()
+        self.propose(self.store.put_directory(proposal(bundle)))
+        for member in objectors:
+            self.send(self.signer(member), Object(number, sha256(b"another").digest()))
+        if not self.state.ended:
+            self.advance()
+        return number
+
+
+def submit_honestly(fed: Federation, member: int) -> None:
+    bundle = fed.honest(member)
+    fed.submit(member, fed.store.put_directory(bundle.files()), bundle.claim.spent_micro)
+
+
+def submit_files(change: Callable[[Federation, Files], Files]) -> Callable[[Federation, int], None]:
+    """An honest bundle with its files changed, and a manifest that fits them."""
+
+    def submit(fed: Federation, member: int) -> None:
+        bundle = fed.honest(member)
+        files = with_manifest(change(fed, bundle.files()))
+        fed.submit(member, fed.store.put_directory(files), bundle.claim.spent_micro)
+
+    return submit
+
+
+def with_manifest(files: Files, **changes: Any) -> Files:
+    manifest = canonical.decode(files[MANIFEST], max_bytes=1 << 20) | changes
+    others = {path: data for path, data in files.items() if path != MANIFEST}
+    manifest["files"] = {p: {"sha256": sha256(d).hexdigest(), "size": len(d)} for p, d in others.items()}
+    return others | {MANIFEST: canonical.encode(manifest)}
+
+
+def tensors_of(files: Files, fed: Federation) -> dict[str, Any]:
+    from ledger.tensors import decode_safetensors, weight_layout
+
+    decoded = decode_safetensors(files[ADAPTER], weight_layout(fed.config))
+    return {name: np.array(array) for name, array in decoded.items()}
+
+
+def changed_weight(tensor: str, change: Callable[[Any], Any]) -> Callable[[Federation, Files], Files]:
+    def change_files(fed: Federation, files: Files) -> Files:
+        tensors = tensors_of(files, fed)
+        tensors[tensor].flat[0] = change(tensors[tensor].flat[0])
+        return files | {ADAPTER: encode_safetensors(tensors)}
+
+    return change_files
+
+
+def one_unit(fed: Federation) -> float:
+    return 2.0**-fed.config.weight_bits
+
+
+def submit_nothing_there(fed: Federation, member: int) -> None:
+    fed.submit(member, sha256(f"nowhere {member}".encode()).digest(), fed.cost(member))
+
+
+def submit_for_another_round(fed: Federation, member: int) -> None:
+    claim = replace(fed.claim(member, fed.cost(member)), round=99)
+    fed.submit(member, fed.store.put_directory(fed.honest(member, claim=claim).files()), claim.spent_micro)
+
+
+def submit_released(change: Callable[[Any], Any]) -> Callable[[Federation, int], None]:
+    def submit(fed: Federation, member: int) -> None:
+        bundle = fed.honest(member, trajectory=change(fed.trajectory(member)))
+        fed.submit(member, fed.store.put_directory(bundle.files()), bundle.claim.spent_micro)
+
+    return submit
+
+
+def submit_cheaply(fed: Federation, member: int) -> None:
+    claim = fed.claim(member, fed.cost(member) // 2)
+    fed.submit(member, fed.store.put_directory(fed.honest(member, claim=claim).files()), claim.spent_micro)
+
+
+def submit_twice(fed: Federation, member: int) -> None:
+    submit_honestly(fed, member)
+    submit_cheaply(fed, member)
+
+
+def submit_bomb(fed: Federation, member: int) -> None:
+    """A directory that declares a petabyte behind one small block."""
+    leaf = Block.of(Codec.RAW, bytes(1 << 20))
+    node = Node(
+        tuple(Link(leaf.cid, "", 1 << 20) for _ in range(1024)), encode_file(FileData(1 << 30, (1 << 20,) * 1024))
+    )
+    file = Block.of(Codec.DAG_PB, encode_node(node))
+    root = Block.of(Codec.DAG_PB, encode_node(Node((Link(file.cid, ADAPTER, 1 << 50),), DIRECTORY_DATA)))
+    fed.store.put_blocks([leaf, file], [root])
+    fed.submit(member, root.cid.digest, fed.cost(member))
+
+
+def submit_escaping_path(fed: Federation, member: int) -> None:
+    leaf = Block.of(Codec.RAW, b"root:x:0:0")
+    inner = Block.of(Codec.DAG_PB, encode_node(Node((Link(leaf.cid, "..", 10),), DIRECTORY_DATA)))
+    fed.store.put_blocks([leaf], [inner])
+    fed.submit(member, inner.cid.digest, fed.cost(member))
+
+
+def submit_no_node(fed: Federation, member: int) -> None:
+    """A root that is named as a directory and is none."""
+    root = Block.of(Codec.DAG_PB, b"\xff not a node")
+    fed.store.put_blocks([], [root])
+    fed.submit(member, root.cid.digest, fed.cost(member))
+
+
+MISDEEDS: dict[str, Callable[[Federation, int], None]] = {
+    "ACCEPTED": submit_honestly,
+    "NOT_PROVED": submit_honestly,
+    "NOT_SUBMITTED": lambda fed, member: None,
+    "EQUIVOCATED": submit_twice,
+    "UNAVAILABLE": submit_nothing_there,
+    "BUNDLE_MALFORMED": submit_files(lambda fed, files: files | {"run_me.py": b"import os"}),
+    "BUNDLE_MALFORMED bomb": submit_bomb,
+    "BUNDLE_MALFORMED path": submit_escaping_path,
+    "BUNDLE_MALFORMED node": submit_no_node,
+    "MANIFEST_MISMATCH": submit_for_another_round,
+    "CONFIG_MISMATCH": submit_files(lambda fed, files: files | {CONFIG: replace(fed.config, steps=4).encode()}),
+    "ADAPTER_CONFIG": submit_files(lambda fed, files: files | {ADAPTER_CONFIG: b'{"init_lora_weights":"pissa"}'}),
+    "TENSOR_LAYOUT": submit_files(lambda fed, files: files | {ADAPTER: b"\x80\x04pickle"}),
+    "OFF_GRID": submit_files(changed_weight("classifier.weight", lambda value: np.float32("nan"))),
+    "FROZEN_CHANGED": submit_files(changed_weight("layer.lora_A.weight", lambda value: value + np.float32(0.5))),
+    "TRAJECTORY_RANGE": submit_released(lambda released: released * 1000),
+    "TRAJECTORY_MISMATCH": submit_files(
+        changed_weight("layer.lora_B.weight", lambda value: value + np.float32(2**-16))
+    ),
+    "NOISE_IMPLAUSIBLE": submit_released(lambda released: released * 0),
+    "EPSILON_UNDERSTATED": submit_cheaply,
+}
+
+
+def twin_federation(members: int, config: Config) -> Federation:
+    people = [f"owner {m}" for m in range(members)] + [f"signer {m}" for m in range(members)]
+    names = [*people, "coordinator", "aggregator 0", "aggregator 1"]
+    balances = {key_of(name).address: 1000 * ETHER for name in names}
+    coordinator = key_of("coordinator").address
+    chain = TwinChain(admin=coordinator, coordinator=coordinator, balances=balances)
+    return Federation(chain, chain.mine, members, config)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = before or "1"
+    return
+
+
+@pytest.fixture(scope="session")
+def misdeeds() -> list[str]:
+    """Every way to misbehave that one round without proofs can show."""
+    return [kind for kind in MISDEEDS if kind not in ("ACCEPTED", "NOT_PROVED")] + ["NOT_COMMITTED"]
+
+
+@pytest.fixture(scope="session")
+def found_federation() -> Callable[..., Federation]:
+    """A founded federation on a twin: members, and changes to its config."""
+
+    def found(members: int = 3, **changes: Any) -> Federation:
+        federation = twin_federation(members, small_config(**changes))
+        federation.found()
+        return federation
+
+    return found
