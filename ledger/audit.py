@@ -64,7 +64,7 @@ class Why:
 def audit(source: Source, contents: Contents, *, rounds: set[int] | None = None, first_block: int = 0) -> Report:
     """Audit the whole history on the chain, and the content of `rounds` (None: of all)."""
     found, told = _settled(source, first_block)
-    _check_asked(found, rounds)
+    _check_asked(source, rounds)
     history = (told, headers_link(source, found.history))
     reports = tuple(_reports(source, Library(contents), found, rounds))
     _check_unmoved(source, found)
@@ -102,20 +102,26 @@ def _settled(source: Source, first_block: int) -> tuple[Replay, Link]:
     return found, link
 
 
-def _check_asked(found: Replay, rounds: set[int] | None) -> None:
-    unknown = sorted((rounds or set()) - found.history.rounds.keys())
-    if unknown and found.broken is None:
-        raise NoSuchRound(f"there is no round {unknown[0]}: the latest is {found.history.latest}")
+def _check_asked(source: Source, rounds: set[int] | None) -> None:
+    latest = source.latest_round()
+    unknown = sorted(number for number in rounds or () if not 0 < number <= latest)
+    if unknown:
+        raise NoSuchRound(f"there is no round {unknown[0]}: the latest is {latest}")
 
 
 def _reports(source: Source, library: Library, found: Replay, rounds: set[int] | None) -> Iterator[RoundReport]:
+    """The rounds asked for, and in any case the link of the round in which the replay broke."""
+    broken, told = found.broken, set()
     for number, state in found.history.rounds.items():
         if rounds is None or number in rounds:
-            links = _blamed(found, number, tuple(_links(source, library, found, state)))
-            yield RoundReport(number, outcome(state), links)
-    broken = found.broken
-    if broken and broken.round not in found.history.rounds and broken.name is not Name.HISTORY:
-        yield RoundReport(broken.round, "not opened by the rules", (failed(broken.name, broken.cause),))
+            told.add(number)
+            yield RoundReport(
+                number, outcome(state), _blamed(found, number, tuple(_links(source, library, found, state)))
+            )
+    if broken is not None and broken.round not in told and broken.name is not Name.HISTORY:
+        state_there = found.history.rounds.get(broken.round)
+        how = outcome(state_there) if state_there else "not opened by the rules"
+        yield RoundReport(broken.round, how, (failed(broken.name, broken.cause),))
 
 
 def _links(source: Source, library: Library, found: Replay, state: RoundState) -> Iterator[Link]:

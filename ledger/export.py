@@ -35,6 +35,7 @@ from ledger.events import TOPICS
 from ledger.evidence import ReceiptInvalid, check_chain, decode_receipt, prove_receipts
 from ledger.headers import Header
 from ledger.records import Logged
+from ledger.report import Anchor
 from proofs.errors import LocalFault
 
 KIND: Final = "candor/export/1"
@@ -78,20 +79,30 @@ class Selection:
     bundles: tuple[Wanted, ...]
 
 
-def write_export(path: Path, source: Receipts, fetch: Fetch, selection: Selection) -> Cid:
-    """Write the file, whole or not at all; returns its root. `fetch` gives verified blocks or raises ContentMissing."""
+@dataclass(frozen=True)
+class Anchored:
+    """The root of the file, the header on which its evidence hangs, and the bundles that nobody had."""
+
+    root: Cid
+    anchor: Anchor
+    absent: tuple[bytes, ...]
+
+
+def write_export(path: Path, source: Receipts, fetch: Fetch, selection: Selection) -> Anchored:
+    """Write the file, whole or not at all. `fetch` gives verified blocks, or raises ContentMissing."""
     taken = _take_bundles(fetch, selection.bundles)
+    absent = sorted(wanted.digest for wanted in selection.bundles if wanted.digest not in taken)
     headers, receipts = chain_evidence(source, selection.events)
-    anchor = headers[-1]
+    anchor = Anchor(source.chain_id, source.rounds_address, headers[-1].number, headers[-1].hash)
     manifest = {
         "kind": KIND,
         "chain_id": source.chain_id,
         "contract": source.rounds_address.hex(),
         "round": selection.round,
         "first_block": headers[0].number,
-        "anchor": {"number": anchor.number, "hash": anchor.hash.hex()},
+        "anchor": {"number": anchor.block_number, "hash": anchor.block_hash.hex()},
         "receipts": receipts,
-        "absent": sorted(wanted.digest.hex() for wanted in selection.bundles if wanted.digest not in taken),
+        "absent": [digest.hex() for digest in absent],
     }
     blocks: list[Block] = []
     files: Tree = {
@@ -103,7 +114,7 @@ def write_export(path: Path, source: Receipts, fetch: Fetch, selection: Selectio
     root = _node(sorted(links, key=lambda link: link.name.encode()), blocks.append)
     bundle_cids = dict.fromkeys(cid for _, cids in taken.values() for cid in cids)
     _write(path, root, blocks, (Block(cid, fetch(cid)) for cid in bundle_cids))
-    return root
+    return Anchored(root, anchor, tuple(absent))
 
 
 def chain_evidence(source: Receipts, events: Sequence[Logged]) -> tuple[list[Header], list[dict[str, Any]]]:

@@ -162,7 +162,13 @@ class Exported:
 
 def load(path: Path) -> Exported:
     """Raises PeerFault, of one kind or another, when the file is not an export whose evidence holds."""
-    store = BlockFile(path)
+    try:
+        return _load(BlockFile(path))
+    except ContentMissing as error:
+        raise ExportInvalid(f"incomplete: {error}") from error
+
+
+def _load(store: BlockFile) -> Exported:
     if len(store.roots) != 1:
         raise ExportInvalid(f"an export has one root, found {len(store.roots)}")
     entries = _entries(store, store.roots[0])
@@ -221,6 +227,8 @@ def _chain(fields: Fields, headers: tuple[Header, ...]) -> tuple[FileChain, tupl
     logs = _logs(fields.array("receipts", max_items=MAX_EVENT_RECEIPTS), headers, contract, number)
     absent = tuple(_hex(item, 32) for item in fields.array("absent", max_items=MAX_BUNDLES))
     fields.done()
+    if not logs or logs[-1].block_number != headers[-1].number:
+        raise ExportInvalid(f"the last event of round {number} is not in the last header's block")
     return FileChain(chain_id, contract, number, headers, logs), absent
 
 

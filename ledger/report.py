@@ -24,8 +24,9 @@ class Status(StrEnum):
 
 
 class Name(StrEnum):
-    """The links, in the order of the story. The first two are of the whole history, the others of one round."""
+    """The links, in the order of the story. The first three are of the whole history, the others of one round."""
 
+    FILE = "file"  # of an export only
     HISTORY = "history"
     HEADERS = "headers"
     OPENING = "opening"
@@ -43,6 +44,7 @@ class Name(StrEnum):
 
 
 ASKS: Final[dict[Name, str]] = {
+    Name.FILE: "the file is whole, and its headers and receipts prove each other",
     Name.HISTORY: "every event obeys the law, and none is missing, added or out of order",
     Name.HEADERS: "the blocks that hold the events follow each other",
     Name.OPENING: "the round starts from the last final aggregate, or from the genesis",
@@ -115,9 +117,12 @@ class Anchor:
 
 @dataclass(frozen=True)
 class Report:
-    """`history` has the links of the whole history, `rounds` those of each round that was audited, in order."""
+    """`history` has the links of the whole history, `rounds` those of each round that was audited, in order.
 
-    anchor: Anchor
+    anchor: None only where a file was refused before it showed one.
+    """
+
+    anchor: Anchor | None
     history: tuple[Link, ...]
     rounds: tuple[RoundReport, ...]
 
@@ -144,7 +149,7 @@ class Report:
         return {
             "kind": "candor/audit/1",
             "status": self.status.value,
-            "anchor": self.anchor.to_json(),
+            "anchor": self.anchor.to_json() if self.anchor else None,
             "history": [link.to_json() for link in self.history],
             "rounds": [
                 {"round": report.round, "outcome": report.outcome, "links": [link.to_json() for link in report.links]}

@@ -15,6 +15,8 @@ from ledger.config import AggregationSpec, PrivacySpec
 from ledger.records import Policy, Reason
 from ledger.report import TRAINING_NOT_PROVEN, Name, Report, Status
 
+OF_ALL = (Name.FILE, Name.HISTORY, Name.HEADERS)
+
 
 def failures(report: Report) -> dict[Name, str]:
     return {link.name: link.evidence for link in report.links if link.status is Status.FAIL}
@@ -39,7 +41,7 @@ def test_an_honest_history_passes_and_training_is_not_proven(found_federation: A
     assert {link.name for link in report.links if link.status is Status.NOT_PROVEN} == {Name.TRAINING}
     assert report.find(Name.TRAINING).evidence == TRAINING_NOT_PROVEN
     assert [r.outcome for r in report.rounds] == ["final", "final"]
-    assert [link.name for link in report.rounds[0].links] == [n for n in Name if n not in (Name.HISTORY, Name.HEADERS)]
+    assert [link.name for link in report.rounds[0].links] == [n for n in Name if n not in OF_ALL]
 
 
 def test_a_round_in_which_all_kinds_misbehave_passes_and_each_reason_is_re_run(everyone_misbehaves: Any) -> None:

@@ -1,0 +1,94 @@
+"""Export a round with its evidence, and audit such a file offline: the same audit, on a chain and store of one file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from ledger.audit import Why, audit, why
+from ledger.audit_chain import Replay, Source, replay
+from ledger.audit_open import BlockContents
+from ledger.audit_round import Library, Unsettled
+from ledger.bundle import bundle_limits
+from ledger.config import MAX_CONFIG_BYTES
+from ledger.export import Anchored, NotExportable, Receipts, Selection, Wanted, write_export
+from ledger.exported import Exported, load
+from ledger.report import Name, Report, failed, passed
+from ledger.round_state import RoundState
+from proofs.errors import PeerFault
+
+
+class ExportSource(Source, Receipts, Protocol):
+    """A chain that can show its receipts."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was exported. `absent`: bundles that nobody has, whose links the file cannot settle."""
+
+    round: int
+    file: Anchored
+    size_bytes: int
+
+
+def export_round(
+    path: Path, source: ExportSource, contents: BlockContents, *, round_number: int, first_block: int = 0
+) -> Written:
+    """Write the file for a round that has ended. Raises NotExportable, or ContentMissing for a config nobody has."""
+    found = replay(source, first_block)
+    selection = _selection(found, contents, round_number)
+    anchored = write_export(path, source, contents.get_block, selection)
+    return Written(round_number, anchored, path.stat().st_size)
+
+
+def _selection(found: Replay, contents: BlockContents, number: int) -> Selection:
+    states = [found.history.rounds.get(n) for n in range(1, number + 1)]
+    wanted = [state for state in states if state is not None]
+    if not wanted or len(wanted) != number:
+        raise NotExportable(f"there is no round {number} that obeys the law: the latest is {found.history.latest}")
+    if not wanted[-1].ended:
+        raise NotExportable(f"round {number} has not ended: it is in {wanted[-1].phase.name}")
+    digests = dict.fromkeys(state.opened.config_digest for state in wanted)
+    return Selection(
+        round=number,
+        events=tuple(logged for state in wanted for logged in state.log),
+        configs=tuple(contents.get_raw(digest, MAX_CONFIG_BYTES) for digest in digests),
+        bundles=_bundles(wanted[-1], contents),
+    )
+
+
+def _bundles(state: RoundState, contents: BlockContents) -> tuple[Wanted, ...]:
+    """None where the config is none: without it nobody can read a bundle."""
+    try:
+        limits = bundle_limits(Library(contents).config(state.opened.config_digest))
+    except Unsettled:
+        return ()
+    digests = [state.opened.global_bundle, *(event.bundle for _, event in sorted(state.submissions.items()))]
+    digests += [state.proposal.aggregate_bundle] if state.proposal else []
+    return tuple(Wanted(digest, limits) for digest in dict.fromkeys(digests))
+
+
+def verify_file(path: Path) -> Report:
+    """Audit an export with no chain and no store. A file that is not an export is a FAIL of the link `file`."""
+    try:
+        exported = load(path)
+    except PeerFault as error:
+        return Report(None, (failed(Name.FILE, f"{type(error).__name__}: {error}"),), ())
+    report = audit(exported.chain, exported.store, rounds={exported.chain.round})
+    return replace(report, history=(passed(Name.FILE, _told(exported)), *report.history))
+
+
+def why_file(path: Path, member: int) -> Why:
+    """Re-run one verdict of the exported round. Raises PeerFault for a file that is not an export."""
+    exported = load(path)
+    return why(exported.chain, exported.store, round_number=exported.chain.round, member=member)
+
+
+def _told(exported: Exported) -> str:
+    chain = exported.chain
+    absent = f"; {len(exported.absent)} bundles that nobody had are not in it" if exported.absent else ""
+    return (
+        f"{len(chain.headers)} headers linked by their hashes, {len(chain.logs)} events proven by their receipts, "
+        f"every block of content hashed{absent}; nothing in the file vouches for its last header: compare the anchor"
+    )
