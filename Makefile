@@ -33,7 +33,7 @@ bench: $(ENV) $(TOOLS)
 	$(BIN)/python -m benchmarks $(ARGS)
 
 lock: $(ENV)                       ## refresh the hashed lock; it names no index
-	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes \
 	  --no-header --all-extras --quiet pyproject.toml -o requirements.lock
 
 $(ENV): requirements.lock pyproject.toml
