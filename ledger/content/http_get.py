@@ -88,6 +88,8 @@ def get(base: Base, wanted: Wanted, timeout_s: float) -> Iterator[Iterator[bytes
             connection.request("GET", base.path + wanted.target, headers=headers)
             response = connection.getresponse()
         with response:
+            if time.monotonic() >= ends:  # Python takes headers that were cut off for complete ones
+                raise Expired(f"not done after {timeout_s:g} s")
             _check_head(response, wanted)
             yield _body(response, wanted.max_bytes, ends, timeout_s)
     finally:

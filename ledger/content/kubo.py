@@ -10,20 +10,31 @@ are never used, and no session is shared among threads.
 from __future__ import annotations
 
 import io
+import os
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from http.client import HTTPException
 from typing import Any, BinaryIO
+
+from urllib3.exceptions import HTTPError
+
+from ledger.content.car import write_car
+from ledger.content.cid import MAX_BLOCK_BYTES, Block, Cid, Codec
+from ledger.content.errors import Attempt, CarrierLied, ContentMissing, StoreUnavailable
+from ledger.content.reader import Limits
+from ledger.content.store import MemoryStore, RemoteStore, bounded, raw_block, read_streamed
+from ledger.content.unixfs import directory_blocks
+
+# Its patch of requests, for addresses that are not numbers, uses what urllib3 3 drops and 2 warns about.
+os.environ.setdefault("PY_IPFS_HTTP_CLIENT_PATCH_REQUESTS", "no")
 
 import ipfshttpclient
 from ipfshttpclient import exceptions
 
-from ledger.content.car import encode_block, encode_header
-from ledger.content.cid import MAX_BLOCK_BYTES, Block, Cid
-from ledger.content.errors import Attempt, CarrierLied, ContentMissing, StoreUnavailable
-from ledger.content.reader import Limits
-from ledger.content.store import RemoteStore, bounded, raw_block, read_car, read_streamed
-from ledger.content.unixfs import directory_blocks
+# What the client raises, on purpose and when an answer has not the shape that it expects.
+_CLIENT_ERRORS = (exceptions.Error, OSError, AssertionError, AttributeError, KeyError, TypeError, ValueError)
 
 
 class KuboStore(RemoteStore):
@@ -36,83 +47,113 @@ class KuboStore(RemoteStore):
     def put_directory(self, files: Mapping[str, bytes]) -> bytes:
         """Imported and pinned when it returns. Raises StoreUnavailable."""
         root, others = directory_blocks(files)
-        self._import([root], others)
+        self._import(root, others)
         return root.cid.digest
 
     def put_raw(self, data: bytes) -> bytes:
         block = raw_block(data)
-        self._import([block], [])
+        self._import(block, [])
         return block.cid.digest
 
     def import_car(self, source: BinaryIO, limits: Limits) -> list[Cid]:
-        roots, blocks = read_car(source, limits)
-        tops = [Block(cid, blocks.pop(cid)) for cid in roots]
-        self._import(tops, [Block(cid, data) for cid, data in blocks.items()])
-        return list(roots)
+        """Verified here first, then imported root by root: the client cannot read the answer to several."""
+        held = MemoryStore()
+        roots = held.import_car(source, limits)
+        for root in roots:
+            if root.codec is Codec.RAW:
+                self.put_raw(held.get_block(root))
+            else:
+                self.put_directory(held.get_directory(root.digest, limits))
+        return roots
 
     def get_directory(self, digest: bytes, limits: Limits) -> dict[str, bytes]:
         root = Cid.directory(digest)
-        with self._reading(root), self._client() as client, self._export(client, root) as chunks:
-            return read_streamed(root, self._timed(chunks), limits)
+        with self._reading(root), self._client() as client:
+            stream = client.dag.export(str(root), stream=True, opts=self._options())
+            with _arriving(stream, self._timeout_s) as chunks:
+                return read_streamed(root, chunks, limits)
 
     def get_raw(self, digest: bytes, max_bytes: int) -> bytes:
         cid = Cid.raw(digest)
         with self._reading(cid), self._client() as client:
-            with client.block.get(str(cid), stream=True, opts=self._options()) as chunks:
-                data = _joined(self._timed(chunks))
+            stream = client.block.get(str(cid), stream=True, opts=self._options())
+            with _arriving(stream, self._timeout_s) as chunks:
+                data = _joined(chunks)
             cid.check(data)
         return bounded(data, max_bytes)
 
-    def _import(self, roots: Sequence[Block], others: Sequence[Block]) -> None:
+    def _import(self, root: Block, others: Sequence[Block]) -> None:
         car = io.BytesIO()
-        car.write(encode_header(block.cid for block in roots))
-        for block in (*roots, *others):
-            car.write(encode_block(block))
+        write_car(car, [root.cid], [root, *others])
         car.seek(0)
         try:
             with self._client() as client:
                 answer = client.dag.imprt(car, opts={**self._options(), "pin-roots": "true"})
-        except (exceptions.Error, OSError) as error:
+            _check_import(answer, str(root.cid))
+        except _CLIENT_ERRORS as error:
             raise StoreUnavailable(f"kubo at {self._api}: {_said(error)}") from error
-        _check_import(answer if isinstance(answer, list) else [answer], {str(block.cid) for block in roots})
 
     def _client(self) -> Any:
         """A client for one call. `connect` would refuse a Kubo of this decade."""
         return ipfshttpclient.Client(self._api, timeout=self._timeout_s)
 
-    def _export(self, client: Any, root: Cid) -> Any:
-        return client.dag.export(str(root), stream=True, opts=self._options())
-
     def _options(self) -> dict[str, str]:
         return {"timeout": f"{max(1, round(self._timeout_s * 1000))}ms"}
-
-    def _timed(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
-        ends = time.monotonic() + self._timeout_s
-        for chunk in chunks:
-            if time.monotonic() >= ends:
-                raise StoreUnavailable(f"not done after {self._timeout_s:g} s")
-            yield chunk
 
     @contextmanager
     def _reading(self, cid: Cid) -> Iterator[None]:
         try:
             yield
-        except (StoreUnavailable, CarrierLied, exceptions.Error, OSError) as error:
+        except (StoreUnavailable, CarrierLied, *_CLIENT_ERRORS) as error:
             lied = isinstance(error, CarrierLied)
             raise ContentMissing(cid, [Attempt(f"kubo at {self._api}", _said(error), lied)]) from error
 
 
-def _check_import(answers: Sequence[Any], wanted: set[str]) -> None:
+@contextmanager
+def _arriving(stream: Any, timeout_s: float) -> Iterator[Iterator[bytes]]:
+    """The body of an answer in small reads, all of it within the time limit, whatever its framing.
+
+    The client's own iteration takes a body, or a chunk of it, whole: it is bypassed at its `requests` response.
+    """
+    with stream:
+        raw = stream._closables[0].raw
+        timer = threading.Timer(timeout_s, _shutdown, [raw])
+        timer.daemon = True
+        timer.start()
+        try:
+            yield _chunks(raw, time.monotonic() + timeout_s, timeout_s)
+        finally:
+            timer.cancel()
+
+
+def _chunks(raw: Any, ends: float, timeout_s: float) -> Iterator[bytes]:
+    while True:
+        try:
+            chunk = raw.read1(1 << 16)
+        except (HTTPError, HTTPException, OSError, ValueError) as error:
+            raise StoreUnavailable(_said(error)) from error
+        finally:
+            if time.monotonic() >= ends:
+                raise StoreUnavailable(f"not done after {timeout_s:g} s")
+        if not chunk:
+            return
+        yield chunk
+
+
+def _shutdown(raw: Any) -> None:
+    with suppress(OSError, RuntimeError, ValueError):
+        raw.shutdown()
+
+
+def _check_import(answer: Any, wanted: str) -> None:
     """Kubo can answer 200 and say in the body that pinning failed."""
-    pinned = set()
-    for answer in answers:
-        root = answer.get("Root") if isinstance(answer, Mapping) else None
-        if isinstance(root, Mapping):
-            if root.get("PinErrorMsg"):
-                raise StoreUnavailable(f"kubo did not pin: {ascii(root['PinErrorMsg'])[:200]}")
-            pinned.add(str((root.get("Cid") or {}).get("/")))
-    if pinned != wanted:
-        raise StoreUnavailable(f"kubo imported {sorted(pinned)} where {sorted(wanted)} were sent")
+    root = answer.get("Root") if isinstance(answer, Mapping) else None
+    cid = root.get("Cid") if isinstance(root, Mapping) else None
+    found = cid.get("/") if isinstance(cid, Mapping) else None
+    if found != wanted or not isinstance(root, Mapping):
+        raise StoreUnavailable(f"kubo imported {ascii(found)[:80]} where {wanted} was sent")
+    if root.get("PinErrorMsg"):
+        raise StoreUnavailable(f"kubo did not pin: {ascii(root['PinErrorMsg'])[:200]}")
 
 
 def _joined(chunks: Iterator[bytes]) -> bytes:

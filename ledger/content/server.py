@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple, Protocol
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from ledger.content.car import encode_block, encode_header
 from ledger.content.cid import CID_BYTES, Block, Cid, CidInvalid
@@ -117,7 +117,7 @@ def _cid(path: str) -> Cid:
 
 def _format(query: str, accept: str) -> str:
     """ "raw", "car", or "block" for a CAR of the root alone. ?format wins over Accept."""
-    asked = parse_qs(query, keep_blank_values=True, max_num_fields=16) if len(query) <= 1024 else {"format": ["long"]}
+    asked = _parameters(query)
     types = [item.partition(";")[0].strip().lower() for item in accept.split(",")]
     formats = asked.get("format") or [kind.rpartition(".")[2] for kind in types if kind in (RAW_TYPE, CAR_TYPE)]
     if not formats:
@@ -128,6 +128,15 @@ def _format(query: str, accept: str) -> str:
     if formats[0] != "car" or scope not in ("all", "block") or "entity-bytes" in asked:
         raise _Refused(400, "format is raw or car; dag-scope is all or block; ranges are not served")
     return "car" if scope == "all" else "block"
+
+
+def _parameters(query: str) -> dict[str, list[str]]:
+    try:
+        if len(query) > 1024:
+            raise ValueError
+        return parse_qs(query, keep_blank_values=True, max_num_fields=16)
+    except ValueError:
+        raise _Refused(400, "too many parameters") from None
 
 
 def _headers(cid: Cid, media_type: str, tag: str, extension: str, size: int) -> dict[str, str]:
@@ -164,7 +173,7 @@ class Serving:
         self._server = _Server((host, port), _handler(GatewayServer(blocks, limits)))
         name, bound = self._server.server_address[:2]
         self.url = f"http://{name!s}:{bound}"
-        self._thread = threading.Thread(target=self._server.serve_forever, name="gateway", daemon=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="gateway", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
@@ -215,8 +224,8 @@ def _handler(gateway: GatewayServer) -> type[BaseHTTPRequestHandler]:
         server_version, sys_version = "candor", ""
 
         def _serve(self) -> None:
-            parts = urlsplit(self.path)
-            reply = gateway.handle(parts.path, parts.query, self.headers.get("Accept", ""), self.command)
+            path, _, query = self.path.partition("?")
+            reply = gateway.handle(path, query, self.headers.get("Accept", ""), self.command)
             write_reply(self, reply)
 
         do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_OPTIONS = do_PATCH = _serve
