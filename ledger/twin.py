@@ -169,7 +169,10 @@ class TwinChain:
 
     def estimate(self, sender: bytes, action: Action) -> int:
         tip = self._tip()
-        self._call(tip.ledger.world, sender, action, tip.header.number + 1)
+        number, ledger, pool = tip.header.number + 1, tip.ledger, dict(self._pool)
+        while (pooled := self._next(ledger, pool)) is not None:
+            ledger, _, _ = self._execute(ledger, pooled, number, 0)
+        self._call(ledger.world, sender, action, number)
         return GAS_LIMIT
 
     def fees(self) -> Fees:
@@ -211,8 +214,7 @@ class TwinChain:
         logs: list[Logged] = []
         receipts: list[ConsensusReceipt] = []
         included: list[Pooled] = []
-        while (pooled := self._next(ledger)) is not None:
-            del self._pool[pooled.sender, pooled.transaction.nonce]
+        while (pooled := self._next(ledger, self._pool)) is not None:
             ledger, fresh, succeeded = self._execute(ledger, pooled, number, len(logs))
             included.append(pooled)
             receipts.append(_consensus_receipt(self._rounds, fresh, succeeded, GAS_USED * len(included)))
@@ -239,11 +241,12 @@ class TwinChain:
         ledger = replace(ledger, world=_stamp(ledger.world, number, header.hash))
         self._blocks.append(Block(header, ledger, raws, outcomes, stamped))
 
-    def _next(self, ledger: Ledger) -> Pooled | None:
-        for (sender, nonce), pooled in self._pool.items():
+    def _next(self, ledger: Ledger, pool: dict[tuple[bytes, int], Pooled]) -> Pooled | None:
+        """Take the next transaction out of `pool` that can be included now."""
+        for (sender, nonce), pooled in pool.items():
             affordable = pooled.transaction.max_fee_wei >= self.base_fee_wei
             if nonce == ledger.nonces.get(sender, 0) and affordable:
-                return pooled
+                return pool.pop((sender, nonce))
         return None
 
     def _execute(

@@ -1,0 +1,58 @@
+"""One process per signing key on this machine: an OS lock, which the kernel drops when the process dies in any way.
+
+LocalFault
+└── KeyInUse   another process on this machine sends with the same key
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+from pathlib import Path
+
+from proofs.errors import LocalFault
+
+
+class KeyInUse(LocalFault):
+    """Two daemons on one key would fight over nonces and could equivocate."""
+
+
+class KeyLock:
+    """Held from construction to `release`. The file names the process that holds it, for the error's sake only."""
+
+    def __init__(self, chain_id: int, address: bytes, folder: Path | None = None) -> None:
+        folder = folder or lock_folder()
+        path = folder / f"key-{chain_id}-{address.hex()}.lock"
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.pread(self._descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
+            os.close(self._descriptor)
+            raise KeyInUse(
+                f"key 0x{address.hex()} is in use by process {holder}: stop that one, or give this daemon its own key"
+            ) from error
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, str(os.getpid()).encode(), 0)
+
+    def release(self) -> None:
+        """Idempotent. The file stays: removing it would let two processes lock two files of one name."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def lock_folder() -> Path:
+    """Where all of this user's processes look: XDG_RUNTIME_DIR, or a private folder under the temporary one."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    base = Path(runtime) if runtime else Path(tempfile.gettempdir())
+    folder = base / (f"candor-{os.getuid()}")
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        owner = folder.stat().st_uid
+    except OSError as error:
+        raise LocalFault(f"{folder}: cannot hold locks ({error.strerror}); set XDG_RUNTIME_DIR") from error
+    if owner != os.getuid():
+        raise LocalFault(f"{folder} belongs to another user; set XDG_RUNTIME_DIR to a folder of your own")
+    return folder
