@@ -1,8 +1,8 @@
 """Compile and test the contracts with what lies in node_modules; no system Node and no download is needed.
 
-    build.py write   compile, and rewrite ledger/abi/{Federation,Rounds}.json
+    build.py write   compile, and rewrite ledger/abi/{Federation,Rounds}.json and snapshots/Gas.json
     build.py check   compile, and fail unless the committed ABI and bytecode are what the sources give
-    build.py test    lint, format check, forge tests and the gas snapshot
+    build.py test    format, lint, forge tests, the gas snapshot, and: is every custom error provoked by a test?
 
 Run it with the virtual environment's Python: `node` is taken from beside it.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -23,6 +24,10 @@ HERE = Path(__file__).resolve().parent
 ABI = HERE.parent / "ledger" / "abi"
 CONTRACTS = ("Federation", "Rounds")
 MAX_RUNTIME_BYTES = 24_576  # EIP-170
+# every call a transaction of its own, as it is paid for
+GAS = ("test", "--isolate", "--match-contract", "GasTest")
+TEST = re.compile(r"^\s*function (?:test|invariant)\w*\(", re.MULTILINE)
+ERROR = re.compile(r"^\s*error (\w+)\(", re.MULTILINE)
 
 
 class BuildFailed(SystemExit):
@@ -90,6 +95,7 @@ def write() -> None:
     ABI.mkdir(parents=True, exist_ok=True)
     for name, text in compiled().items():
         (ABI / f"{name}.json").write_text(text)
+    forge([*GAS, "--gas-snapshot-emit", "true", "--gas-snapshot-check", "false"])
 
 
 def check() -> None:
@@ -104,10 +110,38 @@ def check() -> None:
 
 
 def test() -> None:
+    forge(["clean"])  # a cache of another command's making has made forge find no tests, and call that success
     forge(["fmt", "--check"])
     forge(["lint"])
-    forge(["test"])
-    forge(["snapshot", "--check", "--match-contract", "GasTest"])
+    forge_tests(["test", "--no-match-contract", "GasTest"], _tests_in("*.t.sol") - _tests_in("Gas.t.sol"))
+    forge_tests([*GAS, "--gas-snapshot-check", "true"], _tests_in("Gas.t.sol"))
+    _check_errors_are_provoked()
+
+
+def forge_tests(arguments: Sequence[str], expected: int) -> None:
+    """Run them, and fail unless as many passed as there are in the sources."""
+    done = subprocess.run(
+        [forge_binary(), *arguments], cwd=HERE, env=environment(), check=False, stdout=subprocess.PIPE, text=True
+    )
+    print(done.stdout, end="", flush=True)
+    if done.returncode != 0:
+        raise BuildFailed(f"forge {' '.join(arguments)} ended with status {done.returncode}")
+    if f"{expected} tests passed, 0 failed, 0 skipped ({expected} total tests)" not in done.stdout:
+        raise BuildFailed(f"expected {expected} tests to pass")
+
+
+def _tests_in(pattern: str) -> int:
+    return sum(len(TEST.findall(path.read_text())) for path in (HERE / "test").glob(pattern))
+
+
+def _check_errors_are_provoked() -> None:
+    """Every custom error of the two interfaces is expected by name in some test."""
+    tests = "".join(path.read_text() for path in sorted((HERE / "test").glob("*.t.sol")))
+    for name in CONTRACTS:
+        interface = (HERE / "src" / "interfaces" / f"I{name}.sol").read_text()
+        missing = [error for error in ERROR.findall(interface) if f"I{name}.{error}.selector" not in tests]
+        if missing:
+            raise BuildFailed(f"no test expects I{name}.{', '.join(missing)}")
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -143,7 +143,9 @@ contract Actors is Scene {
         if (id == 0) return;
         uint64 last = rounds.lastPossibleBlock(id);
         if (block.number <= last) vm.roll(last + 1);
-        for (uint256 calls = 0; calls < 4 && !_ended(id); ++calls) _advance(id);
+        for (uint256 calls = 0; calls < 4 && !_ended(id); ++calls) {
+            _advance(id);
+        }
         vm.assertTrue(_ended(id), "four calls of advance end any round");
     }
 
@@ -151,8 +153,12 @@ contract Actors is Scene {
 
     function _look() private {
         uint64 id = rounds.latestRound();
-        for (uint64 i = id < 2 ? 1 : id - 1; i <= id; ++i) _lookAtRound(i);
-        for (uint8 member = 0; member < federation.memberCount(); ++member) _lookAtMember(id, member);
+        for (uint64 i = id < 2 ? 1 : id - 1; i <= id; ++i) {
+            _lookAtRound(i);
+        }
+        for (uint8 member = 0; member < federation.memberCount(); ++member) {
+            _lookAtMember(id, member);
+        }
     }
 
     function _lookAtRound(uint64 id) private {

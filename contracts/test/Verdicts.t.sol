@@ -2,10 +2,13 @@
 pragma solidity ^0.8.30;
 
 import {IRounds} from "../src/interfaces/IRounds.sol";
+import {Bits} from "../src/libraries/Bits.sol";
 import {Scene} from "./Scene.sol";
 
 /// @notice Verdicts, proposal and objections: what an aggregator can, and what it cannot get away with.
 contract VerdictsTest is Scene {
+    using Bits for uint256;
+
     uint64 private id;
 
     function setUp() public override {
@@ -117,7 +120,7 @@ contract VerdictsTest is Scene {
         for (uint256 i = 0; fits && i < MEMBERS; ++i) {
             uint8 reason = uint8(reasons[i]);
             fits = reason == 0 || reason >= 16;
-            if (reason == 0) accepted |= 1 << i;
+            if (reason == 0) accepted = accepted.with(uint8(i));
         }
         if (!fits) vm.expectPartialRevert(IRounds.BadVerdicts.selector);
         _judge(id, reasons);
