@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from ledger.audit import Why, audit, why
 from ledger.audit_chain import Replay, Source, replay
@@ -13,7 +13,7 @@ from ledger.audit_round import Library, Unsettled
 from ledger.bundle import bundle_limits
 from ledger.config import MAX_CONFIG_BYTES
 from ledger.export import Anchored, NotExportable, Receipts, Selection, Wanted, write_export
-from ledger.exported import Exported, load
+from ledger.exported import Exported, ExportInvalid, FileChain, load
 from ledger.report import Name, Report, failed, passed
 from ledger.round_state import RoundState
 from proofs.errors import PeerFault
@@ -30,6 +30,16 @@ class Written:
     round: int
     file: Anchored
     size_bytes: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "kind": "candor/exported/1",
+            "round": self.round,
+            "root": str(self.file.root),
+            "size_bytes": self.size_bytes,
+            "anchor": self.file.anchor.to_json(),
+            "absent": [digest.hex() for digest in self.file.absent],
+        }
 
 
 def export_round(
@@ -69,14 +79,28 @@ def _bundles(state: RoundState, contents: BlockContents) -> tuple[Wanted, ...]:
     return tuple(Wanted(digest, limits) for digest in dict.fromkeys(digests))
 
 
-def verify_file(path: Path) -> Report:
-    """Audit an export with no chain and no store. A file that is not an export is a FAIL of the link `file`."""
+def verify_file(path: Path, *, anchor: bytes | None = None, contract: bytes | None = None) -> Report:
+    """Audit an export with no chain and no store. A file that is not an export is a FAIL of the link `file`.
+
+    anchor, contract: the last header's hash and the address, from a source that the caller trusts.
+    """
     try:
         exported = load(path)
+        _check_trusted(exported.chain, anchor, contract)
     except PeerFault as error:
         return Report(None, (failed(Name.FILE, f"{type(error).__name__}: {error}"),), ())
     report = audit(exported.chain, exported.store, rounds={exported.chain.round})
-    return replace(report, history=(passed(Name.FILE, _told(exported)), *report.history))
+    told = _told(exported, compared=anchor is not None and contract is not None)
+    return replace(report, history=(passed(Name.FILE, told), *report.history))
+
+
+def _check_trusted(chain: FileChain, anchor: bytes | None, contract: bytes | None) -> None:
+    for what, expected, found in (
+        ("hash of the last header", anchor, chain.anchor.block_hash),
+        ("contract", contract, chain.rounds_address),
+    ):
+        if expected is not None and expected != found:
+            raise ExportInvalid(f"{what}: expected 0x{expected.hex()}, found 0x{found.hex()}")
 
 
 def why_file(path: Path, member: int) -> Why:
@@ -85,10 +109,13 @@ def why_file(path: Path, member: int) -> Why:
     return why(exported.chain, exported.store, round_number=exported.chain.round, member=member)
 
 
-def _told(exported: Exported) -> str:
+def _told(exported: Exported, *, compared: bool) -> str:
     chain = exported.chain
+    owed = (
+        "the anchor is the one given" if compared else "nothing in it vouches for its last header: compare the anchor"
+    )
     absent = f"; {len(exported.absent)} bundles that nobody had are not in it" if exported.absent else ""
     return (
         f"{len(chain.headers)} headers linked by their hashes, {len(chain.logs)} events proven by their receipts, "
-        f"every block of content hashed{absent}; nothing in the file vouches for its last header: compare the anchor"
+        f"every block of content hashed{absent}; {owed}"
     )

@@ -12,11 +12,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from ledger.audit_chain import Source
 from ledger.content.cid import Cid
 from ledger.content.embedded import EmbeddedStore
 from ledger.content.errors import Attempt, CarrierLied, ContentMissing, StoreDamaged, StoreUnavailable, StoreUnusable
 from ledger.content.gateway import GatewayStore
 from ledger.content.reader import Limits
+from ledger.export import Receipts
+from ledger.records import Member
 from proofs.errors import LocalFault
 
 T = TypeVar("T")
@@ -67,6 +70,21 @@ class FirstOf:
             except _NEXT_ONE as error:
                 attempts.append(Attempt(where, str(error), lied=isinstance(error, CarrierLied)))
         raise ContentMissing(wanted, attempts or [Attempt("nowhere", "no content source was named")])
+
+
+class Chain(Source, Receipts, Protocol):
+    """What the commands read of a chain."""
+
+    def members(self) -> list[Member]: ...
+
+
+def open_chain(places: Places) -> Chain:
+    """Raises NothingToRead for a URL or address that was not given, WrongChain or WireFault from the endpoint."""
+    if not places.rpc:
+        raise NothingToRead("--rpc: no JSON-RPC URL was given")
+    from ledger.evm import EvmChain
+
+    return EvmChain(places.rpc, places.contract)
 
 
 def open_contents(places: Sequence[str]) -> FirstOf:

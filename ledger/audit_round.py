@@ -89,6 +89,11 @@ class Finding:
     found: Verdict
     agrees: bool | None
 
+    @property
+    def missing(self) -> bool:
+        """Another try may tell: the bundle was there for the aggregator, and is not here."""
+        return self.agrees is None and self.posted not in (None, Reason.UNAVAILABLE)
+
     def to_json(self) -> dict[str, Any]:
         return {
             "member": self.member,
@@ -329,7 +334,7 @@ def _verdicts(findings: list[Finding], data: dict[str, Any]) -> Link:
     wrong = [finding for finding in findings if finding.agrees is False]
     if wrong:
         return failed(Name.VERDICTS, "; ".join(map(_told, wrong)), **data)
-    gone = [f for f in findings if f.agrees is None and f.posted != Reason.UNAVAILABLE]
+    gone = [finding for finding in findings if finding.missing]
     if gone:
         return missing(Name.VERDICTS, "; ".join(map(_told, gone)), **data)
     absent = [finding for finding in findings if finding.posted == Reason.UNAVAILABLE]

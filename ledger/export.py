@@ -11,7 +11,8 @@ A bundle that breaks the format has no valid tree; of it, the blocks on which it
 the refusal can be re-run. A bundle that nobody has is left out, and named under `absent`.
 
     LocalFault
-    └── NotExportable   the round has not ended, or is not there
+    ├── NotExportable   the round has not ended, or is not there
+    └── NotWritable     no such folder, no room, no right
 """
 
 from __future__ import annotations
@@ -45,6 +46,10 @@ LENGTH_BYTES: Final = 2  # before each header
 
 class NotExportable(LocalFault):
     """There is no such round, or it has not ended."""
+
+
+class NotWritable(LocalFault):
+    """The operating system refused to write the file."""
 
 
 class Receipts(Protocol):
@@ -235,6 +240,10 @@ def _write(path: Path, root: Cid, blocks: Sequence[Block], bundle_blocks: Iterab
             file.flush()
             os.fsync(file.fileno())
         incoming.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            incoming.unlink()
+        raise NotWritable(f"{path}: {error.strerror or type(error).__name__}; nothing was written") from error
     except BaseException:
         with suppress(OSError):
             incoming.unlink()

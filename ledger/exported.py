@@ -11,7 +11,7 @@ headers up to the anchor, the receipts below their roots. What then remains is f
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -24,9 +24,9 @@ from ledger.content import varint
 from ledger.content.car import CarReader, encode_header, file_chunks
 from ledger.content.cid import CID_BYTES, Block, Cid, Codec
 from ledger.content.dagpb import DIRECTORY_DATA, Node, decode_node, encode_node
-from ledger.content.errors import Attempt, ContentMissing, ReadOnlyStore
-from ledger.content.reader import Limits, Reader
-from ledger.content.store import BlockStore
+from ledger.content.errors import Attempt, ContentMissing
+from ledger.content.reader import Limits, Reader, read_directory
+from ledger.content.store import bounded
 from ledger.events import TOPICS, decode_log
 from ledger.evidence import MAX_LOGS, MAX_RECEIPTS, ReceiptProof, check_chain, check_receipt
 from ledger.export import KIND, LENGTH_BYTES, MAX_SPAN_BLOCKS, unpack_headers
@@ -55,7 +55,7 @@ class ExportInvalid(PeerFault):
     """The file is not what an export is."""
 
 
-class BlockFile(BlockStore):
+class BlockFile:
     """The blocks of a CAR, read where they lie; only their places are in memory. Read only."""
 
     def __init__(self, path: Path) -> None:
@@ -84,14 +84,20 @@ class BlockFile(BlockStore):
         place = self._places.get(cid)
         if place is None:
             raise ContentMissing(cid, [Attempt(self._path.name, "not in the file")])
-        with self._path.open("rb") as file:
-            file.seek(place[0])
-            data = file.read(place[1])
+        try:
+            with self._path.open("rb") as file:
+                file.seek(place[0])
+                data = file.read(place[1])
+        except OSError as error:
+            raise LocalFault(f"{self._path}: cannot be read ({type(error).__name__})") from error
         cid.check(data)
         return data
 
-    def put_blocks(self, blocks: Iterable[Block], roots: Sequence[Block]) -> None:
-        raise ReadOnlyStore("an export can only be read")
+    def get_directory(self, digest: bytes, limits: Limits) -> dict[str, bytes]:
+        return read_directory(Cid.directory(digest), self.get_block, limits)
+
+    def get_raw(self, digest: bytes, max_bytes: int) -> bytes:
+        return bounded(self.get_block(Cid.raw(digest)), max_bytes)
 
     def check_reachable(self) -> None:
         """Every block is below the root. Raises ExportInvalid for one that nothing links."""

@@ -451,8 +451,9 @@ def misdeeds() -> list[str]:
 def found_federation() -> Callable[..., Federation]:
     """A founded federation on a twin: members, and changes to its config."""
 
-    def found(members: int = 3, **changes: Any) -> Federation:
+    def found(members: int = 3, *, store: Any = None, **changes: Any) -> Federation:
         federation = twin_federation(members, small_config(**changes))
+        federation.store = store or federation.store
         federation.found()
         return federation
 
