@@ -61,8 +61,6 @@ class Anvil:
         try:
             if state_file is not None and state_file.exists():
                 self._load(state_file)
-            if self._options.block_time_s is not None:
-                self.rpc("evm_setIntervalMining", self._options.block_time_s)
         except BaseException:
             self.stop()
             raise
@@ -151,6 +149,8 @@ def _start(options: AnvilOptions) -> tuple[subprocess.Popen[bytes], int]:
 def _spawn(options: AnvilOptions, port: int) -> subprocess.Popen[bytes]:
     command = [str(find_anvil()), "--host", "127.0.0.1", "--port", str(port), "--hardfork", "prague", "--silent"]
     command += ["--accounts", str(options.accounts), "--chain-id", str(options.chain_id)]
+    if options.block_time_s is not None:
+        command += ["--block-time", str(options.block_time_s), "--mixed-mining"]
     nothing = subprocess.DEVNULL
     return subprocess.Popen(command, stdin=nothing, stdout=nothing, stderr=nothing, start_new_session=True)
 

@@ -24,10 +24,10 @@ from ledger.eip712 import Domain
 from ledger.events import decode_log, encode_log
 from ledger.headers import Header
 from ledger.history import History
-from ledger.ports import ChainLies, ChainPort, UnknownBlock, WrongChain
+from ledger.ports import ChainLies, ChainMoved, ChainPort, UnknownBlock, WrongChain
 from ledger.records import Logged
 from ledger.round_state import RoundState
-from proofs.errors import LocalFault, PeerFault, WireFault
+from proofs.errors import LocalFault, PeerFault
 
 MAX_BLOCKS_PER_STEP: Final = 2000
 BLOCKS_REMEMBERED: Final = 4096
@@ -41,10 +41,6 @@ CREATE TABLE events (
     topics BLOB NOT NULL, data BLOB NOT NULL, PRIMARY KEY (block_number, log_index)
 )
 """
-
-
-class ChainMoved(WireFault):
-    """Blocks changed between two answers of the node."""
 
 
 @dataclass(frozen=True)
@@ -135,9 +131,6 @@ class Follower:
         for logged in events:
             if not first <= logged.block_number <= last:
                 raise ChainLies(f"an event of block {logged.block_number} among those of {first} to {last}")
-        for number, block_hash in {(logged.block_number, logged.block_hash) for logged in events}:
-            if self._chain.header(number).hash != block_hash:
-                raise ChainMoved(f"an event of block {number} is from a block that is not on the chain")
 
     def _check_nothing_hidden(self, history: History, head: Header) -> None:
         """An event cut off at the end breaks no rule: compare the running hash with the contract's own."""

@@ -22,6 +22,7 @@ from proofs.errors import LocalFault, PeerFault, WireFault
 
 __all__ = [
     "ChainLies",
+    "ChainMoved",
     "ChainPort",
     "ChainUnavailable",
     "ContractRefused",
@@ -37,6 +38,10 @@ __all__ = [
 
 class ChainUnavailable(WireFault):
     """The node did not answer, or answered something else than it was asked; the same call may succeed later."""
+
+
+class ChainMoved(WireFault):
+    """Blocks changed between two answers of the node."""
 
 
 class UnknownBlock(WireFault):

@@ -1,0 +1,142 @@
+"""JSON-RPC to a node that may be slow, wrong or hostile: sizes and times are bounded, every value is read strictly.
+
+web3's HTTP provider encodes the requests. Its retries are off (by default it would send a transaction again), and its
+reading of answers without a limit is replaced.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import requests
+from web3 import HTTPProvider
+from web3.types import RPCEndpoint
+
+from ledger.ports import ChainLies, ChainUnavailable
+from proofs.errors import LocalFault, WireFault
+
+CONNECT_TIMEOUT_S = 5.0
+READ_TIMEOUT_S = 30.0
+MAX_ANSWER_BYTES = 64 << 20
+MAX_MESSAGE_CHARS = 300
+LOOPBACK: Final = {"127.0.0.1", "::1", "localhost"}
+
+
+class RpcRefused(WireFault):
+    """The node answered with an error. `data` is what a revert returned, empty if there is none."""
+
+    def __init__(self, method: str, code: int, message: str, data: bytes) -> None:
+        self.code = code
+        self.data = data
+        super().__init__(f"{method}: the node answers {code}: {message[:MAX_MESSAGE_CHARS]}")
+
+
+class Rpc(HTTPProvider):
+    """One endpoint; safe to share between threads."""
+
+    def __init__(self, url: str, *, read_timeout_s: float = READ_TIMEOUT_S) -> None:
+        if urlsplit(url).scheme not in ("http", "https"):
+            raise LocalFault("chain.rpc_url: expected an http:// or https:// address")
+        super().__init__(url, exception_retry_configuration=None)
+        self._url = url
+        self._timeout_s = (CONNECT_TIMEOUT_S, read_timeout_s)
+        self._threads = threading.local()
+
+    def call(self, method: str, *params: Any) -> Any:
+        """The result. Raises ChainUnavailable, or RpcRefused for an error that the node itself reports."""
+        raw = self._make_request(RPCEndpoint(method), self.encode_rpc_request(RPCEndpoint(method), list(params)))
+        try:
+            answer = json.loads(raw)
+        except (ValueError, RecursionError) as error:
+            raise ChainUnavailable(f"{method}: the answer is not JSON") from error
+        if not isinstance(answer, dict) or ("result" in answer) == ("error" in answer):
+            raise ChainUnavailable(f"{method}: the answer is not JSON-RPC")
+        if "error" in answer:
+            raise _refused(method, answer["error"])
+        return answer["result"]
+
+    def _make_request(self, method: RPCEndpoint, request_data: bytes) -> bytes:
+        """One POST, never repeated, and never more than MAX_ANSWER_BYTES of answer."""
+        try:
+            headers = {"Content-Type": "application/json"}
+            with self._session().post(
+                self._url,
+                data=request_data,
+                headers=headers,
+                timeout=self._timeout_s,
+                stream=True,
+                allow_redirects=False,
+            ) as response:
+                if response.status_code != 200:
+                    raise ChainUnavailable(f"{method}: HTTP status {response.status_code}")
+                return _read_bounded(method, response)
+        except (requests.RequestException, OSError) as error:
+            raise ChainUnavailable(f"{method}: {type(error).__name__}") from error
+
+    def _session(self) -> requests.Session:
+        session: requests.Session | None = getattr(self._threads, "session", None)
+        if session is None:
+            session = self._threads.session = requests.Session()
+            session.trust_env = urlsplit(self._url).hostname not in LOOPBACK
+        return session
+
+
+def _read_bounded(method: str, response: requests.Response) -> bytes:
+    data = bytearray()
+    for chunk in response.iter_content(1 << 16):
+        data += chunk
+        if len(data) > MAX_ANSWER_BYTES:
+            raise ChainUnavailable(f"{method}: the answer is larger than {MAX_ANSWER_BYTES} bytes")
+    return bytes(data)
+
+
+def _refused(method: str, error: Any) -> RpcRefused:
+    if not isinstance(error, dict):
+        return RpcRefused(method, 0, "unreadable error", b"")
+    code, message, data = error.get("code"), error.get("message"), error.get("data")
+    if isinstance(data, dict):  # some nodes nest it
+        data = data.get("data")
+    try:
+        revert = bytes.fromhex(data[2:]) if isinstance(data, str) and data.startswith("0x") else b""
+    except ValueError:
+        revert = b""
+    return RpcRefused(method, code if isinstance(code, int) else 0, str(message), revert)
+
+
+def quantity(value: Any, what: str, bits: int = 64) -> int:
+    """An integer from its "0x…" text. Raises ChainLies for anything else or more than `bits` bits."""
+    if not isinstance(value, str) or not value.startswith("0x") or not 2 < len(value) <= 2 + bits // 4:
+        raise ChainLies(f"{what}: expected a hex quantity of at most {bits} bits")
+    try:
+        return int(value[2:], 16)
+    except ValueError as error:
+        raise ChainLies(f"{what}: expected a hex quantity") from error
+
+
+def octets(value: Any, what: str, size: int | None = None, most: int = 1 << 18) -> bytes:
+    """Bytes from their "0x…" text, exactly `size` of them if given. Raises ChainLies."""
+    if not isinstance(value, str) or not value.startswith("0x") or len(value) > 2 + 2 * most:
+        raise ChainLies(f"{what}: expected hex data of at most {most} bytes")
+    try:
+        data = bytes.fromhex(value[2:])
+    except ValueError as error:
+        raise ChainLies(f"{what}: not hex data") from error
+    if size is not None and len(data) != size:
+        raise ChainLies(f"{what}: expected {size} bytes, found {len(data)}")
+    return data
+
+
+def mapping(value: Any, what: str) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise ChainLies(f"{what}: expected an object")
+    return value
+
+
+def array(value: Any, what: str, most: int) -> list[Any]:
+    if not isinstance(value, list) or len(value) > most:
+        raise ChainLies(f"{what}: expected a list of at most {most} items")
+    return value
