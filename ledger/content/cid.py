@@ -84,7 +84,7 @@ class Cid:
     def check(self, data: bytes | memoryview) -> None:
         """Raises BlockMismatch unless `data` is what this CID names."""
         if sha256(data).digest() != self.digest:
-            raise BlockMismatch(f"{len(data)} bytes that do not hash to {self}")
+            raise BlockMismatch(self, len(data))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ import secrets
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from hashlib import sha256
 from pathlib import Path
 
 from ledger.content.cid import MAX_BLOCK_BYTES, Block, Cid
@@ -37,42 +36,41 @@ class EmbeddedStore(BlockStore):
         with self._faults():
             self._blocks.mkdir(parents=True, exist_ok=True)
             self._incoming.mkdir(exist_ok=True)
-            _sync_folder(self.path)
+            for folder in (self.path, self.path.parent):
+                _sync_folder(folder)
             self._sweep()
 
     def block_path(self, cid: Cid) -> Path:
         name = cid.digest.hex()
         return self._blocks / name[:2] / f"{name}.block"
 
-    def get_block(self, cid: Cid) -> bytes:
-        """Raises ContentMissing, or StoreDamaged when the file no longer has its digest."""
+    def load(self, cid: Cid) -> bytes:
         path = self.block_path(cid)
         with self._faults():
             data = _read(path)
         if data is None:
             raise ContentMissing(cid, [Attempt(str(self.path), "not stored")])
-        if sha256(data).digest() != cid.digest:
-            raise StoreDamaged(
-                f"{path} no longer holds the block {cid}: the disk or somebody changed it. "
-                "Delete that file; the block is then fetched again, or stored again by repeating what published it"
-            )
         return data
+
+    def damaged(self, cid: Cid) -> StoreDamaged:
+        return StoreDamaged(
+            f"{self.block_path(cid)} no longer holds the block {cid}: the disk or somebody changed it. "
+            "Delete that file; the block is then fetched again, or stored again by repeating what published it"
+        )
 
     def put_blocks(self, blocks: Iterable[Block], roots: Sequence[Block]) -> None:
         """Durable when it returns. Raises StoreFull or StoreUnusable; the roots are then not there."""
         for group in (blocks, roots):
             with self._faults():
                 folders = {self._write(block).parent for block in group}
-                for folder in folders:
+                for folder in sorted(folders) + [self._blocks] * bool(folders):
                     _sync_folder(folder)
 
     def _write(self, block: Block) -> Path:
         path = self.block_path(block.cid)
         if _read(path) == block.data:
             return path
-        if not path.parent.exists():
-            path.parent.mkdir(exist_ok=True)
-            _sync_folder(self._blocks)
+        path.parent.mkdir(exist_ok=True)
         incoming = self._incoming / secrets.token_hex(16)
         try:
             _write_synced(incoming, block.data)
@@ -105,8 +103,9 @@ class EmbeddedStore(BlockStore):
 def _read(path: Path) -> bytes | None:
     """The file's bytes, cut after one byte too many; None when there is no such file."""
     try:
-        with path.open("rb", buffering=0) as file:
-            return file.read(MAX_BLOCK_BYTES + 1)
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            return file.read(min(size, MAX_BLOCK_BYTES) + 1)
     except FileNotFoundError:
         return None
 

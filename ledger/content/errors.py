@@ -23,8 +23,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from proofs.errors import LocalFault, PeerFault, WireFault
+
+if TYPE_CHECKING:
+    from ledger.content.cid import Cid
 
 
 class NotPublishable(LocalFault):
@@ -69,6 +73,10 @@ class CarrierLied(PeerFault):
 
 class BlockMismatch(CarrierLied):
     """Bytes that do not hash to their CID."""
+
+    def __init__(self, cid: Cid, size: int) -> None:
+        self.cid = cid
+        super().__init__(f"{size} bytes that do not hash to {cid}")
 
 
 class CarInvalid(CarrierLied):

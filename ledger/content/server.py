@@ -13,8 +13,10 @@
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple, Protocol
@@ -32,6 +34,7 @@ from proofs.errors import LocalFault
 SERVED_LIMITS = Limits(max_files=4096, max_file_bytes=1 << 30, max_total_bytes=1 << 30, max_depth=16)
 _CONNECTIONS = 64
 _IDLE_S = 30.0
+_LONGEST_S = 900.0
 
 log = logging.getLogger(__name__)
 
@@ -194,7 +197,7 @@ def serve(blocks: Blocks, host: str = "127.0.0.1", port: int = 0, limits: Limits
 
 
 class _Server(ThreadingHTTPServer):
-    """At most `_CONNECTIONS` at once; the next ones wait in the listening queue."""
+    """At most `_CONNECTIONS` at once, none longer than `_LONGEST_S`; one more is closed unanswered."""
 
     daemon_threads = True
     block_on_close = False
@@ -204,14 +207,24 @@ class _Server(ThreadingHTTPServer):
         super().__init__(address, handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        self._room.acquire()
-        super().process_request(request, client_address)
+        if self._room.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
+        timer = threading.Timer(_LONGEST_S, self._cut, [request])
+        timer.daemon = True
+        timer.start()
         try:
             super().process_request_thread(request, client_address)
         finally:
+            timer.cancel()
             self._room.release()
+
+    def _cut(self, request: socket.socket) -> None:
+        with suppress(OSError):
+            request.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         log.debug("a client went away", exc_info=True)

@@ -9,11 +9,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from hashlib import sha256
 from typing import BinaryIO, Protocol
 
 from ledger.content.car import CarReader, CarSource, car_budget, encode_block, encode_header, file_chunks
 from ledger.content.cid import Block, Cid, Codec
-from ledger.content.errors import Attempt, CarInvalid, ContentMissing, LimitExceeded, NotPublishable
+from ledger.content.errors import (
+    Attempt,
+    BlockMismatch,
+    CarInvalid,
+    ContentMissing,
+    LimitExceeded,
+    NotPublishable,
+    StoreDamaged,
+)
 from ledger.content.reader import Fetch, Limits, Reader, read_directory
 from ledger.content.unixfs import MAX_LEVELS, PROFILE, directory_blocks
 
@@ -48,8 +57,19 @@ class BlockStore(ABC):
     """A ContentStore over blocks that are at hand."""
 
     @abstractmethod
+    def load(self, cid: Cid) -> bytes:
+        """What is kept under `cid`, not verified yet. Raises ContentMissing."""
+
+    @abstractmethod
+    def damaged(self, cid: Cid) -> StoreDamaged:
+        """The error for a block that is not what `cid` names."""
+
     def get_block(self, cid: Cid) -> bytes:
-        """The bytes that `cid` names, verified. Raises ContentMissing."""
+        """The bytes that `cid` names, verified. Raises ContentMissing or StoreDamaged."""
+        data = self.load(cid)
+        if sha256(data).digest() != cid.digest:
+            raise self.damaged(cid)
+        return data
 
     @abstractmethod
     def put_blocks(self, blocks: Iterable[Block], roots: Sequence[Block]) -> None:
@@ -61,7 +81,10 @@ class BlockStore(ABC):
         return root.cid.digest
 
     def get_directory(self, digest: bytes, limits: Limits) -> dict[str, bytes]:
-        return read_directory(Cid.directory(digest), self.get_block, limits)
+        try:
+            return read_directory(Cid.directory(digest), self.load, limits)
+        except BlockMismatch as mismatch:
+            raise self.damaged(mismatch.cid) from mismatch
 
     def put_raw(self, data: bytes) -> bytes:
         block = raw_block(data)
@@ -90,11 +113,14 @@ class MemoryStore(BlockStore):
     def __init__(self) -> None:
         self.blocks: dict[bytes, bytes] = {}
 
-    def get_block(self, cid: Cid) -> bytes:
+    def load(self, cid: Cid) -> bytes:
         try:
             return self.blocks[cid.digest]
         except KeyError:
             raise ContentMissing(cid, [Attempt("memory", "not stored")]) from None
+
+    def damaged(self, cid: Cid) -> StoreDamaged:
+        return StoreDamaged(f"the block {cid} in memory is not what its name says")
 
     def put_blocks(self, blocks: Iterable[Block], roots: Sequence[Block]) -> None:
         for block in (*blocks, *roots):

@@ -6,6 +6,7 @@ import io
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from threading import Event, Thread
@@ -191,6 +192,40 @@ def test_a_served_gateway_can_be_closed_with_a_client_still_connected(memory: Me
         serving.close()
     with pytest.raises(ContentMissing, match="refused"):
         GatewayStore([serving.url], timeout_s=5).get_raw(bytes(32), 10)
+
+
+def test_a_flood_of_idle_connections_is_turned_away_and_over_when_it_is_over(memory: MemoryStore) -> None:
+    digest = memory.put_raw(b"config")
+    with serve(memory) as serving, ExitStack() as flood:
+        host, port = serving.url.removeprefix("http://").split(":")
+        client = GatewayStore([serving.url], timeout_s=10)
+        for _ in range(64):
+            flood.enter_context(socket.create_connection((host, int(port))))
+        with pytest.raises(ContentMissing):
+            client.get_raw(digest, 6)
+        flood.close()
+        assert eventually(lambda: client.get_raw(digest, 6)) == b"config"
+
+
+def test_a_connection_that_takes_too_long_is_cut(memory: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ledger.content.server._LONGEST_S", 0.2)
+    with serve(memory) as serving:
+        host, port = serving.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=20) as connection:
+            connection.sendall(b"GET /ipfs/")
+            assert connection.recv(1) == b""
+
+
+def eventually(read: Callable[[], bytes]) -> bytes:
+    """The first answer within 20 seconds."""
+    ends = time.monotonic() + 20
+    while True:
+        try:
+            return read()
+        except ContentMissing:
+            if time.monotonic() > ends:
+                raise
+            time.sleep(0.05)
 
 
 # What the client makes of bad gateways
