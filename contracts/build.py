@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import re
+import secrets
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 ABI = HERE.parent / "ledger" / "abi"
 CONTRACTS = ("Federation", "Rounds")
+README = HERE / "README.md"
 MAX_RUNTIME_BYTES = 24_576  # EIP-170
 # every call a transaction of its own, as it is paid for
 GAS = ("test", "--isolate", "--match-contract", "GasTest")
@@ -53,7 +55,9 @@ def environment() -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("FOUNDRY_", "DAPP_", "FORGE_"))}
     # not resolved: the venv's python is a link to the system's, and node lies beside the link
     kept["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", os.defpath)])
-    kept["FOUNDRY_DISABLE_NIGHTLY_WARNING"] = "1"
+    if os.environ.get("CANDOR_LONG"):
+        kept["FOUNDRY_PROFILE"] = "long"
+        kept["FOUNDRY_FUZZ_SEED"] = "0x" + secrets.token_hex(32)  # forge prints it with a failure
     return kept
 
 
@@ -96,6 +100,7 @@ def write() -> None:
     for name, text in compiled().items():
         (ABI / f"{name}.json").write_text(text)
     forge([*GAS, "--gas-snapshot-emit", "true", "--gas-snapshot-check", "false"])
+    README.write_text(_with_gas_table(README.read_text()))
 
 
 def check() -> None:
@@ -116,6 +121,16 @@ def test() -> None:
     forge_tests(["test", "--no-match-contract", "GasTest"], _tests_in("*.t.sol") - _tests_in("Gas.t.sol"))
     forge_tests([*GAS, "--gas-snapshot-check", "true"], _tests_in("Gas.t.sol"))
     _check_errors_are_provoked()
+    if _with_gas_table(README.read_text()) != README.read_text():
+        raise BuildFailed("the gas table of contracts/README.md is stale; run `make contracts`")
+
+
+def _with_gas_table(text: str) -> str:
+    """The README with its table as in snapshots/Gas.json."""
+    measured = json.loads((HERE / "snapshots" / "Gas.json").read_text())
+    rows = [f"| {name} | {int(gas):,} |" for name, gas in sorted(measured.items())]
+    table = "\n".join(["<!-- gas -->", "| transaction | gas |", "|---|---:|", *rows, "<!-- end -->"])
+    return re.sub("<!-- gas -->.*<!-- end -->", lambda _: table, text, flags=re.DOTALL)
 
 
 def forge_tests(arguments: Sequence[str], expected: int) -> None:
