@@ -1,0 +1,316 @@
+"""A federation on this machine: its keys, data, settings, contracts and the folders of its daemons.
+
+    DIR/federation.json       where everything is, for whoever comes later (candor-audit needs no more than this)
+    DIR/chain.json            anvil's state, saved at the end
+    DIR/held-out.jsonl        notes that no member has
+    DIR/node-0/…              settings.toml, key.json, password, notes.jsonl, content/, state/, log.txt
+    DIR/aggregator-0/…        the same without notes, and config.json for the coordinator
+
+Every daemon is a process with its own folder, key, content store and HTTP port; nothing is shared but the chain. The
+first aggregator is the coordinator. Keys are made here and are good for nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import socket
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import ceil
+from pathlib import Path
+from typing import Any, Final
+
+import tomli_w
+
+from devnet import notes
+from devnet.anvil import Anvil, AnvilOptions
+from devnet.presets import Preset, make_config
+from devnet.processes import Child, Supervisor
+from ledger.actions import AddMember, SetAggregators
+from ledger.bundle import GenesisBundle
+from ledger.config import Config
+from ledger.content import EmbeddedStore
+from ledger.deploy import Deployment, act, deploy
+from ledger.evm import EvmChain
+from ledger.privacy import INFINITE_MICRO
+from ledger.records import Policy
+from ledger.signing import Key, create_keystore
+from proofs.errors import LocalFault
+
+CHAIN_ID: Final = 31337
+FUNDS_WEI: Final = 1000 * 10**18
+SCRYPT_N: Final = 1 << 12  # these keys guard nothing
+MICRO: Final = 1_000_000
+POLL_S: Final = 0.25
+VOIDS: Final = 2  # in a row, after which the coordinator opens no more rounds
+
+
+class PlanInvalid(LocalFault):
+    """The federation that was asked for cannot be."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to build. epsilon: for all rounds together; None switches the noise off (for comparison only).
+
+    misbehave: daemon name ("node-1", "aggregator-0") to kinds of devnet.misbehave, each "KIND" or "KIND@ROUND".
+    """
+
+    preset: Preset
+    directory: Path
+    policy: Policy
+    nodes: int = 3
+    aggregators: int = 1
+    rounds: int = 3
+    epsilon: float | None = 8.0
+    misbehave: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    seed: int = 7
+    block_time_s: float = 1.0
+    confirmations: int = 0
+
+    def check(self) -> None:
+        """Raises PlanInvalid."""
+        if not 1 <= self.nodes <= 64 or not 1 <= self.aggregators <= 8 or self.rounds < 1:
+            raise PlanInvalid("a devnet has 1 to 64 nodes, 1 to 8 aggregators and at least one round")
+        if self.policy.quorum > self.nodes:
+            raise PlanInvalid(f"a quorum of {self.policy.quorum} cannot be met by {self.nodes} nodes")
+        unknown = sorted(set(self.misbehave) - {*self.node_names, *self.aggregator_names})
+        if unknown:
+            raise PlanInvalid(
+                f"there is no daemon {unknown[0]!r}: {', '.join(self.node_names + self.aggregator_names)}"
+            )
+
+    @property
+    def node_names(self) -> tuple[str, ...]:
+        return tuple(f"node-{number}" for number in range(self.nodes))
+
+    @property
+    def aggregator_names(self) -> tuple[str, ...]:
+        return tuple(f"aggregator-{number}" for number in range(self.aggregators))
+
+    @property
+    def cap_micro(self) -> int:
+        return INFINITE_MICRO if self.epsilon is None else ceil(self.epsilon * MICRO)
+
+
+@dataclass(frozen=True)
+class Site:
+    """One daemon's place: folder, key, HTTP port."""
+
+    name: str
+    folder: Path
+    key: Key
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def settings(self) -> Path:
+        return self.folder / "settings.toml"
+
+    @property
+    def content(self) -> Path:
+        return self.folder / "content"
+
+    @property
+    def is_node(self) -> bool:
+        return self.name.startswith("node-")
+
+
+@dataclass(frozen=True)
+class Federation:
+    """A founded federation: contracts deployed, members joined, settings written, no daemon started yet."""
+
+    plan: Plan
+    anvil: Anvil
+    deployment: Deployment
+    config: Config
+    genesis: bytes
+    nodes: tuple[Site, ...]
+    aggregators: tuple[Site, ...]
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        return self.nodes + self.aggregators
+
+    def chain(self) -> EvmChain:
+        return EvmChain(self.anvil.rpc_url, self.deployment.rounds, chain_id=self.deployment.chain_id)
+
+    def start(self, supervisor: Supervisor, *, environment: Mapping[str, Mapping[str, str]] | None = None) -> None:
+        """Start every daemon; `environment` adds variables by daemon name."""
+        for site in (*self.aggregators, *self.nodes):
+            self.start_one(supervisor, site, (environment or {}).get(site.name))
+
+    def start_one(self, supervisor: Supervisor, site: Site, environment: Mapping[str, str] | None = None) -> Child:
+        kinds = self.plan.misbehave.get(site.name, ())
+        return supervisor.start(site.name, command(site, kinds), site.folder / "log.txt", environment)
+
+    def audit_arguments(self, content: tuple[Path, ...] | None = None) -> list[str]:
+        """What candor-audit needs to know: the chain, the contract, and where content may be found."""
+        places = content if content is not None else tuple(site.content for site in self.sites)
+        arguments = ["--rpc", self.anvil.rpc_url, "--rounds", f"0x{self.deployment.rounds.hex()}"]
+        return arguments + [part for place in places for part in ("--content", str(place))]
+
+
+def command(site: Site, kinds: tuple[str, ...]) -> list[str | Path]:
+    """The real daemon, or its dishonest double."""
+    role = "node" if site.is_node else "aggregator"
+    if not kinds:
+        return [door(f"candor-{role}"), "run", "--config", site.settings]
+    chosen = [part for kind in kinds for part in ("--kind", kind)]
+    return [sys.executable, "-m", "devnet.misbehave", role, *chosen, "--config", site.settings]
+
+
+def door(name: str) -> Path:
+    """An installed command of this environment."""
+    return Path(sys.executable).parent / name
+
+
+def found(plan: Plan, anvil: Anvil) -> Federation:
+    """Write and deploy everything that `plan` asks for. Raises PlanInvalid and the faults of what it calls."""
+    plan.check()
+    config, weights = make_config(plan.preset, epsilon=plan.epsilon, rounds=plan.rounds, policy=plan.policy)
+    sites = _sites(plan)
+    nodes, aggregators = sites[: plan.nodes], sites[plan.nodes :]
+    deployment = _deploy(plan, anvil, nodes, aggregators)
+    store = EmbeddedStore(aggregators[0].content)
+    genesis = store.put_directory(GenesisBundle(config, weights).files())
+    store.put_raw(config.encode())
+    federation = Federation(plan, anvil, deployment, config, genesis, nodes, aggregators)
+    _write_data(plan, nodes)
+    _write_settings(federation)
+    (plan.directory / "federation.json").write_text(json.dumps(describe(federation), indent=1) + "\n")
+    return federation
+
+
+def describe(federation: Federation) -> dict[str, Any]:
+    """Public facts only: no key, no password."""
+    return {
+        "kind": "candor/devnet/1",
+        "preset": federation.plan.preset.name,
+        "rpc_url": federation.anvil.rpc_url,
+        "chain_id": federation.deployment.chain_id,
+        "rounds": f"0x{federation.deployment.rounds.hex()}",
+        "federation": f"0x{federation.deployment.federation.hex()}",
+        "start_block": federation.deployment.block_number,
+        "config": federation.config.digest.hex(),
+        "genesis": federation.genesis.hex(),
+        "daemons": [
+            {
+                "name": site.name,
+                "address": f"0x{site.key.address.hex()}",
+                "url": site.url,
+                "content": f"{site.name}/content",
+            }
+            for site in federation.sites
+        ],
+    }
+
+
+def start_anvil(plan: Plan) -> Anvil:
+    options = AnvilOptions(block_time_s=plan.block_time_s, chain_id=CHAIN_ID)
+    return Anvil(options, state_file=plan.directory / "chain.json")
+
+
+def fund(anvil: Anvil, address: bytes) -> None:
+    anvil.rpc("anvil_setBalance", f"0x{address.hex()}", hex(FUNDS_WEI))
+
+
+def _sites(plan: Plan) -> tuple[Site, ...]:
+    names = plan.node_names + plan.aggregator_names
+    sites = []
+    for name, port in zip(names, _free_ports(len(names)), strict=True):
+        folder = plan.directory / name
+        folder.mkdir(parents=True)
+        sites.append(Site(name, folder, _key(folder), port))
+    return tuple(sites)
+
+
+def _key(folder: Path) -> Key:
+    password = folder / "password"
+    password.touch(mode=0o600)
+    password.write_text(secrets.token_hex(16) + "\n")
+    return create_keystore(folder / "key.json", password.read_text().strip(), scrypt_n=SCRYPT_N)
+
+
+def _free_ports(count: int) -> list[int]:
+    """All held at once, so that they differ; free again when this returns."""
+    probes = [socket.socket() for _ in range(count)]
+    try:
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()
+
+
+def _deploy(plan: Plan, anvil: Anvil, nodes: tuple[Site, ...], aggregators: tuple[Site, ...]) -> Deployment:
+    coordinator = aggregators[0].key
+    for site in (*nodes, *aggregators):
+        fund(anvil, site.key.address)
+    deployment = deploy(anvil.rpc_url, coordinator, coordinator.address)
+    chain = EvmChain(anvil.rpc_url, deployment.rounds, chain_id=deployment.chain_id)
+    act(chain, coordinator, SetAggregators(tuple(site.key.address for site in aggregators)))
+    for site in nodes:
+        act(chain, coordinator, AddMember(Key.create().address, site.key.address, plan.cap_micro))
+    return deployment
+
+
+def _write_data(plan: Plan, nodes: tuple[Site, ...]) -> None:
+    preset = plan.preset
+    for site, rows in zip(nodes, notes.members(plan.nodes, preset.rows, plan.seed), strict=True):
+        notes.write(site.folder / "notes.jsonl", rows)
+    notes.write(plan.directory / "held-out.jsonl", notes.held_out(plan.nodes, preset.held_out, plan.seed))
+
+
+def _write_settings(federation: Federation) -> None:
+    coordinator = federation.aggregators[0]
+    (coordinator.folder / "config.json").write_bytes(federation.config.encode())
+    for site in federation.sites:
+        peers = [other.url for other in federation.sites if other is not site]
+        settings = _common(federation, site, peers)
+        if site.is_node:
+            settings |= _node_settings(federation.plan, site)
+        elif site is coordinator:
+            settings["coordinator"] = {
+                "config": str(site.folder / "config.json"),
+                "rounds": federation.plan.rounds,
+                "voids": VOIDS,
+                "global": federation.genesis.hex(),
+            }
+        site.settings.write_text(tomli_w.dumps(settings))
+
+
+def _common(federation: Federation, site: Site, peers: list[str]) -> dict[str, Any]:
+    return {
+        "chain": {
+            "rpc_url": federation.anvil.rpc_url,
+            "rounds": f"0x{federation.deployment.rounds.hex()}",
+            "confirmations": federation.plan.confirmations,
+            "start_block": federation.deployment.block_number,
+        },
+        "key": {"keystore": str(site.folder / "key.json"), "password_file": str(site.folder / "password")},
+        "content": {"path": str(site.content), "peers": peers},
+        "http": {"listen": f"127.0.0.1:{site.port}"},
+        "state": {"path": str(site.folder / "state")},
+        "node": {"poll_s": POLL_S},
+    }
+
+
+def _node_settings(plan: Plan, site: Site) -> dict[str, Any]:
+    return {
+        "model": {"path": plan.preset.base_path},
+        "data": {
+            "path": str(site.folder / "notes.jsonl"),
+            "format": "jsonl",
+            "text_column": "text",
+            "label_column": "label",
+        },
+        "privacy": {"max_epsilon": float(plan.epsilon or 0), "insecure_no_noise": plan.epsilon is None},
+        "node": {"poll_s": POLL_S, "device": "cpu"},
+    }
