@@ -17,7 +17,6 @@ from typing import Any, Final
 
 from ledger.audit_chain import (
     CHAIN_LINKS,
-    ChainMoved,
     Replay,
     Source,
     headers_link,
@@ -27,6 +26,7 @@ from ledger.audit_chain import (
 )
 from ledger.audit_open import Contents
 from ledger.audit_round import Finding, Library, RoundAudit, Unsettled
+from ledger.ports import ChainMoved
 from ledger.report import (
     TRAINING_NOT_PROVEN,
     Anchor,

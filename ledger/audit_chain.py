@@ -27,10 +27,10 @@ from ledger.records import (
     Submitted,
     VerdictsPosted,
 )
-from ledger.report import Link, Name, failed, missing, passed
+from ledger.report import Link, Name, failed, missing, passed, reason_name
 from ledger.round_state import RoundState
 from ledger.rules import Rule, RuleBroken, check_beacon_header
-from proofs.errors import PeerFault, WireFault
+from proofs.errors import PeerFault
 
 PAGE_BLOCKS: Final = 2000
 MAX_EVENTS: Final = 1 << 20
@@ -57,10 +57,6 @@ class Source(Protocol):
     def round_view(self, number: int) -> RoundView | None:
         """None where there is no contract storage to look at."""
         ...
-
-
-class ChainMoved(WireFault):
-    """The chain reorganised while it was audited; run the audit again."""
 
 
 @dataclass(frozen=True)
@@ -239,18 +235,14 @@ def members_link(_: Source, state: RoundState) -> Link:
 def commitments_link(_: Source, state: RoundState) -> Link:
     """The law has checked the deadline; the beacon's block is after it by construction."""
     made = {
-        member: {"dataset_root": c.dataset_root.hex(), "words_root": c.words_root.hex()}
-        for member, c in _committed(state)
+        str(member): {"dataset_root": c.dataset_root.hex(), "words_root": c.words_root.hex()}
+        for member, c in sorted(state.commitments.items())
     }
     last = max((at.block_number for at in state.log if isinstance(at.event, Committed)), default=None)
     text = f"{len(made)} of {len(state.seats)} members committed"
     if last is not None and state.train_seal is not None:
         text += f", the last in block {last}; the beacon is of block {state.train_seal.close_block + 1}"
     return passed(Name.COMMITMENTS, text, commitments=made)
-
-
-def _committed(state: RoundState) -> list[tuple[int, Committed]]:
-    return sorted(state.commitments.items())
 
 
 def beacons_link(source: Source, state: RoundState) -> Link:
@@ -273,7 +265,7 @@ def beacons_link(source: Source, state: RoundState) -> Link:
 def submissions_link(_: Source, state: RoundState) -> Link:
     """Signature, membership, time and cap were checked by the law."""
     sent = {
-        member: {"bundle": event.bundle.hex(), "spent_micro": event.spent_micro, "block": _block_of(state, event)}
+        str(member): {"bundle": event.bundle.hex(), "spent_micro": event.spent_micro, "block": _block_of(state, event)}
         for member, event in sorted(state.submissions.items())
     }
     doubled = sorted(state.equivocations)
@@ -291,14 +283,15 @@ def roots_link(_: Source, state: RoundState) -> Link:
     if state.proposal is None:
         return passed(Name.ROOTS, "nothing was proposed, so there are no roots")
     accepted, reasons = state.accepted, state.reasons
-    excluded = {member: reason for member, reason in sorted(reasons.items()) if reason}
-    text = f"included {list(accepted)}, excluded {sorted(excluded)}: both roots are re-derived"
+    left_out = [member for member, reason in sorted(reasons.items()) if reason]
+    excluded = {str(member): reason_name(reasons[member]) for member in left_out}
+    text = f"included {list(accepted)}, excluded {left_out}: both roots are re-derived"
     roots = {"included_root": state.proposal.included_root.hex(), "excluded_root": state.proposal.excluded_root.hex()}
     return passed(Name.ROOTS, text, included=list(accepted), excluded=excluded, **roots)
 
 
 def finality_link(_: Source, state: RoundState) -> Link:
-    objections = {member: event.expected_bundle.hex() for member, event in sorted(state.objections.items())}
+    objections = {str(member): event.expected_bundle.hex() for member, event in sorted(state.objections.items())}
     if state.voided is not None:
         text = f"void in block {state.log[-1].block_number}: {state.voided.reason.name}, which is the reason that holds"
         return passed(Name.FINALITY, text, objections=objections)

@@ -15,10 +15,9 @@ from rich.text import Text
 
 from ledger.audit import Why
 from ledger.audit_chain import outcome
-from ledger.audit_round import reason_name, show_epsilon
 from ledger.history import History
 from ledger.records import Member, Reason
-from ledger.report import Anchor, Link, Report, Status
+from ledger.report import Anchor, Link, Report, Status, reason_name, show_epsilon
 from ledger.round_state import RoundState
 
 COLOURS: Final = {Status.PASS: "green", Status.FAIL: "bold red", Status.NOT_PROVEN: "yellow"}

@@ -20,9 +20,9 @@ from ledger.config import MAX_CONFIG_BYTES, Config
 from ledger.content.errors import ContentInvalid, ContentMissing
 from ledger.content.unixfs import directory_blocks
 from ledger.history import History
-from ledger.privacy import EPSILON_TOLERANCE_MICRO, INFINITE_MICRO, Spend, epsilon_micro, spend_of
+from ledger.privacy import EPSILON_TOLERANCE_MICRO, Spend, epsilon_micro, spend_of
 from ledger.records import Reason
-from ledger.report import Link, Name, failed, missing, not_proven, passed
+from ledger.report import Link, Name, failed, missing, not_proven, passed, reason_name, show_epsilon
 from ledger.round_state import RoundState, known_reason
 from ledger.tensors import Weights
 from ledger.verdict import SubmissionFacts, Verdict, judge
@@ -373,11 +373,3 @@ def _first_difference(expected: Weights, found: Weights) -> str:
 def _other_file(expected: Mapping[str, bytes], found: Mapping[str, bytes]) -> str:
     differ = sorted(path for path in expected if found.get(path) != expected[path])
     return f"the weights agree; {', '.join(differ) or 'no file'} differs"
-
-
-def reason_name(code: int) -> str:
-    return Reason(code).name if code in Reason._value2member_map_ else f"code {code}, which is no reason"
-
-
-def show_epsilon(micro: int) -> str:
-    return "infinite" if micro == INFINITE_MICRO else f"{micro / 1e6:.6f}"

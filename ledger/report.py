@@ -16,6 +16,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
+from ledger.privacy import INFINITE_MICRO
+from ledger.records import Reason
+
 
 class Status(StrEnum):
     PASS = "PASS"
@@ -96,6 +99,9 @@ class RoundReport:
     outcome: str
     links: tuple[Link, ...]
 
+    def to_json(self) -> dict[str, Any]:
+        return {"round": self.round, "outcome": self.outcome, "links": [link.to_json() for link in self.links]}
+
 
 @dataclass(frozen=True)
 class Anchor:
@@ -151,10 +157,7 @@ class Report:
             "status": self.status.value,
             "anchor": self.anchor.to_json() if self.anchor else None,
             "history": [link.to_json() for link in self.history],
-            "rounds": [
-                {"round": report.round, "outcome": report.outcome, "links": [link.to_json() for link in report.links]}
-                for report in self.rounds
-            ],
+            "rounds": [report.to_json() for report in self.rounds],
             "not_proven": sorted({link.evidence for link in self.links if link.status is Status.NOT_PROVEN}),
         }
 
@@ -183,3 +186,13 @@ def not_proven(name: Name, evidence: str, **data: Any) -> Link:
 def missing(name: Name, evidence: str, **data: Any) -> Link:
     """Something that ought to be there could not be read."""
     return Link(name, Status.NOT_PROVEN, evidence, data, missing=True)
+
+
+def reason_name(code: int) -> str:
+    """A verdict's number in words; the contract lets an aggregator post numbers that mean nothing."""
+    return Reason(code).name if code in Reason._value2member_map_ else f"code {code}, which is no reason"
+
+
+def show_epsilon(micro: int) -> str:
+    """Millionths as a decimal number."""
+    return "infinite" if micro == INFINITE_MICRO else f"{micro // 1_000_000}.{micro % 1_000_000:06d}"

@@ -44,6 +44,7 @@ from ledger.config import (
 from ledger.content import MemoryStore
 from ledger.content.cid import Block, Codec
 from ledger.content.dagpb import DIRECTORY_DATA, FileData, Link, Node, encode_file, encode_node
+from ledger.deploy import act
 from ledger.eip712 import Domain, Submission, sign_submission
 from ledger.history import History
 from ledger.optimizer import replay
@@ -52,7 +53,6 @@ from ledger.records import Policy, Reason
 from ledger.round_state import RoundState, due, excluded_root, included_root, known_reason
 from ledger.signing import Key
 from ledger.tensors import encode_safetensors, flatten, unflatten
-from ledger.transactions import Transaction, sign_transaction
 from ledger.twin import TwinChain
 from ledger.verdict import SubmissionFacts, judge_stored
 
@@ -125,24 +125,7 @@ class Federation:
     # ---- the chain
 
     def send(self, key: Key, action: Action) -> None:
-        target = self.chain.rounds_address if action.target == "rounds" else self.chain.federation_address
-        fees, gas = self.chain.fees(), self.chain.estimate(key.address, action)
-        from ledger.actions import calldata
-
-        transaction = Transaction(
-            self.chain.chain_id,
-            self.chain.nonce(key.address),
-            fees.priority_fee_wei,
-            fees.max_fee_wei,
-            gas,
-            target,
-            0,
-            calldata(action),
-        )
-        tx_hash = self.chain.send_raw(sign_transaction(key.secret, transaction))
-        receipt = self.chain.receipt(tx_hash)
-        assert receipt is not None
-        assert receipt.succeeded
+        act(self.chain, key, action)
 
     def history(self) -> History:
         logs = self.chain.events(0, self.chain.head().number)
@@ -458,3 +441,20 @@ def found_federation() -> Callable[..., Federation]:
         return federation
 
     return found
+
+
+@pytest.fixture(scope="session")
+def federation_on() -> Callable[..., Federation]:
+    """A founded federation on contracts that already know its coordinator."""
+
+    def found(chain: Any, mine: Callable[[int], None], members: int, store: Any) -> Federation:
+        federation = Federation(chain, mine, members, small_config(), store)
+        federation.found()
+        return federation
+
+    return found
+
+
+@pytest.fixture(scope="session")
+def named_key() -> Callable[[str], Key]:
+    return key_of

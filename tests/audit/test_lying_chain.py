@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 
 from ledger.audit import audit
-from ledger.audit_chain import ChainMoved
 from ledger.events import EventInvalid, transcript_next
 from ledger.headers import Header
-from ledger.ports import ChainLies
+from ledger.ports import ChainLies, ChainMoved
 from ledger.records import (
     AggregateProposed,
     Committed,
