@@ -20,6 +20,8 @@ from ledger.content.errors import CarrierLied, StoreUnavailable
 from proofs.errors import LocalFault
 
 _READ_BYTES = 1 << 16
+_CONNECT_S = 10.0  # for each address of a host, TLS included
+_STALL_S = 30.0  # the longest silence
 
 
 class GatewayUrlInvalid(LocalFault):
@@ -83,6 +85,7 @@ def get(base: Base, wanted: Wanted, timeout_s: float) -> Iterator[Iterator[bytes
     try:
         with _translated(ends, timeout_s):
             connection.connect()
+            connection.sock.settimeout(min(_STALL_S, timeout_s))
             timer = _shutdown_at(ends, connection.sock)
             headers = {"Accept": wanted.accept, "Accept-Encoding": "identity", "Connection": "close"}
             connection.request("GET", base.path + wanted.target, headers=headers)
@@ -100,7 +103,7 @@ def get(base: Base, wanted: Wanted, timeout_s: float) -> Iterator[Iterator[bytes
 
 def _connection(base: Base, timeout_s: float) -> http.client.HTTPConnection:
     kind = http.client.HTTPSConnection if base.secure else http.client.HTTPConnection
-    return kind(base.host, base.port, timeout=timeout_s)
+    return kind(base.host, base.port, timeout=min(_CONNECT_S, timeout_s))
 
 
 def _shutdown_at(ends: float, sock: socket.socket) -> threading.Timer:
@@ -150,8 +153,10 @@ def _translated(ends: float, timeout_s: float) -> Iterator[None]:
     try:
         yield
     except (OSError, http.client.HTTPException, ValueError) as error:
-        if time.monotonic() >= ends or isinstance(error, TimeoutError):
+        if time.monotonic() >= ends:
             raise Expired(f"not done after {timeout_s:g} s") from error
+        if isinstance(error, TimeoutError):
+            raise StoreUnavailable("does not answer") from error
         raise StoreUnavailable(f"{type(error).__name__}: {_short(error)}") from error
 
 

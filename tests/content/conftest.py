@@ -1,4 +1,4 @@
-"""Stores to test, a real Kubo where there is one, and the long profile."""
+"""Stores to test, servers that misbehave, and a real Kubo where there is one."""
 
 from __future__ import annotations
 
@@ -19,19 +19,9 @@ import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 
-from ledger.content import EmbeddedStore, Limits, MemoryStore
+from ledger.content import EmbeddedStore, Limits, MemoryStore, serve
 
 KUBO_VERSION = "v0.43.1"
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests of the long profile run with CANDOR_LONG=1; otherwise they are deselected, and counted as such."""
-    if os.environ.get("CANDOR_LONG") == "1":
-        return
-    here = Path(__file__).parent
-    long = [item for item in items if here in item.path.parents and item.get_closest_marker("long")]
-    config.hook.pytest_deselected(items=long)
-    items[:] = [item for item in items if item not in long]
 
 
 @pytest.fixture
@@ -43,6 +33,17 @@ def limits() -> Limits:
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> MemoryStore | EmbeddedStore:
     """Every test of a store runs on the twin and on the disk."""
     return MemoryStore() if request.param == "memory" else EmbeddedStore(tmp_path / "store")
+
+
+@pytest.fixture
+def memory() -> MemoryStore:
+    return MemoryStore()
+
+
+@pytest.fixture
+def gateway(memory: MemoryStore) -> Iterator[str]:
+    with serve(memory) as serving:
+        yield serving.url
 
 
 @pytest.fixture
