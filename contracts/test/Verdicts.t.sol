@@ -272,6 +272,24 @@ contract VerdictsTest is Scene {
         _phaseIs(id, IRounds.Phase.Final);
     }
 
+    function test_the_majority_is_of_the_committed_and_not_of_the_seated() external {
+        vm.roll(_end(id) + 1);
+        rounds.advance(id, "");
+        _admit(3);
+        id = _open();
+        _commit(id, 0);
+        _commit(id, 1);
+        _seal(id);
+        _submit(id, 0);
+        _submit(id, 1);
+        _seal(id);
+        _judge(id, hex"00000101");
+        _propose(id, hex"00000101");
+        _object(id, 0);
+        _object(id, 1);
+        _voidIs(id, IRounds.VoidReason.Disputed);
+    }
+
     function test_one_objection_each_from_the_seated_and_within_the_window() external {
         _toPropose(id);
         _refuses(abi.encodeWithSelector(IRounds.WrongPhase.selector, id, IRounds.Phase.Proposed, IRounds.Phase.Propose));

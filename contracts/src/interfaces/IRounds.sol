@@ -39,7 +39,9 @@ import {IFederation} from "./IFederation.sol";
 ///   transcript' = keccak256(abi.encode(transcript, topic0, keccak256(abi.encode(fields except transcript, in order))))
 ///
 /// Unkind truths:
-/// - The validator of block X+1 can withhold its block, and so choose between two beacons (one bit per slot it owns).
+/// - The mixHash of block X+1 is settled by the validator of block X (EIP-4399: it is the mix after the block before).
+///   That validator can withhold block X, and so choose between two beacons, one bit per slot that it owns. Worse: it
+///   knows the beacon while it fills block X, so a member that colludes with it can commit in block X having seen it.
 /// - Verdicts are, at this stage, what one aggregator says. Members can void a round they disagree with
 ///   (`object`, strict majority of those who committed); they cannot correct it.
 /// - The contract never sees a weight, a trajectory or an average. It fixes digests, order and deadlines.
@@ -81,7 +83,7 @@ interface IRounds {
         bool proofRequired;
     }
 
-    /// @dev Two words of bitmaps and digests more than the members' own slots; see `submissionHash` for those.
+    /// @dev What the members did one by one is beside it: `seatOf`, `commitmentHash`, `submissionHash`, `proofDigest`.
     struct Round {
         Phase phase;
         VoidReason voidReason;
