@@ -148,10 +148,22 @@ def _difference(data: bytes, header: bytes) -> str:
         return "the header is not JSON"
     if not isinstance(found, dict):
         return "the header is not a JSON object"
+    return _first_difference(found, expected)
+
+
+def _first_difference(found: dict[str, object], expected: dict[str, object]) -> str:
     for what, names in (("missing", expected.keys() - found.keys()), ("unknown", found.keys() - expected.keys())):
         if names:
             return f"{what} tensor {sorted(names)[0][:200]!r}"
     for name, entry in sorted(expected.items()):
         if found[name] != entry:
-            return f"{name}: expected {entry}, found {str(found[name])[:200]}"
+            return f"{name}: expected {entry}, found {_quote(found[name])}"
     return "the header is not in canonical form"
+
+
+def _quote(value: object) -> str:
+    """A value for people, cut short. Python cannot print what is nested as deep as it can just about parse."""
+    try:
+        return str(value)[:200]
+    except RecursionError:
+        return "something nested very deep"

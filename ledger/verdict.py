@@ -112,13 +112,13 @@ def check_range(submission: SubmissionBundle) -> None:
     privacy, steps = submission.config.privacy, submission.config.steps
     table = _table(submission)
     largest = privacy.capacity * privacy.clip_units + (table.bound if table else 0)
-    rows, blocks = most_rows(privacy, steps), list(_blocks(submission))
-    for step, group, released in blocks:
+    rows, sets = most_rows(privacy, steps), steps * len(_groups(submission.config))
+    for step, group, released in _blocks(submission):
         loudest = int(np.abs(released.astype(np.int64)).max())
         if loudest > largest:
             detail = f"step {step}, {group}: a sum of {loudest} units, at most {largest} possible"
             raise Rejected(Reason.TRAJECTORY_RANGE, detail)
-        longest, squares = longest_norm(privacy, table, released.size, rows, len(blocks)), sum_of_squares(released)
+        longest, squares = longest_norm(privacy, table, released.size, rows, sets), sum_of_squares(released)
         if squares > longest**2:
             detail = f"step {step}, {group}: a norm of {isqrt(squares)} units, more than the {longest} of {rows} rows"
             raise Rejected(Reason.TRAJECTORY_RANGE, detail)
@@ -166,9 +166,17 @@ def _table(submission: SubmissionBundle) -> NoiseTable | None:
 
 def _blocks(submission: SubmissionBundle) -> Iterator[tuple[int, str, NDArray[np.int32]]]:
     """(step, group, ĝ restricted to the group) for every step and non-empty group."""
-    tensors = submission.config.adapter.trained
-    roles = np.repeat([tensor.role for tensor in tensors], [tensor.size for tensor in tensors])
-    members = {group: np.flatnonzero(roles == group) for group in sorted(set(roles.tolist()))}
+    groups = _groups(submission.config)
     for step, released in enumerate(submission.trajectory):
-        for group, chosen in members.items():
-            yield step, group, released[chosen]
+        for group, spans in groups.items():
+            yield step, group, np.concatenate([released[span] for span in spans])
+
+
+def _groups(config: Config) -> dict[str, list[slice]]:
+    """Where the coordinates of each non-empty group lie."""
+    groups: dict[str, list[slice]] = {}
+    start = 0
+    for tensor in config.adapter.trained:
+        groups.setdefault(tensor.role, []).append(slice(start, start + tensor.size))
+        start += tensor.size
+    return groups

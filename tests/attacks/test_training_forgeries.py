@@ -103,7 +103,7 @@ def test_one_step_without_noise_among_noisy_ones_is_implausible(
     sums[4] = trained_with(0).trajectory[4]
     verdict = judge(honest.facts, honest.retrained(sums).files)
     assert verdict.reason is Reason.NOISE_IMPLAUSIBLE
-    assert "step 4, adapter" in verdict.detail
+    assert "step 4, " in verdict.detail
 
 
 def test_one_group_without_noise_is_implausible(honest: Honest, trained_with: Callable[[int], Honest]) -> None:

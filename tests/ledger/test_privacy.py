@@ -136,6 +136,8 @@ def test_no_noise_is_infinite_whatever_else_happened() -> None:
         replace(SPEND, noise_units=1, clip_units=1 << 20),
         replace(SPEND, noise_units=600, sample_threshold=1 << 32, steps=4096),
         replace(SPEND, noise_units=300, sample_threshold=1 << 31, steps=4096),
+        replace(SPEND, noise_units=600, sample_threshold=1 << 32, steps=1),  # finite, but far above any table
+        replace(SPEND, noise_units=1500, sample_threshold=1 << 32, steps=8),
     ],
 )
 def test_a_hopeless_history_is_infinite_and_not_a_matter_of_memory(hopeless: Spend) -> None:

@@ -129,6 +129,15 @@ def test_anything_but_the_canonical_file_is_refused(flaw: str) -> None:
         decode_safetensors(FORGERIES[flaw], LAYOUT)
 
 
+@pytest.mark.parametrize("depth", [100, 800, 900, 940, 960, 970, 975, 980, 985, 990, 995])
+def test_a_header_nested_to_the_edge_of_pythons_stack_is_refused_and_not_a_crash(depth: int) -> None:
+    """What the parser can just read, the printer can just not print."""
+    deep = b"[" * depth + b"]" * depth
+    header = b'{"__metadata__":{"format":"pt"},"a":' + deep + b',"b":' + deep + b"}"
+    with pytest.raises(TensorsMalformed):
+        decode_safetensors(with_header(header), LAYOUT)
+
+
 def test_the_refusal_says_what_differs() -> None:
     for flaw, words in (("a tensor missing", "'b'"), ("another dtype", "F16"), ("a tensor more", "'c'")):
         with pytest.raises(TensorsMalformed, match=words):
