@@ -63,7 +63,7 @@ class Block:
 
 
 class TwinChain:
-    """Implements ChainPort; beyond it `mine`, `reorg`, `drop_pool`, and the switches `automine` and `available`."""
+    """Implements ChainPort; beyond it `mine`, `reorg`, `drop_pool`, and the switches that are its public attributes."""
 
     def __init__(
         self,
@@ -80,6 +80,7 @@ class TwinChain:
         self.automine = automine
         self.available = True
         self.base_fee_wei = 10**9
+        self.hashes_remembered = HASHES_REMEMBERED
         self._lock = threading.RLock()
         self._forks = 0
         self._pool: dict[tuple[bytes, int], Pooled] = {}
@@ -288,7 +289,7 @@ class TwinChain:
         return call.world, call.logs
 
     def _remembered(self, number: int, now: int) -> bytes | None:
-        near = now - HASHES_REMEMBERED <= number < now and number < len(self._blocks)
+        near = now - self.hashes_remembered <= number < now and number < len(self._blocks)
         return self._blocks[number].header.hash if near else None
 
     def _header(self, number: int, parent: bytes, receipts: tuple[bytes, ...], logs: tuple[Logged, ...]) -> Header:
