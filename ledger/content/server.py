@@ -45,6 +45,12 @@ class Blocks(Protocol):
     def get_block(self, cid: Cid) -> bytes: ...
 
 
+class Answers(Protocol):
+    """What is put behind the HTTP server: the gateway, or a daemon's pages with the gateway among them."""
+
+    def handle(self, path: str, query: str, accept: str, method: str) -> Reply: ...
+
+
 class Reply(NamedTuple):
     """An HTTP answer. `headers` has Content-Length; for HEAD, `body` is empty and the headers are those of GET."""
 
@@ -172,8 +178,8 @@ def _plain(status: int, why: str) -> Reply:
 class Serving:
     """A gateway that is being served; `url` is its address. Close it, or use it as a context."""
 
-    def __init__(self, blocks: Blocks, host: str, port: int, limits: Limits = SERVED_LIMITS) -> None:
-        self._server = _Server((host, port), _handler(GatewayServer(blocks, limits)))
+    def __init__(self, answers: Answers, host: str, port: int) -> None:
+        self._server = _Server((host, port), _handler(answers))
         name, bound = self._server.server_address[:2]
         self.url = f"http://{name!s}:{bound}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="gateway", daemon=True)
@@ -193,7 +199,7 @@ class Serving:
 
 def serve(blocks: Blocks, host: str = "127.0.0.1", port: int = 0, limits: Limits = SERVED_LIMITS) -> Serving:
     """Starts answering in threads; port 0 takes a free one. Raises OSError when the address is taken."""
-    return Serving(blocks, host, port, limits)
+    return Serving(GatewayServer(blocks, limits), host, port)
 
 
 class _Server(ThreadingHTTPServer):
@@ -231,7 +237,7 @@ class _Server(ThreadingHTTPServer):
         log.debug("a client went away", exc_info=True)
 
 
-def _handler(gateway: GatewayServer) -> type[BaseHTTPRequestHandler]:
+def _handler(answers: Answers) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         timeout = _IDLE_S
         protocol_version = "HTTP/1.1"
@@ -239,7 +245,7 @@ def _handler(gateway: GatewayServer) -> type[BaseHTTPRequestHandler]:
 
         def _serve(self) -> None:
             path, _, query = self.path.partition("?")
-            reply = gateway.handle(path, query, self.headers.get("Accept", ""), self.command)
+            reply = answers.handle(path, query, self.headers.get("Accept", ""), self.command)
             write_reply(self, reply)
 
         do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_OPTIONS = do_PATCH = _serve

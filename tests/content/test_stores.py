@@ -17,6 +17,8 @@ from ledger.content import (
     MemoryStore,
     NotCanonicalBlock,
     NotPublishable,
+    StoreDamaged,
+    errors,
 )
 from ledger.content.unixfs import directory_blocks
 
@@ -137,3 +139,33 @@ def test_a_bad_car_stores_nothing(store: Store, bundle: dict[str, bytes], limits
 def test_exporting_what_is_missing_is_an_error(store: Store) -> None:
     with pytest.raises(ContentMissing):
         store.export_car([bytes(32)], io.BytesIO())
+
+
+def test_wrong_bytes_behind_a_name_are_never_handed_out(store: Store, bundle: dict[str, bytes], limits: Limits) -> None:
+    digest = store.put_directory(bundle)
+    leaf = directory_blocks(bundle)[1][0].cid
+    if isinstance(store, MemoryStore):
+        store.blocks[leaf.digest] = b"forged"
+    else:
+        store.block_path(leaf).write_bytes(b"forged")
+    with pytest.raises(StoreDamaged, match=str(leaf)):
+        store.get_directory(digest, limits)
+    with pytest.raises(StoreDamaged, match=str(leaf)):
+        store.get_block(leaf)
+    with pytest.raises(StoreDamaged, match=str(leaf)):
+        store.export_car([digest], io.BytesIO())
+
+
+def test_the_drawn_tree_of_errors_is_the_real_one() -> None:
+    drawn = [line.split() for line in (errors.__doc__ or "").splitlines()]
+    parents: list[str] = []
+    for words in drawn:
+        name = next((word for word in words if word[0].isupper() and word.isalpha() and hasattr(errors, word)), None)
+        if name is None:
+            continue
+        depth = sum(word[0] in "│├└" for word in words)
+        parents[depth:] = [name]
+        if depth:
+            assert issubclass(getattr(errors, name), getattr(errors, parents[depth - 1])), name
+    named = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception)}
+    assert all(name in (errors.__doc__ or "") for name in named)
