@@ -31,7 +31,7 @@ from ledger.tensors import Weights, encode_safetensors, flatten, unflatten, valu
 
 Files = dict[str, bytes]
 # what `pickle.load` would execute: GLOBAL os.system, one string, TUPLE1, REDUCE
-PICKLE: Final = b"\x80\x04cos\nsystem\n\x8c\x09touch owned\x85R."
+PICKLE: Final = b"\x80\x04cos\nsystem\n\x8c\x0btouch owned\x85R."
 CHUNK: Final = 1 << 20
 
 

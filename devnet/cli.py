@@ -1,0 +1,206 @@
+"""candor-devnet: a whole federation on this machine, from nothing to its audit.
+
+    candor-devnet run      anvil, contracts, nodes, an aggregator, some rounds of private training, candor-audit
+    candor-devnet kinds    the ways in which a daemon can be told to misbehave, and what catches each
+
+Exit codes: 0  the audit passed
+            1  the audit found something that FAILs, or the federation did not come to its end
+            2  wrong usage, or this machine's fault
+            3  the audit could not read something
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Final
+
+import requests
+import typer
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from devnet.federation import Plan, PlanInvalid
+from devnet.misbehave import KINDS, kind_named
+from devnet.presets import Preset, preset_named
+from devnet.progress import GENESIS, Watch, training_steps
+from devnet.scenarios import Outcome, fresh_folder, run
+from devnet.screen import picture
+from ledger.records import Policy
+from proofs.errors import CandorError, LocalFault
+
+USAGE: Final = 2
+KEPT: Final = Path("candor-demo")
+TRAIN_BLOCKS: Final = {"tiny": 90, "minilm": 600}
+STARTUP_S: Final = 300
+
+app = typer.Typer(
+    help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
+)
+
+
+@app.command(name="run")
+def run_command(
+    preset: Annotated[str, typer.Option(help="minilm or tiny.")] = "minilm",
+    nodes: Annotated[int, typer.Option(min=1, max=64, help="Members.")] = 3,
+    aggregators: Annotated[int, typer.Option(min=1, max=8, help="Aggregators; the first opens the rounds.")] = 1,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Rounds that must become final.")] = None,
+    epsilon: Annotated[float | None, typer.Option(min=0.0, help="ε of all rounds together.")] = None,
+    misbehave: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NODE=KIND[@ROUND]", help="Let a daemon misbehave; see `candor-devnet kinds`."),
+    ] = None,
+    directory: Annotated[Path | None, typer.Option("--dir", help="Folder for everything; a temporary one.")] = None,
+    insecure_no_noise: Annotated[bool, typer.Option(help="Switch the noise off, for comparison: no privacy.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON value on standard output, at the end.")] = False,
+    keep: Annotated[bool, typer.Option(help=f"Keep the folder ({KEPT}/ unless --dir names one).")] = False,
+) -> None:
+    """Run a federation, audit it, and remove it."""
+    with _told(), _folder(directory, keep) as folder:
+        chosen = preset_named(preset)
+        plan = Plan(
+            preset=chosen,
+            directory=folder,
+            policy=policy_for(chosen, nodes),
+            nodes=nodes,
+            aggregators=aggregators,
+            rounds=rounds or chosen.rounds,
+            epsilon=None if insecure_no_noise else chosen.epsilon if epsilon is None else epsilon,
+            misbehave=parse_misbehave(misbehave or [], nodes, aggregators),
+        )
+        plan.check()
+        with _teller(as_json) as tell:
+            outcome = run(plan, tell, timeout_s=_longest_s(plan), as_json=as_json)
+        if as_json:
+            print(json.dumps(outcome.to_json()))
+        else:
+            _print_outcome(outcome, folder if keep else None)
+        raise typer.Exit(outcome.audit_status)
+
+
+@app.command(name="kinds")
+def kinds_command(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON value on standard output.")] = False,
+) -> None:
+    """Every kind of misbehaviour, and what catches it."""
+    if as_json:
+        print(json.dumps([kind.to_json() for kind in KINDS.values()]))
+        return
+    table = Table("kind", "who", "what it does", "what comes of it", box=None, padding=(0, 2))
+    for kind in KINDS.values():
+        table.add_row(kind.name, kind.role, kind.does, kind.caught)
+    Console().print(table)
+
+
+def policy_for(preset: Preset, nodes: int) -> Policy:
+    """Blocks of a second each. Phases close early when all have acted: the lengths are for those who do not act."""
+    return Policy(
+        commit_blocks=60,
+        train_blocks=TRAIN_BLOCKS.get(preset.name, 600),
+        prove_blocks=0,
+        verify_blocks=30,
+        propose_blocks=30,
+        challenge_blocks=6,
+        quorum=min(2, nodes),
+        proof_required=False,
+    )
+
+
+def parse_misbehave(options: list[str], nodes: int, aggregators: int) -> dict[str, tuple[str, ...]]:
+    """ "1=nan", "node-1=nan@2", "aggregator=sleeps". Raises PlanInvalid."""
+    chosen: defaultdict[str, tuple[str, ...]] = defaultdict(tuple)
+    for option in options:
+        who, equals, what = option.partition("=")
+        if not equals:
+            raise PlanInvalid(f"--misbehave {option}: expected NODE=KIND or NODE=KIND@ROUND")
+        name = f"node-{who}" if who.isdecimal() else "aggregator-0" if who == "aggregator" else who
+        kind, _ = kind_named(what)
+        if not name.startswith(kind.role):
+            raise PlanInvalid(f"--misbehave {option}: {kind.name} is a misbehaviour of a {kind.role}")
+        chosen[name] += (what,)
+    return dict(chosen)
+
+
+def _longest_s(plan: Plan) -> float:
+    """An upper bound: every phase of every round at its full length, twice."""
+    policy = plan.policy
+    blocks = policy.commit_blocks + policy.train_blocks + policy.verify_blocks + policy.propose_blocks
+    return STARTUP_S + 2 * (plan.rounds + 2) * (blocks + policy.challenge_blocks + 8) * plan.block_time_s
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except CandorError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        raise typer.Exit(USAGE if isinstance(error, LocalFault) else 1) from error
+
+
+@contextmanager
+def _folder(directory: Path | None, keep: bool) -> Iterator[Path]:
+    if keep or directory is not None:
+        chosen = (directory or KEPT).resolve()
+        yield fresh_folder(chosen)
+        return
+    with tempfile.TemporaryDirectory(prefix="candor-devnet-") as temporary:
+        yield Path(temporary)
+
+
+@contextmanager
+def _teller(quiet: bool) -> Iterator[Callable[[list[str], Watch], None]]:
+    """Live on a terminal, lines elsewhere; with --json the lines go to standard error."""
+    console = Console(stderr=quiet)
+    if not console.is_terminal:
+
+        def tell_plainly(lines: list[str], watch: Watch) -> None:
+            for line in lines:
+                print(line, file=console.file, flush=True)
+
+        yield tell_plainly
+        return
+    with requests.Session() as session, Live(console=console, refresh_per_second=4) as live:
+        session.trust_env = False
+
+        def tell(lines: list[str], watch: Watch) -> None:
+            for line in lines:
+                live.console.print(line, highlight=False)
+            live.update(picture(watch, training_steps(watch.federation.nodes, session)))
+
+        yield tell
+
+
+def _print_outcome(outcome: Outcome, kept: Path | None) -> None:
+    print(outcome.audit_text.rstrip(), end="\n\n")
+    for row in outcome.to_json()["rounds"]:
+        print(f"{'round ' + str(row['round']):20}{row['outcome']}: {_pairs(row['members']) or 'no verdicts'}")
+        print(f"{'':20}ε spent: {_pairs(row['spent']) or 'none'}; {row['gas']:,} gas")
+    spent = ", ".join(f"{name} {value:.0f} s" for name, value in outcome.seconds.items())
+    facts = {
+        "held-out accuracy": _accuracy(outcome),
+        "gas": f"{sum(outcome.gas.values()):,} for {len(outcome.rounds)} rounds",
+        "bundles": f"{sum(size or 0 for size in outcome.sizes.values()):,} bytes",
+        "time": spent,
+    }
+    if kept is not None:
+        facts["kept"] = f"{kept}: the chain in chain.json, the content in */content"
+    for name, value in facts.items():
+        print(f"{name:20}{value}")
+
+
+def _pairs(values: dict[str, str]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())
+
+
+def _accuracy(outcome: Outcome) -> str:
+    told = [
+        f"{100 * a:.1f} % {'before' if n == GENESIS else f'after round {n}'}"
+        for n, a in sorted(outcome.accuracies.items())
+    ]
+    return ", ".join(told) or "unknown"

@@ -1,0 +1,200 @@
+"""What is going on, told from the chain and the daemons' own metrics: lines for a log, and a snapshot for a screen.
+
+Accuracies arrive late: a final bundle is evaluated beside the rounds that follow it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Final
+
+import requests
+
+from devnet.evaluate import Evaluator
+from devnet.federation import MICRO, Federation, Site
+from devnet.gas import GasMeter
+from ledger.bundle import bundle_limits
+from ledger.content import EmbeddedStore
+from ledger.follower import Follower
+from ledger.privacy import INFINITE_MICRO
+from ledger.records import (
+    AggregateProposed,
+    Committed,
+    Equivocation,
+    Finalised,
+    Logged,
+    Objected,
+    Reason,
+    RoundEvent,
+    RoundOpened,
+    Sealed,
+    Submitted,
+    VerdictsPosted,
+    Voided,
+)
+from ledger.round_state import RoundState
+from proofs.errors import CandorError, WireFault
+
+GENESIS: Final = 0
+HEALTH_TIMEOUT_S: Final = 0.5
+
+
+@dataclass
+class Watch:
+    """Follows one federation. `poll` returns the lines that are new; `accuracies` is by round, 0 for the genesis."""
+
+    federation: Federation
+    evaluator: Evaluator
+    follower: Follower = field(init=False)
+    gas: GasMeter = field(init=False)
+    started: float = field(default_factory=time.monotonic)
+    accuracies: dict[int, float] = field(default_factory=dict)
+    sizes: dict[bytes, int | None] = field(default_factory=dict)
+    head: int = 0
+    _pending: dict[int, Future[float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        federation, chain = self.federation, self.federation.chain()
+        start = federation.deployment.block_number
+        self.follower = Follower(federation.plan.directory / "devnet.sqlite", chain, start_block=start)
+        self.gas = GasMeter(federation.anvil, chain.rounds_address, start)
+        self._pending[GENESIS] = self.evaluator.accuracy(federation.genesis)
+
+    @property
+    def rounds(self) -> Mapping[int, RoundState]:
+        return self.follower.rounds()
+
+    @property
+    def elapsed_s(self) -> float:
+        return time.monotonic() - self.started
+
+    def poll(self) -> list[str]:
+        """Read what is new. A chain that does not answer is asked again next time."""
+        try:
+            polled = self.follower.poll()
+            self.head = polled.head.number
+            self.gas.read_to(polled.head.number)
+        except WireFault:
+            return []
+        lines = [line for logged in polled.events for line in self._told(logged)]
+        return lines + list(self._evaluated())
+
+    def settle(self) -> list[str]:
+        """Wait for the accuracies that are still being computed."""
+        for future in self._pending.values():
+            future.exception()
+        return list(self._evaluated())
+
+    def close(self) -> None:
+        self.follower.close()
+
+    def bytes_of(self, bundle: bytes) -> int | None:
+        """Bytes of the files behind a digest, from whichever store of the federation has them; None if none does."""
+        if bundle not in self.sizes:
+            self.sizes[bundle] = _size(self.federation, bundle)
+        return self.sizes[bundle]
+
+    def _told(self, logged: Logged) -> Iterator[str]:
+        event = logged.event
+        if isinstance(event, Finalised):
+            self._pending[event.round] = self.evaluator.accuracy(event.aggregate_bundle)
+        told = tell(event, self)
+        if told:
+            yield f"{self.elapsed_s:6.1f} s  round {event.round}  {told}"
+
+    def _evaluated(self) -> Iterator[str]:
+        for number, future in list(self._pending.items()):
+            if not future.done():
+                continue
+            del self._pending[number]
+            error = future.exception()
+            if error is not None and not isinstance(error, CandorError):
+                raise error
+            what = "before training" if number == GENESIS else f"after round {number}"
+            if error is None:
+                self.accuracies[number] = future.result()
+                told = f"{100 * self.accuracies[number]:.1f} %"
+            else:
+                told = f"not known: {error}"
+            yield f"{self.elapsed_s:6.1f} s  held-out accuracy {what}: {told}"
+
+
+def training_steps(sites: Sequence[Site], session: requests.Session) -> dict[int, tuple[int, int]]:
+    """Member to (steps done, all steps), as the daemons' own health pages say; who does not answer is left out."""
+    found = {}
+    for member, site in enumerate(sites):
+        try:
+            facts = session.get(f"{site.url}/health", timeout=HEALTH_TIMEOUT_S).json()
+            found[member] = (int(facts["step"]), int(facts["steps"]))
+        except (requests.RequestException, ValueError, KeyError, TypeError):
+            continue
+    return found
+
+
+def epsilon_text(micro: int) -> str:
+    return "∞" if micro == INFINITE_MICRO else f"{micro / MICRO:.2f}"
+
+
+def reason_text(code: int) -> str:
+    """A reason's name; a number that no reason has stays a number, since anyone can write it on the chain."""
+    return Reason(code).name if code in set(Reason) else f"reason {code}"
+
+
+def _size(federation: Federation, bundle: bytes) -> int | None:
+    for site in federation.sites:
+        try:
+            files = EmbeddedStore(site.content).get_directory(bundle, bundle_limits(federation.config))
+        except CandorError:
+            continue
+        return sum(map(len, files.values()))
+    return None
+
+
+def _size_text(size: int | None) -> str:
+    return "nothing that can be read" if size is None else f"{size:,} bytes"
+
+
+def tell(event: RoundEvent, watch: Watch) -> str:
+    """One event in words."""
+    match event:
+        case RoundOpened():
+            return f"opened for {len(event.seats)} members under the config {_short(event.config_digest)}"
+        case Committed():
+            return f"node-{event.member} committed to its data and its secret words"
+        case Sealed():
+            return f"{event.closed.name} closed, beacon {_short(event.beacon)} drawn from block {event.close_block + 1}"
+        case Submitted():
+            size, spent = watch.bytes_of(event.bundle), epsilon_text(event.spent_micro)
+            cap = epsilon_text(watch.federation.plan.cap_micro)
+            return f"node-{event.member} submitted {_size_text(size)}, ε {spent} of {cap} spent"
+        case Equivocation():
+            return f"node-{event.member} submitted a second, different bundle: out of the round"
+        case VerdictsPosted():
+            return _verdicts(event, watch.rounds[event.round])
+        case AggregateProposed():
+            files = _size_text(watch.bytes_of(event.aggregate_bundle))
+            return f"aggregate {_short(event.aggregate_bundle)} proposed, {files}"
+        case Objected():
+            right = (
+                f"the aggregate is {_short(event.expected_bundle)}" if any(event.expected_bundle) else "wrong verdicts"
+            )
+            return f"node-{event.member} objects: {right}"
+        case Finalised():
+            return f"FINAL, {watch.gas.by_round[event.round]:,} gas"
+        case Voided():
+            return f"VOID in {event.phase.name}: {event.reason.name}, {watch.gas.by_round[event.round]:,} gas"
+    return ""
+
+
+def _verdicts(event: VerdictsPosted, state: RoundState) -> str:
+    reasons = {seat.member: code for seat, code in zip(state.seats, event.reasons, strict=True)}
+    left_out = [f"node-{member} ({reason_text(code)})" for member, code in reasons.items() if code]
+    accepted = [f"node-{member}" for member, code in reasons.items() if not code]
+    return f"verdicts: accepted {', '.join(accepted) or 'nobody'}; left out {', '.join(left_out) or 'nobody'}"
+
+
+def _short(digest: bytes) -> str:
+    return f"{digest.hex()[:10]}…"

@@ -1,0 +1,77 @@
+"""The live picture of a federation on a terminal: one row a member, a line for the round, the log above it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from rich.console import Group, RenderableType
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from devnet.progress import GENESIS, Watch, epsilon_text, reason_text
+from ledger.records import Phase
+from ledger.round_state import RoundState, shown
+
+STEPS_WIDTH: Final = 24
+Steps = Mapping[int, tuple[int, int]]
+
+
+def picture(watch: Watch, steps: Steps) -> RenderableType:
+    """`steps`: member to (done, all) of the training under way."""
+    if not watch.rounds:
+        return Text(f"{watch.elapsed_s:.0f} s  the daemons are starting; block {watch.head}")
+    state = watch.rounds[max(watch.rounds)]
+    return Group(_headline(watch, state), _members(watch, state, steps), _footer(watch))
+
+
+def _headline(watch: Watch, state: RoundState) -> Text:
+    phase, deadline = shown(state, watch.head + 1)
+    left = "" if state.ended else f", block {watch.head} of {deadline}"
+    text = Text(f"round {state.number} of {watch.federation.plan.rounds}  ", style="bold")
+    return text.append(phase.name, style="green" if phase is Phase.FINAL else "cyan").append(left)
+
+
+def _members(watch: Watch, state: RoundState, steps: Steps) -> Table:
+    table = Table(box=None, padding=(0, 2))
+    for name in ("member", "doing", "steps", "ε spent", "of"):
+        table.add_column(name)
+    for seat in state.seats:
+        submitted = state.submissions.get(seat.member)
+        spent = submitted.spent_micro if submitted else seat.spent_micro
+        table.add_row(
+            f"node-{seat.member}",
+            _doing(state, seat.member),
+            _bar(steps.get(seat.member), submitted is not None),
+            epsilon_text(spent),
+            epsilon_text(seat.cap_micro),
+        )
+    return table
+
+
+def _doing(state: RoundState, member: int) -> Text:
+    reason = state.reasons.get(member)
+    if reason is not None:
+        return Text("accepted", style="green") if reason == 0 else Text(reason_text(reason), style="red")
+    if member in state.equivocations:
+        return Text("equivocated", style="red")
+    if member in state.submissions:
+        return Text("submitted")
+    if member in state.commitments:
+        return Text("training" if state.phase is Phase.TRAIN else "committed")
+    return Text("waiting" if state.phase is Phase.COMMIT else "absent")
+
+
+def _bar(steps: tuple[int, int] | None, submitted: bool) -> RenderableType:
+    if steps is None or submitted:
+        return Text("")
+    done, total = steps
+    return ProgressBar(total=total, completed=done, width=STEPS_WIDTH)
+
+
+def _footer(watch: Watch) -> Text:
+    best = [f"{'start' if n == GENESIS else n}: {100 * a:.1f} %" for n, a in sorted(watch.accuracies.items())]
+    known = sum(size or 0 for size in watch.sizes.values())
+    accuracy = "  ".join(best) or "being measured"
+    return Text(f"held-out accuracy {accuracy}   {known:,} bytes   {watch.gas.total:,} gas   {watch.elapsed_s:.0f} s")

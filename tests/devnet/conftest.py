@@ -1,0 +1,74 @@
+"""An honest submission to forge, small enough to be made without a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from hashlib import sha256
+
+import numpy as np
+import pytest
+
+from devnet.forgeries import Honest
+from ledger.bundle import Claim, SubmissionBundle
+from ledger.config import (
+    AdapterSpec,
+    AggregationSpec,
+    Config,
+    OptimizerSpec,
+    PrivacySpec,
+    TaskSpec,
+    TensorSpec,
+)
+from ledger.optimizer import replay
+from ledger.privacy import epsilon_micro, spend_of
+from ledger.records import Policy
+from ledger.tensors import flatten, unflatten
+from ledger.verdict import SubmissionFacts
+
+
+@dataclass(frozen=True)
+class Case:
+    honest: Honest
+    facts: SubmissionFacts
+
+
+def small_config() -> Config:
+    tensors = (
+        TensorSpec("classifier.weight", (2, 40), "head"),
+        TensorSpec("layer.lora_A.weight", (4, 8), "frozen"),
+        TensorSpec("layer.lora_B.weight", (60, 4), "adapter"),
+    )
+    return Config(
+        base_name="package:none",
+        base_digest=sha256(b"base").digest(),
+        task=TaskSpec(("bad", "good"), 32),
+        adapter=AdapterSpec(4, 8, ("q",), ("classifier",), tensors),
+        weight_bits=16,
+        privacy=PrivacySpec(Fraction(1, 10_000), 64, Fraction(1), Fraction(1, 2), 128, 1 << 29, 64),
+        optimizer=OptimizerSpec(
+            "sgd", Fraction(1, 8), Fraction(1, 16), Fraction(1, 2), Fraction(0), Fraction(0), Fraction(0)
+        ),
+        steps=3,
+        mean_batch=8,
+        aggregation=AggregationSpec("ffa"),
+        proof_policy="none",
+        policy=Policy(40, 40, 0, 20, 20, 3, 2, False),
+    )
+
+
+@pytest.fixture(scope="module")
+def case() -> Case:
+    config, rng = small_config(), np.random.default_rng(5)
+    start = {t.name: rng.integers(-900, 900, t.shape, dtype=np.int64) for t in config.adapter.tensors}
+    shape = (config.steps, config.adapter.parameters)
+    noise = np.rint(rng.normal(0, config.privacy.noise_units, shape)).astype(np.int32)
+    gradients = rng.integers(-8, 9, shape).astype(np.int32)
+    trajectory = gradients + noise
+    weights = start | unflatten(config, replay(config, flatten(config, start), trajectory))
+    spent = epsilon_micro([spend_of(config)], config.privacy.delta)
+    claim = Claim(31337, bytes(20), 1, 0, bytes(32), bytes(32), bytes(32), spent)
+    return Case(
+        Honest(SubmissionBundle(config, claim, weights, trajectory), start, noise),
+        SubmissionFacts(claim, config, start, ()),
+    )
