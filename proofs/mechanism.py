@@ -21,6 +21,10 @@ class GradientInvalid(LocalFault):
     """A per-example gradient is not finite. It is not clipped to something else: training stops."""
 
 
+class ContributionTooLong(LocalFault):
+    """An integer contribution is above the clip; nothing of the step may be released."""
+
+
 class SumOutOfRange(LocalFault):
     """A released sum does not fit int32; the config's capacity and clip do not allow it."""
 
@@ -44,28 +48,39 @@ def to_grid(gradients: NDArray[np.float64], unit: float, clip_units: int) -> NDA
     """Per-example gradients (n, Pg) of one group -> contributions (n, Pg) int32, each of norm ≤ clip_units exactly.
 
     Clips to clip_units·unit, divides by unit, rounds to nearest. Where rounding has pushed a norm above the bound, that
-    row is scaled down by the excess and rounded again, and at last rounded towards zero, which cannot lengthen it.
-    Raises GradientInvalid for NaN or infinity, without naming the row.
+    row is scaled down by the excess and rounded again, and at last rounded towards zero, which does not lengthen it.
+    Whatever comes out is checked once more in integers. Raises GradientInvalid for NaN or infinity, without naming the
+    row, and ContributionTooLong if all that was not enough.
     """
     if gradients.ndim != 2 or not 1 <= clip_units <= MAX_CLIP_UNITS or not 0 < unit < np.inf:
         raise LocalFault("expected gradients (n, Pg), 1 ≤ clip_units ≤ 2^20 and a positive unit")
     if not np.isfinite(gradients).all():
         raise GradientInvalid("a per-example gradient is NaN or infinite")
-    scaled = _clip(gradients.astype(np.float64), unit, clip_units)
-    rounded = np.rint(scaled).astype(np.int64)
+    scaled = _clip(np.asarray(gradients, dtype=np.float64), unit, clip_units)
+    rounded = np.rint(scaled)
     for _ in range(3):
-        over = _squares(rounded) > clip_units**2
+        lengths = np.sqrt(np.einsum("ij,ij->i", rounded, rounded))
+        over = lengths > clip_units
         if not over.any():
-            return rounded.astype(np.int32)
-        scaled[over] *= (clip_units / np.sqrt(_squares(rounded[over])) * (1 - 2.0**-20))[:, None]
-        rounded[over] = np.rint(scaled[over]).astype(np.int64)
-    return _towards_zero(scaled, rounded, clip_units)
+            break
+        scaled[over] *= (clip_units / lengths[over] * (1 - 2.0**-20))[:, None]
+        rounded[over] = np.rint(scaled[over])
+    else:
+        rounded[over] = np.trunc(scaled[over])
+    contributions = rounded.astype(np.int32)
+    check_contributions(contributions, clip_units)
+    return contributions
 
 
 def check_contributions(contributions: NDArray[np.int32], clip_units: int) -> None:
-    """‖cᵢ‖² ≤ clip_units² for every row of (n, Pg), over the integers. Raises LocalFault."""
-    if (_squares(contributions.astype(np.int64)) > clip_units**2).any():
-        raise LocalFault("a contribution is longer than the clip")
+    """‖cᵢ‖² ≤ clip_units² for every row of (n, Pg), exactly. Raises ContributionTooLong.
+
+    Summed in float64, which is exact here and cannot wrap: up to 2^53 every partial sum is an integer that float64
+    holds, and beyond, no rounding brings it back below clip_units² ≤ 2^40.
+    """
+    wide = contributions.astype(np.float64)
+    if (np.einsum("ij,ij->i", wide, wide) > float(clip_units**2)).any():
+        raise ContributionTooLong("a contribution is longer than the clip")
 
 
 def release(contributions: NDArray[np.int32], noise: NDArray[np.int32]) -> NDArray[np.int32]:
@@ -85,15 +100,3 @@ def _clip(gradients: NDArray[np.float64], unit: float, clip_units: int) -> NDArr
     norms = np.sqrt(np.square(direction).sum(axis=1, keepdims=True))  # 1 to sqrt(Pg), or 0 for a zero row
     with np.errstate(over="ignore"):
         return np.asarray(direction * np.minimum(largest / unit, clip_units / np.maximum(norms, 1.0)))
-
-
-def _squares(rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Squared norms (n,). No wrap-around: rows are clipped to 2^20 before they are rounded, so sums stay below 2^63."""
-    return np.asarray(np.einsum("ij,ij->i", rows, rows), dtype=np.int64)
-
-
-def _towards_zero(scaled: NDArray[np.float64], rounded: NDArray[np.int64], clip_units: int) -> NDArray[np.int32]:
-    over = _squares(rounded) > clip_units**2
-    rounded[over] = np.trunc(scaled[over]).astype(np.int64)
-    rounded[_squares(rounded) > clip_units**2] = 0
-    return rounded.astype(np.int32)

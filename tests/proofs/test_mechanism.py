@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from proofs.errors import LocalFault
 from proofs.mechanism import (
+    ContributionTooLong,
     GradientInvalid,
     SumOutOfRange,
     check_contributions,
@@ -133,8 +134,29 @@ def test_no_examples_are_no_contributions() -> None:
 
 def test_a_contribution_above_the_clip_by_one_unit_is_seen() -> None:
     check_contributions(np.array([[3, 4]], dtype=np.int32), 5)
-    with pytest.raises(LocalFault):
+    with pytest.raises(ContributionTooLong):
         check_contributions(np.array([[3, 4], [3, 5]], dtype=np.int32), 5)
+
+
+def test_a_norm_that_would_wrap_around_is_seen_too() -> None:
+    """Sixteen coordinates of 2^30: the sum of squares is 2^64, which is 0 to a careless 64-bit integer."""
+    with pytest.raises(ContributionTooLong):
+        check_contributions(np.full((1, 16), 2**30, dtype=np.int32), 5)
+    with pytest.raises(ContributionTooLong):
+        check_contributions(np.array([[-(2**31)]], dtype=np.int32), 1 << 20)
+    edge = np.zeros((1, 2), dtype=np.int32)
+    edge[0, 0] = 1 << 20
+    check_contributions(edge, 1 << 20)
+    edge[0, 1] = 1
+    with pytest.raises(ContributionTooLong):
+        check_contributions(edge, 1 << 20)
+
+
+def test_a_gradient_that_rounds_no_shorter_is_rounded_towards_zero() -> None:
+    """A clip of one unit and a thousand equal coordinates: nothing but nothing fits."""
+    assert not to_grid(np.ones((2, 1000)), unit=1e-3, clip_units=1).any()
+    found = to_grid(np.full((1, 3), 0.9), unit=1.0, clip_units=1)
+    assert norms(found)[0] <= 1
 
 
 def test_the_release_is_the_sum_and_the_noise() -> None:
