@@ -24,6 +24,7 @@ from ledger.audit_chain import (
     outcome,
     replay,
 )
+from ledger.audit_code import code_link
 from ledger.audit_open import Contents
 from ledger.audit_round import Finding, Library, RoundAudit, Unsettled
 from ledger.ports import ChainMoved
@@ -65,7 +66,7 @@ def audit(source: Source, contents: Contents, *, rounds: set[int] | None = None,
     """Audit the whole history on the chain, and the content of `rounds` (None: of all)."""
     found, told = _settled(source, first_block)
     _check_asked(source, rounds)
-    history = (told, headers_link(source, found.history))
+    history = (told, headers_link(source, found.history), code_link(source, found.history.domain))
     reports = tuple(_reports(source, Library(contents), found, rounds))
     _check_unmoved(source, found)
     return Report(Anchor(source.chain_id, source.rounds_address, found.head.number, found.head.hash), history, reports)

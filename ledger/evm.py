@@ -35,6 +35,7 @@ from proofs.errors import LocalFault
 BLOCKS_PER_QUERY: Final = 2000
 MAX_LOGS_PER_QUERY: Final = 100_000
 MAX_RECEIPTS: Final = 1 << 16
+MAX_PROOF_NODES: Final = 64
 MAX_MEMBERS: Final = 256
 GAS_CAP: Final = 1 << 24  # EIP-7825: more than any transaction may use
 REVERTED_CODE: Final = 3
@@ -99,6 +100,15 @@ class EvmChain:
         if receipts_root(raws) != header.receipts_root:
             raise ChainLies(f"the receipts of block {number} do not hash to its receipts root")
         return raws
+
+    def code(self, address: bytes) -> bytes:
+        """Runtime code at the head, on the node's word: ledger.audit_code compares it with what was compiled."""
+        return octets(self._rpc.call("eth_getCode", _hex(address), "latest"), "code")
+
+    def account_proof(self, address: bytes, number: int) -> list[bytes]:
+        """EIP-1186: the nodes from the block's state root to the account. Not every node keeps old states."""
+        answer = mapping(self._rpc.call("eth_getProof", _hex(address), [], hex(number)), "proof")
+        return [octets(node, "node") for node in array(answer.get("accountProof"), "accountProof", MAX_PROOF_NODES)]
 
     def _header(self, tag: str) -> Header:
         return Header.from_rpc(self._block(tag))

@@ -2,7 +2,7 @@
 
 A CAR v1 whose single root is a directory:
 
-    export.json              what the file is: chain id, contract, round, anchor, and the proofs of the receipts
+    export.json              what the file is: chain id, contract, round, anchor, proofs of receipts and of the code
     headers.bin              the RLP of every header from the first round's opening to the last event of round N
     configs/<digest>.json    the config of every round 1…N
     bundles/<digest>/…       of round N: the global bundle, every submission, the aggregate
@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, Protocol
 
 from ledger import canonical
+from ledger.audit_code import ProvesCode, check_account
 from ledger.content.car import encode_block, encode_header
 from ledger.content.cid import Block, Cid
 from ledger.content.dagpb import DIRECTORY_DATA, Link, Node, encode_node
@@ -37,7 +38,8 @@ from ledger.evidence import ReceiptInvalid, check_chain, decode_receipt, prove_r
 from ledger.headers import Header
 from ledger.records import Logged
 from ledger.report import Anchor
-from proofs.errors import LocalFault
+from ledger.rpc import RpcRefused
+from proofs.errors import LocalFault, PeerFault
 
 KIND: Final = "candor/export/1"
 MAX_SPAN_BLOCKS: Final = 1 << 19
@@ -107,6 +109,7 @@ def write_export(path: Path, source: Receipts, fetch: Fetch, selection: Selectio
         "first_block": headers[0].number,
         "anchor": {"number": anchor.block_number, "hash": anchor.block_hash.hex()},
         "receipts": receipts,
+        "accounts": accounts(source, anchor),
         "absent": [digest.hex() for digest in absent],
     }
     blocks: list[Block] = []
@@ -136,6 +139,22 @@ def chain_evidence(source: Receipts, events: Sequence[Logged]) -> tuple[list[Hea
         shown += _shown(source, headers[number - first])
     _check_count(shown, len(events))
     return headers, shown
+
+
+def accounts(source: Receipts, anchor: Anchor) -> dict[str, Any]:
+    """Address, code and account proof of both contracts at the anchor; empty where the node has no proof of it."""
+    if not isinstance(source, ProvesCode):
+        return {}
+    shown = {}
+    for name, address in (("rounds", source.rounds_address), ("federation", source.federation_address)):
+        try:
+            proof = source.account_proof(address, anchor.block_number)
+            code = source.code(address) or b""
+            check_account(source.header(anchor.block_number).rlp, address, code, proof)
+        except (RpcRefused, PeerFault):
+            return {}
+        shown[name] = {"address": address.hex(), "code": code.hex(), "proof": [node.hex() for node in proof]}
+    return shown
 
 
 def _shown(source: Receipts, header: Header) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ headers up to the anchor, the receipts below their roots. What then remains is f
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, Final
 from eth_utils.crypto import keccak
 
 from ledger import canonical
+from ledger.audit_code import check_account
 from ledger.canonical import Fields
 from ledger.content import varint
 from ledger.content.car import CarReader, encode_header, file_chunks
@@ -132,6 +133,12 @@ class FileChain:
     round: int
     headers: tuple[Header, ...]
     logs: tuple[Logged, ...]
+    federation_address: bytes
+    codes: Mapping[bytes, bytes]
+
+    def code(self, address: bytes) -> bytes | None:
+        """Proven against the anchor's state root; None if the file has none."""
+        return self.codes.get(address)
 
     @property
     def anchor(self) -> Anchor:
@@ -231,11 +238,29 @@ def _chain(fields: Fields, headers: tuple[Header, ...]) -> tuple[FileChain, tupl
     _check_headers(headers, first, anchor.integer("number", 0, canonical.MAX_INTEGER), anchor.hex32("hash"))
     anchor.done()
     logs = _logs(fields.array("receipts", max_items=MAX_EVENT_RECEIPTS), headers, contract, number)
+    shown = fields.take("accounts")
+    federation, codes = _accounts(Fields(shown, "export.accounts"), headers[-1], contract) if shown else (b"", {})
     absent = tuple(_hex(item, 32) for item in fields.array("absent", max_items=MAX_BUNDLES))
     fields.done()
     if not logs or logs[-1].block_number != headers[-1].number:
         raise ExportInvalid(f"the last event of round {number} is not in the last header's block")
-    return FileChain(chain_id, contract, number, headers, logs), absent
+    return FileChain(chain_id, contract, number, headers, logs, federation, codes), absent
+
+
+def _accounts(fields: Fields, anchor: Header, contract: bytes) -> tuple[bytes, dict[bytes, bytes]]:
+    """(address of Federation, code by address), each proven below the anchor's state root."""
+    codes: dict[bytes, bytes] = {}
+    for name in ("rounds", "federation"):
+        account = Fields(fields.take(name), f"export.accounts.{name}")
+        address, code = _hex(account.text("address"), 20), _bytes(account.take("code"))
+        proof = [_bytes(node) for node in account.array("proof", max_items=MAX_NODES)]
+        account.done()
+        check_account(anchor.rlp, address, code, proof)
+        codes[address] = code
+    fields.done()
+    if contract not in codes or len(codes) != 2:
+        raise ExportInvalid("the accounts shown are not those of the contract and its federation")
+    return next(address for address in codes if address != contract), codes
 
 
 def _check_headers(headers: tuple[Header, ...], first: int, last: int, digest: bytes) -> None:

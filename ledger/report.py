@@ -27,11 +27,12 @@ class Status(StrEnum):
 
 
 class Name(StrEnum):
-    """The links, in the order of the story. The first three are of the whole history, the others of one round."""
+    """The links, in the order of the story. The first four are of the whole history, the others of one round."""
 
     FILE = "file"  # of an export only
     HISTORY = "history"
     HEADERS = "headers"
+    CONTRACT = "contract"
     OPENING = "opening"
     CONFIG = "config"
     MEMBERS = "members"
@@ -50,6 +51,7 @@ ASKS: Final[dict[Name, str]] = {
     Name.FILE: "the file is whole, and its headers and receipts prove each other",
     Name.HISTORY: "every event obeys the law, and none is missing, added or out of order",
     Name.HEADERS: "the blocks that hold the events follow each other",
+    Name.CONTRACT: "the code at the address is Candor's",
     Name.OPENING: "the round starts from the last final aggregate, or from the genesis",
     Name.CONFIG: "the config is the one named on chain, well-formed, and with the same policy",
     Name.MEMBERS: "each seat has its own keys, and nobody has two",

@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 from devnet.anvil import Anvil
 from ledger.audit import audit
 from ledger.audit_cli import app
-from ledger.audit_file import verify_file
+from ledger.audit_file import export_round, verify_file
 from ledger.content import EmbeddedStore
 from ledger.deploy import deploy, transfer
 from ledger.evidence import ReceiptInvalid, check_receipt, prove_receipts
@@ -46,7 +46,17 @@ class World:
                 objectors=[0, 1],
             )
             self.told = audit(chain, federation.store)
+            self.file = folder / "live.car"
+            export_round(self.file, chain, federation.store, round_number=2)
             anvil.save()
+            self.forged = self._with_other_code(anvil, chain, federation)
+
+    def _with_other_code(self, anvil: Anvil, chain: EvmChain, federation: Any) -> Report:
+        """What the audit says when one byte of the contract's code is another."""
+        code = bytearray(chain.code(self.deployed.rounds))
+        code[len(code) // 2] ^= 1
+        anvil.rpc("anvil_setCode", self.rounds, "0x" + code.hex())
+        return audit(chain, federation.store, rounds={1})
 
     @property
     def rounds(self) -> str:
@@ -108,6 +118,14 @@ def test_the_exported_file_gives_the_same_verdict_with_the_chain_gone(
         report = verify_file(tmp_path / f"{number}.car")
         assert report.rounds[0].to_json() == world.told.rounds[number - 1].to_json()
     assert [run("verify", str(tmp_path / f"{n}.car")).exit_code for n in (1, 2, 3)] == [0, 0, 1]
+
+
+def test_the_contracts_code_is_compared_with_the_compiled_one_on_line_and_in_the_file(world: World) -> None:
+    assert world.told.find(Name.CONTRACT).status is Status.PASS
+    offline = verify_file(world.file)
+    assert offline.find(Name.CONTRACT).to_json() == world.told.find(Name.CONTRACT).to_json()
+    assert world.forged.find(Name.CONTRACT).status is Status.FAIL
+    assert "is not what the sources compile to" in world.forged.find(Name.CONTRACT).evidence
 
 
 def test_anvils_receipts_prove_themselves_against_its_headers(world: World, elsewhere: tuple[Anvil, Path]) -> None:

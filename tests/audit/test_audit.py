@@ -15,7 +15,7 @@ from ledger.config import AggregationSpec, PrivacySpec
 from ledger.records import Policy, Reason
 from ledger.report import TRAINING_NOT_PROVEN, Name, Report, Status
 
-OF_ALL = (Name.FILE, Name.HISTORY, Name.HEADERS)
+OF_ALL = (Name.FILE, Name.HISTORY, Name.HEADERS, Name.CONTRACT)
 
 
 def failures(report: Report) -> dict[Name, str]:
@@ -38,7 +38,7 @@ def test_an_honest_history_passes_and_training_is_not_proven(found_federation: A
     report = audit(federation.chain, federation.store)
     assert failures(report) == {}
     assert report.status is Status.PASS
-    assert {link.name for link in report.links if link.status is Status.NOT_PROVEN} == {Name.TRAINING}
+    assert {link.name for link in report.links if link.status is Status.NOT_PROVEN} == {Name.TRAINING, Name.CONTRACT}
     assert report.find(Name.TRAINING).evidence == TRAINING_NOT_PROVEN
     assert [r.outcome for r in report.rounds] == ["final", "final"]
     assert [link.name for link in report.rounds[0].links] == [n for n in Name if n not in OF_ALL]

@@ -1,0 +1,117 @@
+"""Is the code at an address Candor's? Compared with the bytecode that this package carries, immutables filled in.
+
+The events say who acted; that only a seat's signer could commit or object, only an aggregator judge, is the contract's
+doing. So an audit of events is worth what the code at their address is worth.
+
+Solidity leaves a hole of 32 zero bytes in the code for each use of an immutable, and the constructor fills it. Rounds
+has Federation's address and what EIP-712 caches (OpenZeppelin's EIP712.sol). Every difference between the code and the
+compiled one must be such a hole with one of those words in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Final, Protocol, runtime_checkable
+
+from eth_utils.crypto import keccak
+
+from ledger.compiled import ContractName, bytecode
+from ledger.eip712 import Domain, domain_separator
+from ledger.patricia import ProofInvalid, decode_rlp, value_in
+from ledger.report import Link, Name, failed, not_proven, passed
+from proofs.errors import PeerFault
+
+WORD: Final = 32
+END_OF_CONSTRUCTOR: Final = bytes.fromhex("f3fe6080604052")  # RETURN INVALID, then how solc begins every contract
+STATE_ROOT_FIELD: Final = 3
+CODE_HASH_FIELD: Final = 3
+
+
+class CodeDiffers(PeerFault):
+    """The code is not what this package's sources compile to."""
+
+
+@runtime_checkable
+class ShowsCode(Protocol):
+    """A chain, or a file, that can show a contract's code; None where it cannot."""
+
+    @property
+    def federation_address(self) -> bytes: ...
+
+    def code(self, address: bytes) -> bytes | None: ...
+
+
+@runtime_checkable
+class ProvesCode(ShowsCode, Protocol):
+    """A node that also proves an account against a block's state root (EIP-1186)."""
+
+    def account_proof(self, address: bytes, number: int) -> list[bytes]: ...
+
+
+def code_link(source: object, domain: Domain) -> Link:
+    if not isinstance(source, ShowsCode):
+        return not_proven(
+            Name.CONTRACT, "this source shows no code; whether the contract is Candor's is for you to check"
+        )
+    federation = source.federation_address
+    addresses: dict[ContractName, bytes] = {"Rounds": domain.contract, "Federation": federation}
+    for name, address in addresses.items():
+        code = source.code(address)
+        if code is None:
+            text = f"the code of {name} is not in the file; whether the contract is Candor's is for you to check"
+            return not_proven(Name.CONTRACT, text)
+        try:
+            check_code(name, code, immutables(domain, federation) if name == "Rounds" else ())
+        except CodeDiffers as error:
+            return failed(Name.CONTRACT, str(error), address="0x" + address.hex())
+    text = f"Rounds at 0x{domain.contract.hex()} and Federation at 0x{federation.hex()} run this package's bytecode"
+    return passed(Name.CONTRACT, text, rounds="0x" + domain.contract.hex(), federation="0x" + federation.hex())
+
+
+def immutables(domain: Domain, federation: bytes) -> tuple[bytes, ...]:
+    """The words that the constructor of Rounds puts into its code, in no order."""
+    return (
+        federation.rjust(WORD, b"\0"),
+        domain.contract.rjust(WORD, b"\0"),
+        domain.chain_id.to_bytes(WORD, "big"),
+        domain_separator(domain),
+        keccak(text="Candor"),
+        keccak(text="1"),
+        _short_string(b"Candor"),
+        _short_string(b"1"),
+    )
+
+
+def check_code(name: ContractName, code: bytes, words: Collection[bytes]) -> None:
+    """Raises CodeDiffers unless `code` is the compiled one with holes filled by `words`."""
+    creation, at = bytecode(name), 0
+    compiled = creation[creation.index(END_OF_CONSTRUCTOR) + 2 :]
+    if len(code) != len(compiled):
+        raise CodeDiffers(f"{name}: {len(code)} bytes of code, the compiled one has {len(compiled)}")
+    while at < len(code):
+        if code[at] == compiled[at]:
+            at += 1
+        else:
+            at = _after_hole(name, code, compiled, at, words)
+
+
+def _after_hole(name: ContractName, code: bytes, compiled: bytes, at: int, words: Collection[bytes]) -> int:
+    """The end of the hole that the difference at `at` lies in."""
+    for start in range(max(0, at - WORD + 1), at + 1):
+        hole, word = compiled[start : start + WORD], code[start : start + WORD]
+        if hole == bytes(WORD) and word in words:
+            return start + WORD
+    raise CodeDiffers(f"{name}: byte {at} of the code is not what the sources compile to")
+
+
+def check_account(header_rlp: bytes, address: bytes, code: bytes, proof: list[bytes]) -> None:
+    """`code` is that of the account at `address` in the state below the header. Raises ProofInvalid."""
+    root = decode_rlp(header_rlp, ProofInvalid)[STATE_ROOT_FIELD]
+    account = decode_rlp(value_in(root, keccak(address), proof), ProofInvalid)
+    if not isinstance(account, list) or len(account) != 4 or account[CODE_HASH_FIELD] != keccak(code):
+        raise ProofInvalid(f"the account 0x{address.hex()} has other code than is shown")
+
+
+def _short_string(text: bytes) -> bytes:
+    """OpenZeppelin's ShortString: the bytes, zeros, and the length in the last byte."""
+    return text.ljust(WORD - 1, b"\0") + bytes([len(text)])
