@@ -1,0 +1,173 @@
+"""One gradient per example and parameter, exact, by the fast route; anything else is refused before it is clipped."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from opacus.grad_sample import GradSampleModule
+
+from node.gradients import NotPerExample, PerExampleGradients
+from node.model import LoadedModel
+
+MODELS = [(kind, rule) for kind in ("bert", "llama") for rule in ("fedavg", "ffa")]
+LABELS = [0, 2, 1, 0, 1, 2]
+
+Build = Callable[..., LoadedModel]
+Samples = dict[str, torch.Tensor]
+
+
+def fast(model: LoadedModel, ids: list[list[int]], labels: list[int]) -> Samples:
+    gradients = PerExampleGradients(model)
+    gradients.fill(ids, labels)
+    return {name: parameter.grad_sample for name, parameter in gradients.trained.items()}  # type: ignore[attr-defined]
+
+
+def one_by_one(model: LoadedModel, ids: list[list[int]], labels: list[int]) -> Samples:
+    """The slow twin: torch's own backward pass, one example at a time."""
+    trained = {tensor.name: model.parameters[tensor.name] for tensor in model.config.adapter.trained}
+    for parameter in trained.values():
+        parameter.requires_grad_(True)
+    rows = []
+    for row, label in zip(ids, labels, strict=True):
+        loss = torch.nn.functional.cross_entropy(model.logits([row]), torch.tensor([label]))
+        rows.append(torch.autograd.grad(loss, list(trained.values())))
+    for parameter in trained.values():
+        parameter.requires_grad_(False)
+    return {name: torch.stack([row[place] for row in rows]) for place, name in enumerate(trained)}
+
+
+def stock_opacus(model: LoadedModel, ids: list[list[int]], labels: list[int]) -> Samples:
+    trained = {tensor.name: model.parameters[tensor.name] for tensor in model.config.adapter.trained}
+    for parameter in trained.values():
+        parameter.requires_grad_(True)
+        parameter.grad_sample = None  # type: ignore[attr-defined]
+    hooked = GradSampleModule(model.module, loss_reduction="sum", strict=False)
+    for module in model.module.modules():
+        module.training = isinstance(module, torch.nn.Linear)  # Opacus looks at modules in training only; no dropout
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch on full backward hooks where no input needs a gradient
+        torch.nn.functional.cross_entropy(model.logits(ids), torch.tensor(labels), reduction="sum").backward()
+    found = {name: parameter.grad_sample.detach() for name, parameter in trained.items()}  # type: ignore[attr-defined]
+    hooked.to_standard_module()
+    model.module.eval()
+    for parameter in trained.values():
+        parameter.requires_grad_(False)
+        parameter.grad = None
+    return found
+
+
+def assert_equal(found: Samples, expected: Samples, tolerance: float = 1e-5) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert found[name].shape == value.shape
+        scale = float(value.abs().max())
+        assert scale > 0, f"{name} has no gradient, so nothing is compared"
+        assert float((found[name] - value).abs().max()) <= tolerance * scale, name
+
+
+@pytest.mark.parametrize(("kind", "rule"), MODELS)
+def test_the_fast_route_is_what_single_backward_passes_give(
+    model_for: Build, texts: list[str], kind: str, rule: str
+) -> None:
+    model = model_for(kind, rule)
+    ids = model.encode(texts)
+    assert_equal(fast(model, ids, LABELS), one_by_one(model, ids, LABELS))
+
+
+@pytest.mark.parametrize(("kind", "rule"), MODELS)
+def test_the_fast_route_is_what_stock_opacus_hooks_give(
+    model_for: Build, texts: list[str], kind: str, rule: str
+) -> None:
+    model = model_for(kind, rule)
+    ids = model.encode(texts)
+    assert_equal(fast(model, ids, LABELS), stock_opacus(model, ids, LABELS))
+
+
+@pytest.mark.parametrize("kind", ["bert", "llama"])
+def test_changing_one_example_changes_only_its_own_gradient(model_for: Build, texts: list[str], kind: str) -> None:
+    model = model_for(kind)
+    ids = model.encode(texts)
+    before = fast(model, ids, LABELS)
+    neighbour = [*ids[:2], model.encode(["nothing is late"])[0], *ids[3:]]
+    after = fast(model, neighbour, [*LABELS[:2], 2, *LABELS[3:]])
+    others = [0, 1, 3, 4, 5]
+    for name, value in before.items():
+        assert torch.allclose(value[others], after[name][others], rtol=1e-5, atol=1e-7)
+        assert not torch.allclose(value[2], after[name][2], rtol=1e-2)
+
+
+@pytest.mark.parametrize("kind", ["bert", "llama"])
+def test_an_examples_gradient_does_not_depend_on_its_company_or_its_padding(
+    model_for: Build, texts: list[str], kind: str
+) -> None:
+    model = model_for(kind)
+    ids = model.encode(texts)
+    together, alone = fast(model, ids, LABELS), fast(model, ids[3:4], LABELS[3:4])
+    assert len(ids[3]) < max(map(len, ids))
+    assert_equal({name: value[3:4] for name, value in together.items()}, alone)
+
+
+def test_no_parameter_asks_autograd_for_a_gradient(model_for: Build, texts: list[str]) -> None:
+    model = model_for("bert")
+    fast(model, model.encode(texts), LABELS)
+    assert not any(parameter.requires_grad or parameter.grad is not None for parameter in model.module.parameters())
+
+
+def test_an_empty_draw_has_no_gradients_but_the_right_shapes(model_for: Build) -> None:
+    gradients = PerExampleGradients(model_for("bert"))
+    gradients.fill_empty()
+    for parameter in gradients.trained.values():
+        assert parameter.grad_sample.shape == (0, *parameter.shape)  # type: ignore[attr-defined]
+
+
+class CalledTwice(LoadedModel):
+    """A model whose layers are shared by two passes."""
+
+    def logits(self, ids: Any) -> torch.Tensor:
+        return super().logits(ids) + super().logits([row[:3] for row in ids])
+
+
+class Flattened(LoadedModel):
+    """A model whose layers see more rows than there are examples, as experts do."""
+
+    def logits(self, ids: Any) -> torch.Tensor:
+        return super().logits([*ids, *ids])[: len(ids)]
+
+
+class Bypassed(LoadedModel):
+    """A model that answers without its trained layers."""
+
+    def logits(self, ids: Any) -> torch.Tensor:
+        return torch.zeros(len(ids), 3, requires_grad=True)
+
+
+def as_kind(kind: type[LoadedModel], model: LoadedModel) -> LoadedModel:
+    return kind(model.config, model.base, model.module, model.parameters)
+
+
+def test_a_layer_that_is_called_twice_adds_up(model_for: Build, texts: list[str]) -> None:
+    model = as_kind(CalledTwice, model_for("bert", "fedavg"))
+    ids = model.encode(texts)
+    assert_equal(fast(model, ids, LABELS), one_by_one(model, ids, LABELS))
+
+
+@pytest.mark.parametrize(("kind", "message"), [(Flattened, "sees 12 rows"), (Bypassed, "found None")])
+def test_anything_but_one_gradient_per_example_is_refused(
+    model_for: Build, texts: list[str], kind: type[LoadedModel], message: str
+) -> None:
+    model = as_kind(kind, model_for("bert"))
+    with pytest.raises(NotPerExample, match=message):
+        fast(model, model.encode(texts), LABELS)
+
+
+def test_a_head_that_is_not_made_of_linear_layers_is_refused(model_for: Build) -> None:
+    model = model_for("bert")
+    wrapper = model.module.base_model.model.classifier.modules_to_save
+    wrapper["default"] = torch.nn.Bilinear(32, 32, 3)
+    model.parameters["base_model.model.classifier.weight"] = wrapper["default"].weight
+    with pytest.raises(NotPerExample, match="neither a LoRA pair nor a Linear"):
+        PerExampleGradients(model)
