@@ -196,6 +196,16 @@ def honest_with() -> Callable[..., Honest]:
 
 
 @pytest.fixture(scope="session")
+def honest_fedavg() -> Honest:
+    """An honest submission where A is trained too, by SGD with momentum."""
+    config = build_config()
+    trained = tuple(replace(t, role="adapter") if t.role == "frozen" else t for t in config.adapter.tensors)
+    sgd = replace(config.optimizer, name="sgd", beta2=Fraction(0), epsilon=Fraction(0))
+    adapter, rule = replace(config.adapter, tensors=trained), AggregationSpec("fedavg")
+    return build_honest(replace(config, adapter=adapter, optimizer=sgd, aggregation=rule))
+
+
+@pytest.fixture(scope="session")
 def trained_with(honest: Honest) -> Callable[[int], Honest]:
     """The honest member's submission with noise of another σ than the config's, all the rest done by the rules."""
 

@@ -56,6 +56,18 @@ def test_an_adapter_grown_from_other_global_weights_is_seen(honest: Honest) -> N
     assert reason(forged) is Reason.TRAJECTORY_MISMATCH
 
 
+def test_under_fedavg_and_sgd_the_rules_are_the_same(honest_fedavg: Honest) -> None:
+    assert reason(honest_fedavg) is Reason.ACCEPTED
+    name = "base_model.model.layer.0.query.lora_A.weight"
+    changed = honest_fedavg.weights[name].copy()
+    changed[0, 0] += 1
+    forged = replace(honest_fedavg, weights={**honest_fedavg.weights, name: changed})
+    assert reason(forged) is Reason.TRAJECTORY_MISMATCH
+    sums = honest_fedavg.trajectory.copy()
+    sums[0, 0] += 30
+    assert reason(replace(honest_fedavg, trajectory=sums)) is Reason.TRAJECTORY_MISMATCH
+
+
 # --- sums no larger than clip and noise allow -----------------------------------------------------------------------
 
 
