@@ -277,7 +277,7 @@ def _check_manifest(found: bytes, expected: bytes) -> None:
     if not isinstance(manifest, dict):
         raise Rejected(Reason.MANIFEST_MISMATCH, "the manifest is not a JSON object")
     for key in sorted(wanted.keys() | manifest.keys()):
-        _same(key[:80], manifest.get(key, "nothing"), wanted.get(key, "nothing"))
+        _same(key if key in wanted else _show(key), manifest.get(key, "nothing"), wanted.get(key, "nothing"))
     raise Rejected(Reason.MANIFEST_MISMATCH, "the manifest is not the expected one")
 
 

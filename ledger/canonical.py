@@ -72,11 +72,13 @@ class Fields:
         return value
 
     def text(self, key: str, *, max_chars: int = 256, one_of: tuple[str, ...] | None = None) -> str:
+        """Printable: texts end up on terminals, and nobody's config or manifest may move the cursor there."""
         value = self.take(key)
-        if not isinstance(value, str) or len(value) > max_chars or (one_of is not None and value not in one_of):
-            wanted = f"one of {list(one_of)}" if one_of else f"a string of at most {max_chars} characters"
+        fits = isinstance(value, str) and len(value) <= max_chars and value.isprintable()
+        if not fits or (one_of is not None and value not in one_of):
+            wanted = f"one of {list(one_of)}" if one_of else f"at most {max_chars} printable characters"
             raise FieldInvalid(f"{self._where}.{key}: expected {wanted}, found {_show(value)}")
-        return value
+        return str(value)
 
     def boolean(self, key: str) -> bool:
         value = self.take(key)

@@ -315,8 +315,10 @@ def _aggregation(fields: Fields) -> AggregationSpec:
 
 def _texts(fields: Fields, key: str, *, most: int) -> tuple[str, ...]:
     items = fields.array(key, max_items=most)
-    if any(not isinstance(item, str) or not 0 < len(item) <= 256 for item in items) or len(set(items)) != len(items):
-        raise FieldInvalid(f"config.{key}: expected distinct strings of 1 to 256 characters")
+    if not all(isinstance(item, str) and 0 < len(item) <= 256 and item.isprintable() for item in items):
+        raise FieldInvalid(f"config.{key}: expected strings of 1 to 256 printable characters")
+    if len(set(items)) != len(items):
+        raise FieldInvalid(f"config.{key}: the same string twice")
     return tuple(items)
 
 

@@ -109,20 +109,22 @@ def solve_noise_units(
 ) -> int:
     """The least σ in units with which `rounds` rounds of `steps` steps, after `history`, cost at most `target`.
 
-    Raises NoNoiseSuffices. Bisects on a coarse discretisation, then walks on the fine one.
+    Less the verdicts' tolerance, so that a cap of `target` holds by another machine's arithmetic too. Raises
+    NoNoiseSuffices. Bisects on a coarse discretisation, then walks on the fine one.
     """
 
     def cost(noise_units: int, interval: float) -> float:
         planned = [Spend(noise_units, clip_units, groups, sample_threshold, steps, coordinates)] * rounds
         return _epsilon(tuple(sorted([*history, *planned], key=repr)), delta, interval)
 
+    allowed = target - EPSILON_TOLERANCE_MICRO / 1e6
     low, high = 0, MAX_SIGMA_UNITS + 1  # cost(low) > target; high is not known to suffice yet
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if cost(middle, SEARCH_INTERVAL) <= target else (middle, high)
-    while high > 1 and cost(high - 1, INTERVAL) <= target:
+        low, high = (low, middle) if cost(middle, SEARCH_INTERVAL) <= allowed else (middle, high)
+    while high > 1 and cost(high - 1, INTERVAL) <= allowed:
         high -= 1
-    while high <= MAX_SIGMA_UNITS and cost(high, INTERVAL) > target:
+    while high <= MAX_SIGMA_UNITS and cost(high, INTERVAL) > allowed:
         high += 1
     if high > MAX_SIGMA_UNITS:
         raise NoNoiseSuffices(f"no σ up to {MAX_SIGMA_UNITS} units reaches ε = {target}; lower clip_units or the steps")

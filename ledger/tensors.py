@@ -164,6 +164,6 @@ def _first_difference(found: dict[str, object], expected: dict[str, object]) -> 
 def _quote(value: object) -> str:
     """A value for people, cut short. Python cannot print what is nested as deep as it can just about parse."""
     try:
-        return str(value)[:200]
+        return repr(value)[:200]
     except RecursionError:
         return "something nested very deep"

@@ -162,6 +162,26 @@ def test_a_manifest_of_something_else_is_a_mismatch_and_says_where(honest: Hones
     assert field in verdict.detail
 
 
+def test_no_detail_carries_what_would_move_a_readers_cursor(honest: Honest) -> None:
+    evil = "\x1b[2J\r\n"
+    header = {"__metadata__": {"format": "pt"}, evil: evil}
+    text = json.dumps(header).encode()
+    tensors = len(text).to_bytes(8, "little") + text
+    renamed = json.loads(honest.files[ADAPTER][8 : 8 + int.from_bytes(honest.files[ADAPTER][:8], "little")])
+    renamed[BIAS] = evil
+    other = json.dumps(renamed).encode()
+    for files in (
+        honest.sealed(honest.files, **{evil: 1}),
+        honest.sealed(honest.files, kind=evil),
+        {**honest.files, evil: b""},
+        honest.sealed({**honest.files, ADAPTER: tensors}),
+        honest.sealed({**honest.files, ADAPTER: len(other).to_bytes(8, "little") + other}),
+    ):
+        verdict = judge(honest.facts, files)
+        assert not verdict.accepted
+        assert verdict.detail.isprintable()
+
+
 @pytest.mark.parametrize("field", sorted(set(LIES) - {"another"}))
 def test_a_manifest_without_a_field_is_a_mismatch(honest: Honest, field: str) -> None:
     manifest = json.loads(honest.files[MANIFEST])

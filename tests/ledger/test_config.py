@@ -60,6 +60,9 @@ TENSOR = ("adapter", "tensors", 0)
 REFUSED: list[tuple[str, Callable[[Any, Any], None], Any]] = [
     ("another kind", at("kind"), "candor/config/2"),
     ("a base digest in upper case", at("base", "digest"), "AB" * 32),
+    ("a base that moves the cursor", at("base", "name"), "\x1b[2Jhello"),
+    ("a label that moves the cursor", at("task", "labels"), ["a", "\x1b[2J"]),
+    ("a tensor of two lines", at("adapter", "tensors", 0, "name"), "a\nb"),
     ("one label", at("task", "labels"), ["only"]),
     ("a label twice", at("task", "labels"), ["a", "a"]),
     ("an empty label", at("task", "labels"), ["a", ""]),

@@ -11,6 +11,7 @@ from opacus.accountants import PRVAccountant, RDPAccountant
 
 from ledger.config import Config
 from ledger.privacy import (
+    EPSILON_TOLERANCE_MICRO,
     INFINITE_MICRO,
     NoNoiseSuffices,
     Spend,
@@ -160,8 +161,9 @@ def test_the_solved_noise_is_the_least_that_suffices(target: float) -> None:
         target, DELTA, clip_units=512, groups=2, sample_threshold=1 << 28, steps=30, coordinates=75_000, rounds=3
     )
     planned = replace(SPEND, noise_units=found, clip_units=512)
-    assert epsilon([planned] * 3, DELTA) <= target
-    assert epsilon([replace(planned, noise_units=found - 1)] * 3, DELTA) > target
+    allowed = target - EPSILON_TOLERANCE_MICRO / 1e6  # another machine may find a little more: the cap must still hold
+    assert epsilon([planned] * 3, DELTA) <= allowed
+    assert epsilon([replace(planned, noise_units=found - 1)] * 3, DELTA) > allowed
 
 
 def test_noise_is_solved_on_top_of_what_was_spent() -> None:
