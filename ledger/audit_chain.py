@@ -30,7 +30,7 @@ from ledger.records import (
 from ledger.report import Link, Name, failed, missing, passed, reason_name
 from ledger.round_state import RoundState
 from ledger.rules import Rule, RuleBroken, check_beacon_header
-from proofs.errors import PeerFault
+from proofs.errors import LocalFault, PeerFault
 
 PAGE_BLOCKS: Final = 2000
 MAX_EVENTS: Final = 1 << 20
@@ -57,6 +57,10 @@ class Source(Protocol):
     def round_view(self, number: int) -> RoundView | None:
         """None where there is no contract storage to look at."""
         ...
+
+
+class StartedLate(LocalFault):
+    """The first block to read was given, and it is too late for a history that begins with round 1."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,7 @@ _OF_HISTORY: Final = (Rule.ORDER, Rule.ROUND_NUMBER, Rule.ROUND_STILL_OPEN, Rule
 
 
 def replay(source: Source, first_block: int) -> Replay:
-    """All events from `first_block` to the head. Raises WireFault; a peer's fault ends up in `broken`."""
+    """All events from `first_block` to the head. Raises WireFault, StartedLate; a peer's fault is put in `broken`."""
     head = source.head()
     history = History(Domain(source.chain_id, source.rounds_address))
     seen, start = 0, first_block
@@ -118,6 +122,8 @@ def replay(source: Source, first_block: int) -> Replay:
             return Replay(history, head, seen, Broken(history.latest, Name.HISTORY, str(error)))
         for logged in page:
             history, broken = _after(history, logged)
+            if broken is not None and seen == 0 and first_block > 0:
+                raise StartedLate(f"block {first_block} is after the first opening: start earlier ({broken.cause})")
             if broken is not None or seen >= MAX_EVENTS:
                 return Replay(history, head, seen, broken or _too_many(history))
             seen += 1

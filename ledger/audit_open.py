@@ -98,7 +98,7 @@ def _open_one(place: str) -> BlockContents:
     path = Path(place)
     if not (path / "blocks").is_dir():
         raise NothingToRead(f"{place}: not the folder of a content store (it has no folder `blocks`)")
-    return EmbeddedStore(path)
+    return EmbeddedStore(path, writable=False)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 
@@ -27,6 +27,8 @@ from ledger.round_state import RoundState, known_reason
 from ledger.tensors import Weights
 from ledger.verdict import SubmissionFacts, Verdict, judge
 from proofs.errors import CandorError, PeerFault
+
+T = TypeVar("T")
 
 MAX_CONFIGS_KEPT: Final = 4096
 
@@ -111,22 +113,35 @@ class RoundAudit:
         self.library, self.history, self.state = library, history, state
         self._weights: dict[int, Weights | Unsettled] = {}
 
-    @cached_property
+    @property
     def config(self) -> Config:
         """Raises Unsettled."""
-        return self.library.config(self.state.opened.config_digest)
+        return _settled(self._config)
 
-    @cached_property
+    @property
     def global_weights(self) -> Weights:
         """Raises Unsettled."""
+        return _settled(self._global_weights)
+
+    @cached_property
+    def _config(self) -> Config | Unsettled:
+        try:
+            return self.library.config(self.state.opened.config_digest)
+        except Unsettled as unsettled:
+            return unsettled
+
+    @cached_property
+    def _global_weights(self) -> Weights | Unsettled:
         digest = self.state.opened.global_bundle
         try:
             files = self.library.contents.get_directory(digest, bundle_limits(self.config))
             return read_weights(files, self.config)
+        except Unsettled as unsettled:
+            return unsettled
         except ContentMissing as error:
-            raise Unsettled(f"the global bundle: {error}", peer=False) from error
+            return Unsettled(f"the global bundle: {error}", peer=False)
         except PeerFault as error:
-            raise Unsettled(f"the global bundle {digest.hex()}: {error}", peer=True) from error
+            return Unsettled(f"the global bundle {digest.hex()}: {error}", peer=True)
 
     # ---- config and opening
 
@@ -320,6 +335,13 @@ class RoundAudit:
         except PeerFault as error:
             return f"what was proposed breaks a rule: {error}"
         return _first_difference(expected.weights, found) or _other_file(expected.files(), files)
+
+
+def _settled(value: T | Unsettled) -> T:
+    """What was read once is not asked for again, nor is what could not be read."""
+    if isinstance(value, Unsettled):
+        raise value
+    return value
 
 
 def _agreement(posted: int | None, found: Reason) -> bool | None:

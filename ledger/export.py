@@ -44,10 +44,11 @@ from proofs.errors import LocalFault, PeerFault
 KIND: Final = "candor/export/1"
 MAX_SPAN_BLOCKS: Final = 1 << 19
 LENGTH_BYTES: Final = 2  # before each header
+MAX_MANIFEST_BYTES: Final = 1 << 26
 
 
 class NotExportable(LocalFault):
-    """There is no such round, or it has not ended."""
+    """There is no such round, it has not ended, or the history is too long for one file."""
 
 
 class NotWritable(LocalFault):
@@ -114,7 +115,7 @@ def write_export(path: Path, source: Receipts, fetch: Fetch, selection: Selectio
     }
     blocks: list[Block] = []
     files: Tree = {
-        "export.json": canonical.encode(manifest),
+        "export.json": _bounded(canonical.encode(manifest)),
         "headers.bin": pack_headers(headers),
         "configs": {f"{canonical.digest(data).hex()}.json": data for data in selection.configs},
     }
@@ -123,6 +124,12 @@ def write_export(path: Path, source: Receipts, fetch: Fetch, selection: Selectio
     bundle_cids = dict.fromkeys(cid for _, cids in taken.values() for cid in cids)
     _write(path, root, blocks, (Block(cid, fetch(cid)) for cid in bundle_cids))
     return Anchored(root, anchor, tuple(absent))
+
+
+def _bounded(manifest: bytes) -> bytes:
+    if len(manifest) > MAX_MANIFEST_BYTES:
+        raise NotExportable(f"{len(manifest)} bytes of receipts and proofs, at most {MAX_MANIFEST_BYTES} fit an export")
+    return manifest
 
 
 def chain_evidence(source: Receipts, events: Sequence[Logged]) -> tuple[list[Header], list[dict[str, Any]]]:

@@ -30,7 +30,7 @@ from ledger.content.reader import Limits, Reader, read_directory
 from ledger.content.store import bounded
 from ledger.events import TOPICS, decode_log
 from ledger.evidence import MAX_LOGS, MAX_RECEIPTS, ReceiptProof, check_chain, check_receipt
-from ledger.export import KIND, LENGTH_BYTES, MAX_SPAN_BLOCKS, unpack_headers
+from ledger.export import KIND, LENGTH_BYTES, MAX_MANIFEST_BYTES, MAX_SPAN_BLOCKS, unpack_headers
 from ledger.headers import MAX_HEADER_BYTES, Header
 from ledger.patricia import MAX_NODES
 from ledger.ports import UnknownBlock
@@ -39,7 +39,6 @@ from ledger.report import Anchor
 from proofs.errors import LocalFault, PeerFault
 
 MAX_FILE_BYTES: Final = 1 << 36
-MAX_MANIFEST_BYTES: Final = 1 << 28
 MAX_ROUNDS: Final = 1 << 16
 MAX_BUNDLES: Final = 1 << 10
 MAX_EVENT_RECEIPTS: Final = 1 << 20

@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ledger.content.cid import MAX_BLOCK_BYTES, Block, Cid
-from ledger.content.errors import Attempt, ContentMissing, StoreDamaged, StoreFull, StoreUnusable
+from ledger.content.errors import Attempt, ContentMissing, ReadOnlyStore, StoreDamaged, StoreFull, StoreUnusable
 from ledger.content.store import BlockStore
 
 _SWEEP_AFTER_S = 3600
@@ -27,12 +27,18 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class EmbeddedStore(BlockStore):
-    """Blocks as files under `path`, which is created when it is not there. Safe among threads and processes."""
+    """Blocks as files under `path`, which is created when it is not there. Safe among threads and processes.
 
-    def __init__(self, path: Path | str) -> None:
+    Without `writable` nothing is created, swept or stored: for reading a folder that belongs to somebody else.
+    """
+
+    def __init__(self, path: Path | str, *, writable: bool = True) -> None:
         self.path = Path(path)
         self._blocks = self.path / "blocks"
         self._incoming = self.path / "incoming"
+        self._writable = writable
+        if not writable:
+            return
         with self._faults():
             self._blocks.mkdir(parents=True, exist_ok=True)
             self._incoming.mkdir(exist_ok=True)
@@ -60,6 +66,8 @@ class EmbeddedStore(BlockStore):
 
     def put_blocks(self, blocks: Iterable[Block], roots: Sequence[Block]) -> None:
         """Durable when it returns. Raises StoreFull or StoreUnusable; the roots are then not there."""
+        if not self._writable:
+            raise ReadOnlyStore(f"{self.path} was opened for reading")
         for group in (blocks, roots):
             with self._faults():
                 folders = {self._write(block).parent for block in group}

@@ -120,6 +120,16 @@ def test_content_that_is_nowhere_ends_with_code_three(federation: Any, tmp_path:
     assert run("export", "--round", "1", str(tmp_path / "x.car")).exit_code == 3
 
 
+def test_a_content_folder_is_read_and_never_written(federation: Any) -> None:
+    def seen() -> dict[str, int]:
+        return {str(path): path.stat().st_mtime_ns for path in Path(federation.content).rglob("*")}
+
+    shutil.rmtree(Path(federation.content) / "incoming")
+    before = seen()
+    assert run("verify", "--content", federation.content).exit_code == 0
+    assert seen() == before
+
+
 def test_content_damaged_in_one_folder_is_read_from_the_next(federation: Any, tmp_path: Path) -> None:
     shutil.copytree(federation.content, tmp_path / "copy")
     bundle = Cid.directory(federation.state.submissions[0].bundle)
@@ -150,6 +160,7 @@ def test_a_chain_that_does_not_answer_ends_with_code_three(federation: Any, monk
     [
         ["verify", "--round", "1", "--all"],
         ["verify", "--round", "9"],
+        ["verify", "--from-block", "9"],
         ["verify", "--round", "0"],
         ["verify", "nowhere.car"],
         ["verify", "nowhere.car", "--all"],
