@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from fractions import Fraction
 
+import numpy as np
 import pytest
 from opacus.accountants import PRVAccountant, RDPAccountant
 
@@ -60,6 +61,28 @@ def test_opacus_agrees(noise_units: int, threshold: int, steps: int) -> None:
         accountant.history = [(spend.multiplier, spend.sampling, steps)]
     assert prv.get_epsilon(delta=float(DELTA), eps_error=0.01) == pytest.approx(found, abs=0.015)
     assert found < rdp.get_epsilon(delta=float(DELTA)) < 1.4 * found
+
+
+def masses(sigma: int, shift: int, rate: float, width: int) -> np.ndarray:
+    """What one coordinate of a step really releases: counts of the table, moved by `shift` with probability `rate`."""
+    table = noise_table(sigma)
+    plain = np.array([table.count(z) for z in range(-width, width + 1)], dtype=np.float64) / 2.0**64
+    moved = np.array([table.count(z - shift) for z in range(-width, width + 1)], dtype=np.float64) / 2.0**64
+    return (1 - rate) * plain + rate * moved
+
+
+@pytest.mark.parametrize(("sigma", "clip", "threshold"), [(30, 20, 1 << 28), (12, 12, 1 << 30), (40, 25, 1 << 32)])
+def test_the_tables_themselves_keep_what_the_accountant_promises(sigma: int, clip: int, threshold: int) -> None:
+    """Two steps of the real, discrete mechanism on one coordinate, every pair of outputs summed: with and without a row
+    that always contributes all it may, in both directions, and with a δ that the ε found cannot better by much."""
+    spend = Spend(sigma, clip, 1, threshold, steps=2, coordinates=1)
+    found, width = epsilon([spend], DELTA), noise_table(sigma).bound + clip
+    without, with_row = masses(sigma, clip, 0.0, width), masses(sigma, clip, spend.sampling, width)
+    pairs = [np.multiply.outer(side, side) for side in (without, with_row)]
+    promised = [np.maximum(p - math.exp(found) * q, 0).sum() for p, q in (pairs, pairs[::-1])]
+    assert max(promised) <= float(DELTA)
+    tighter = math.exp(found - 0.05)
+    assert max(np.maximum(p - tighter * q, 0).sum() for p, q in (pairs, pairs[::-1])) > 0.5 * float(DELTA)
 
 
 def test_rounds_of_different_kinds_compose_as_opacus_composes_them() -> None:
