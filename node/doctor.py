@@ -1,0 +1,227 @@
+"""candor-node doctor: everything that can go wrong, tried before any money or privacy is spent.
+
+Each check stands alone; what a failed one makes meaningless is left out, never reported as fine. Nothing is sent to the
+chain, nothing is booked, no noise is drawn; one small test directory is written to the content store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ledger.audit_code import code_link
+from ledger.bundle import bundle_limits
+from ledger.config import MAX_CONFIG_BYTES, Config
+from ledger.content import ContentMissing, EmbeddedStore, GatewayStore, Limits
+from ledger.eip712 import Domain
+from ledger.evm import EvmChain
+from ledger.ports import ChainPort
+from ledger.privacy import INFINITE_MICRO, epsilon_micro, spend_of
+from ledger.records import Member
+from ledger.report import Status
+from ledger.signing import Key, open_keystore, read_password
+from node.acceptance import Limits as PrivacyLimits
+from node.privacy_ledger import PrivacyLedger
+from node.service import PRIVACY, open_store, state_file
+from node.settings import NodeSettings
+from node.trainer import ModelTrainer
+from proofs.errors import CandorError, LocalFault, PeerFault
+
+GAS_OF_A_ROUND = 400_000  # commit, submit, object and one advance, rounded up; contracts/README.md has the measures
+PROBE = {"probe": b"candor doctor\n"}
+PROBE_LIMITS = Limits(max_files=1, max_file_bytes=64, max_total_bytes=64, max_depth=1)
+NOBODY_HAS_THIS = bytes(31) + b"\1"
+
+
+@dataclass(frozen=True)
+class Check:
+    name: str
+    ok: bool
+    detail: str
+
+
+@dataclass
+class _Found:
+    """What earlier checks found, for later ones."""
+
+    settings: NodeSettings
+    round_config: Path | None
+    trainer: ModelTrainer
+    key: Key | None = None
+    chain: ChainPort | None = None
+    member: Member | None = None
+    config: Config | None = None
+    checks: list[Check] = field(default_factory=list)
+
+
+def diagnose(settings: NodeSettings, round_config: Path | None = None) -> list[Check]:
+    """All checks, in order. `round_config`: a config to forecast; without it, the one of the latest round if any."""
+    found = _Found(settings, round_config, ModelTrainer(settings.model, settings.data, settings.device))
+    steps: list[tuple[str, Callable[[_Found], str], bool]] = [
+        ("key", _key, True),
+        ("chain", _chain, True),
+        ("contracts", _contracts, False),
+        ("balance", _balance, False),
+        ("membership", _membership, False),
+        ("privacy ledger", _ledger, False),
+        ("content store", _content, False),
+        ("model", _model, False),
+        ("config", _config, False),
+    ]
+    for name, check, needed in steps:
+        if not _try(found, name, check) and needed:
+            return found.checks
+    for url in settings.content.peers:
+        _try(found, f"peer {url}", partial(_peer, url))
+    if found.config is not None:
+        for name, forecast in (("data", _data), ("gradients", _gradients), ("ε forecast", _epsilon), ("bytes", _bytes)):
+            _try(found, name, forecast)
+    return found.checks
+
+
+def _try(found: _Found, name: str, check: Callable[[_Found], str]) -> bool:
+    try:
+        found.checks.append(Check(name, True, check(found)))
+    except CandorError as error:
+        found.checks.append(Check(name, False, str(error)))
+    return found.checks[-1].ok
+
+
+def _key(found: _Found) -> str:
+    settings = found.settings.key
+    found.key = open_keystore(settings.keystore, read_password(settings.password_file))
+    return f"0x{found.key.address.hex()}"
+
+
+def _chain(found: _Found) -> str:
+    found.chain = chain = EvmChain(found.settings.chain.rpc_url, found.settings.chain.rounds)
+    return f"chain {chain.chain_id}, block {chain.head().number}"
+
+
+def _contracts(found: _Found) -> str:
+    chain = _given(found.chain)
+    link = code_link(chain, Domain(chain.chain_id, chain.rounds_address))
+    if link.status is not Status.PASS:
+        raise PeerFault(link.evidence)
+    return link.evidence
+
+
+def _balance(found: _Found) -> str:
+    chain, key = _given(found.chain), _given(found.key)
+    wei, needed = chain.balance(key.address), GAS_OF_A_ROUND * chain.fees().max_fee_wei
+    if wei < needed:
+        raise LocalFault(f"{wei} wei; one round may take {needed}: send this address some")
+    return f"{wei} wei, enough for about {wei // needed} rounds at present fees"
+
+
+def _membership(found: _Found) -> str:
+    chain, address = _given(found.chain), _given(found.key).address
+    found.member = next((m for m in chain.members() if address in (m.signer, m.next_signer)), None)
+    if found.member is None:
+        raise LocalFault(f"0x{address.hex()} signs for no member: ask the coordinator to add it")
+    cap = "infinite" if found.member.cap_micro == INFINITE_MICRO else f"{found.member.cap_micro / 1e6:g}"
+    return f"member {found.member.number}, {found.member.status.name}, ε cap {cap}"
+
+
+def _ledger(found: _Found) -> str:
+    entries = PrivacyLedger(state_file(found.settings, PRIVACY)).entries()
+    known = entries[-1].spent_micro if entries else 0
+    if found.member is not None and found.member.spent_micro > known:
+        raise LocalFault("the chain knows of more spending than this ledger: bring back the newest state folder")
+    return f"{len(entries)} rounds booked, ε {known / 1e6:g}"
+
+
+def _content(found: _Found) -> str:
+    store = EmbeddedStore(found.settings.content.path)
+    digest = store.put_directory(PROBE)
+    if store.get_directory(digest, PROBE_LIMITS) != PROBE:
+        raise LocalFault("what was written is not what was read back")
+    return f"{found.settings.content.path}: written, read back, verified"
+
+
+def _peer(url: str, found: _Found) -> str:
+    """A gateway that answers truthfully says that it does not have a block that nobody has."""
+    try:
+        GatewayStore([url], found.settings.content.timeout_s).get_raw(NOBODY_HAS_THIS, 1)
+    except ContentMissing as missing:
+        if any("404" in attempt.what for attempt in missing.attempts):
+            return "answers"
+        raise
+    return "answers"
+
+
+def _model(found: _Found) -> str:
+    return f"{found.settings.model}: {found.trainer.base().digest.hex()}"
+
+
+def _config(found: _Found) -> str:
+    """Which config the forecasts below are for."""
+    if found.round_config is not None:
+        try:
+            data = found.round_config.read_bytes()[: MAX_CONFIG_BYTES + 1]
+        except OSError as error:
+            raise LocalFault(f"{found.round_config}: {error.strerror}") from error
+        found.config = Config.decode(data.strip())
+        return f"{found.config.digest.hex()} from {found.round_config}"
+    chain = _given(found.chain)
+    latest = chain.latest_round()
+    if latest == 0:
+        return "no round yet and no --round-config: data, gradients and ε are not forecast"
+    store = open_store(found.settings.content, EmbeddedStore(found.settings.content.path))
+    found.config = Config.decode(store.get_raw(chain.round_view(latest).config_digest, MAX_CONFIG_BYTES))
+    return f"{found.config.digest.hex()} of round {latest}"
+
+
+def _data(found: _Found) -> str:
+    config = _given(found.config)
+    dataset = found.trainer.dataset(config)
+    dataset.check_capacity(config.privacy.capacity)
+    return f"{len(dataset)} rows of at most {config.privacy.capacity}, labels {list(config.task.labels)}"
+
+
+def _gradients(found: _Found) -> str:
+    """Per-example gradients of this very model are what single examples give: else clipping bounds the wrong thing."""
+    from node.selftest import check_gradients
+
+    config = _given(found.config)
+    worst = check_gradients(found.trainer, config)
+    return f"per-example gradients agree with single passes (largest relative difference {worst:.1e})"
+
+
+def _epsilon(found: _Found) -> str:
+    config, limits = _given(found.config), PrivacyLimits.of(found.settings.privacy)
+    history = PrivacyLedger(state_file(found.settings, PRIVACY)).history()
+    costs = list(_costs(config, history))
+    chain_cap = found.member.cap_micro if found.member else INFINITE_MICRO
+    own = INFINITE_MICRO if limits.insecure_no_noise and config.privacy.insecure_no_noise else limits.max_micro
+    cap = min(own, chain_cap)
+    rounds = sum(cost <= cap for cost in costs)
+    shown = ", ".join("infinite" if cost == INFINITE_MICRO else f"{cost / 1e6:.3f}" for cost in costs)
+    told = f"ε after the next rounds: {shown}; the cap is {'infinite' if cap == INFINITE_MICRO else cap / 1e6}"
+    if rounds == 0:
+        raise LocalFault(f"{told}: not one more round is possible")
+    return told
+
+
+def _costs(config: Config, history: list[Any]) -> Iterator[int]:
+    for _ in range(3):
+        history = [*history, spend_of(config)]
+        yield epsilon_micro(history, config.privacy.delta)
+
+
+def _bytes(found: _Found) -> str:
+    config = _given(found.config)
+    trajectory = 4 * config.steps * config.adapter.parameters
+    adapter = 4 * sum(tensor.size for tensor in config.adapter.tensors)
+    most = bundle_limits(config).max_total_bytes
+    return f"a submission has about {adapter + trajectory} bytes, and each of the others' at most {most}"
+
+
+def _given(value: Any) -> Any:
+    """What an earlier check was to find."""
+    if value is None:
+        raise LocalFault("an earlier check failed")
+    return value

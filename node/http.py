@@ -1,0 +1,64 @@
+"""The daemon's HTTP server, on loopback unless told otherwise: read only, and nothing in it is private.
+
+    GET /health    200 or 503 with JSON: ok, fault, role, round, phase, head, …
+    GET /metrics   Prometheus text
+    GET /ipfs/…    the trustless gateway of ledger.content.server, over this daemon's own store
+
+Whoever runs members on several machines sets `http.listen` to an address that the others reach: bundles are fetched
+from there. Health and metrics then show there too: rounds, ε declared, steps; nothing that the data decides.
+"""
+
+from __future__ import annotations
+
+import json
+
+from ledger.content import GatewayServer, Reply, Serving
+from ledger.content.server import Blocks
+from node.watch import CONTENT_TYPE, Watch
+from proofs.errors import LocalFault
+
+
+class AddressTaken(LocalFault):
+    """The address to listen on is in use or not ours."""
+
+
+class Pages:
+    """Requests to replies; no sockets."""
+
+    def __init__(self, watch: Watch, blocks: Blocks) -> None:
+        self._watch = watch
+        self._gateway = GatewayServer(blocks)
+
+    def handle(self, path: str, query: str, accept: str, method: str) -> Reply:
+        """`path` and `query` as they came. Never raises for what a stranger sends."""
+        if path.startswith("/ipfs/"):
+            return self._gateway.handle(path, query, accept, method)
+        reply = self._page(path) if method in ("GET", "HEAD") else _reply(405, "text/plain", b"read only\n")
+        return reply._replace(body=()) if method == "HEAD" else reply
+
+    def _page(self, path: str) -> Reply:
+        if path == "/health":
+            health = self._watch.health()
+            body = json.dumps(health, sort_keys=True).encode() + b"\n"
+            return _reply(200 if health["ok"] else 503, "application/json", body)
+        if path == "/metrics":
+            return _reply(200, CONTENT_TYPE, self._watch.metrics())
+        return _reply(404, "text/plain", b"/health, /metrics and /ipfs/{cid} are served here\n")
+
+
+def serve_pages(pages: Pages, host: str, port: int) -> Serving:
+    """Answers in threads until closed; port 0 takes a free one. Raises AddressTaken."""
+    try:
+        return Serving(pages, host, port)
+    except OSError as error:
+        raise AddressTaken(f"cannot listen on {host}:{port} ({error.strerror}); set http.listen") from error
+
+
+def _reply(status: int, media_type: str, body: bytes) -> Reply:
+    headers = {
+        "Content-Type": media_type,
+        "Content-Length": str(len(body)),
+        "Cache-Control": "no-store",
+        "X-Content-Type-Options": "nosniff",
+    }
+    return Reply(status, headers, [body])

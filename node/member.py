@@ -1,0 +1,345 @@
+"""A member's part in a round: what each action of the table (node.round_table) does.
+
+Order of writes, each durable before the next begins: seed → commitment → intent to commit · ε booked → bundle in the
+content store → bundle's name → signature under the guard → intent to submit. Killed between any two, the member reads
+its memory and the chain, finds its situation in the table, and does the rest: with the same seed, never a second one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+from ledger.actions import Advance, Commit, Object, Submit
+from ledger.bundle import SubmissionBundle
+from ledger.config import Config
+from ledger.content import ContentStore
+from ledger.crash import Point, reached
+from ledger.eip712 import Submission
+from ledger.history import History
+from ledger.optimizer import replay
+from ledger.ports import ChainPort
+from ledger.privacy import spend_of
+from ledger.records import Committed, Phase, Seat
+from ledger.round_state import RoundState, due
+from ledger.signing import Key, SigningGuard
+from ledger.tensors import flatten, unflatten
+from node.acceptance import Limits, RoundRefused, check_budget, check_config
+from node.checking import challenge_is_half_over, check_proposal
+from node.conduct import HonestMember, Submitted
+from node.logs import Log
+from node.memory import Checked, Commitment, Made, MemberMemory
+from node.privacy_ledger import PrivacyLedger, RoundKey
+from node.recompute import Configs, Recount, round_key
+from node.round_table import MEMBER_TABLE, Do, Mine, member_situation, phase_now
+from node.sender import Sender
+from node.trainer import OnStep, Trainer
+from node.watch import Watch
+from proofs.dataset import dataset_root
+from proofs.errors import LocalFault, PeerFault, WireFault
+from proofs.words import Binding, SecretWords
+
+PREPARATIONS: Final = (Do.PREPARE, Do.TRAIN, Do.CHECK)
+ASK_CHAIN_S: Final = 5.0
+
+
+@dataclass(frozen=True)
+class MemberParts:
+    """Everything that a member holds on to."""
+
+    chain: ChainPort
+    key: Key
+    store: ContentStore
+    sender: Sender
+    guard: SigningGuard
+    memory: MemberMemory
+    privacy: PrivacyLedger
+    trainer: Trainer
+    limits: Limits
+    confirmations: int
+    watch: Watch
+    log: Log
+
+
+class Member:
+    """`act` looks at the latest round and does what the table says. `on_step` is called in training, and may raise."""
+
+    def __init__(
+        self, parts: MemberParts, conduct: HonestMember | None = None, on_step: Callable[[], None] = lambda: None
+    ) -> None:
+        self._parts, self._conduct, self._on_step = parts, conduct or HonestMember(), on_step
+        self._configs = Configs(parts.store)
+        self._refused: dict[int, str] = {}
+        self._unpublished: dict[str, tuple[Mapping[str, bytes], int, bytes]] = {}
+        self._told: dict[int, Phase] = {}
+        self._order = (0, 0)  # round, number of its aggregators
+        self._do: Mapping[Do, Callable[[Recount, Seat, int], None]] = {
+            Do.PREPARE: self._prepare,
+            Do.COMMIT: self._commit,
+            Do.TRAIN: self._train,
+            Do.SUBMIT: self._submit,
+            Do.CHECK: self._check,
+            Do.OBJECT: self._object,
+        }
+
+    def act(self, history: History, head: int) -> None:
+        """Raises WireFault or LocalFault; what was begun is taken up again by the next call."""
+        state = history.rounds.get(history.latest)
+        if state is None:
+            self._parts.watch.at(head, 0, Phase.NONE)
+            return
+        self._tell(state, head)
+        recount = Recount(self._configs, self._parts.store, history, state)
+        for _ in range(2):  # what was prepared is sent in the same turn
+            action = self._step(recount, head)
+            if action not in PREPARATIONS:
+                return
+
+    def _step(self, recount: Recount, head: int) -> Do:
+        state = recount.state
+        seat = state.seat_of_signer(self._parts.key.address)
+        situation = member_situation(state, head, self._mine(state, seat))
+        action = MEMBER_TABLE[phase_now(state, head)][situation]
+        self._parts.watch.set(situation=situation.value, refused=self._refused.get(state.number))
+        if action is Do.ADVANCE:
+            advance(self._parts.chain, self._parts.sender, state)
+        elif action is not Do.WAIT and seat is not None:
+            try:
+                self._do[action](recount, seat, head)
+            except RoundRefused as refused:
+                self._refuse(state, str(refused))
+        return action
+
+    def _mine(self, state: RoundState, seat: Seat | None) -> Mine:
+        memory, key = self._parts.memory, round_key(state)
+        checked = memory.checked(key, state.proposal.aggregate_bundle) if state.proposal else None
+        prepared = {
+            Phase.COMMIT: memory.commitment(key) is not None,
+            Phase.TRAIN: memory.made(key) is not None,
+            Phase.PROPOSED: checked is not None and checked.expected is not None,
+        }
+        position = len(state.seats) if seat is None else state.seats.index(seat)
+        return Mine(
+            member=seat.member if seat else None,
+            order=max(1, self._aggregators(state)) + position,
+            confirmations=self._parts.confirmations,
+            refused=state.number in self._refused,
+            prepared=prepared.get(state.phase, False),
+            content=checked is not None and checked.expected is None,
+        )
+
+    def _aggregators(self, state: RoundState) -> int:
+        """How many there are: all of them come before us when a round is to be advanced."""
+        if self._order[0] != state.number:
+            self._order = state.number, len(self._parts.chain.aggregators())
+        return self._order[1]
+
+    # ---- Commit
+
+    def _prepare(self, recount: Recount, seat: Seat, head: int) -> None:
+        """Everything that can be checked before anything is spent; then the seed and the commitment, durably."""
+        if not self._conduct.takes_part(recount.state):
+            raise RoundRefused("conduct: does not take part")
+        config = self._accept(recount, seat)
+        key, memory = round_key(recount.state), self._parts.memory
+        words = self._words(recount.state, seat, config)
+        reached(Point.NODE_WORDS_SEED)
+        data_seed = memory.seed("dataset")
+        root = dataset_root(self._parts.trainer.rows(config), config.privacy.capacity, data_seed)
+        memory.remember_commitment(key, Commitment(root, words.root()))
+
+    def _accept(self, recount: Recount, seat: Seat) -> Config:
+        """Raises RoundRefused for what will not change, WireFault for content that may still come."""
+        try:
+            config = recount.config
+            check_config(config, recount.state, self._parts.limits)
+            self._parts.trainer.check(config)
+            entries = self._parts.privacy.entries()
+            known = entries[-1].spent_micro if entries else 0
+            history = [entry.spend for entry in entries]
+            after = check_budget(config, seat, self._parts.limits, history, known)
+            recount.global_weights()
+        except PeerFault as error:
+            raise RoundRefused(f"config or global bundle: {error}") from error
+        except LocalFault as error:
+            raise RoundRefused(str(error)) from error
+        self._parts.log.info("accepted", round=recount.state.number, config=config.digest, epsilon_after=after / 1e6)
+        return config
+
+    def _commit(self, recount: Recount, seat: Seat, head: int) -> None:
+        made = self._parts.memory.commitment(round_key(recount.state))
+        if made is not None:
+            number = recount.state.number
+            action = Commit(number, made.dataset_root, made.words_root)
+            self._parts.sender.ensure(f"round-{number}/commit", action, Point.NODE_COMMIT_INTENT)
+
+    def _words(self, state: RoundState, seat: Seat, config: Config) -> SecretWords:
+        seed = self._parts.memory.seed(f"words/{round_key(state)}")
+        binding = Binding(state.domain.chain_id, state.domain.contract, state.number, seat.member)
+        return SecretWords(seed, binding, config.steps, config.adapter.parameters, config.privacy.capacity)
+
+    # ---- Train
+
+    def _train(self, recount: Recount, seat: Seat, head: int) -> None:
+        """Book ε, train, publish. What is trained is kept until it is published, so that a full disk costs no second
+        training."""
+        state, key = recount.state, round_key(recount.state)
+        if not self._conduct.follows_up(state):
+            raise RoundRefused("conduct: commits and vanishes")
+        if key not in self._unpublished:
+            self._unpublished = {key: self._trained(recount, seat)}
+        files, declared, beacon = self._unpublished[key]
+        digest = self._conduct.publish(state, self._parts.store, files)
+        size = sum(map(len, files.values()))
+        reached(Point.NODE_BUNDLE)
+        self._parts.memory.remember_made(key, Made(digest, declared, beacon, size))
+        self._unpublished.clear()
+        self._parts.watch.published(size)
+        self._parts.log.info("published", round=state.number, bundle=digest, bytes=size)
+
+    def _trained(self, recount: Recount, seat: Seat) -> tuple[Mapping[str, bytes], int, bytes]:
+        """(files of the bundle, ε to declare, beacon). Nothing of it has left the process yet."""
+        state, config = recount.state, self._accepted_again(recount)
+        spent = self._reserve(state, seat, config)
+        weights, words, beacon = recount.global_weights(), self._words(state, seat, config), state.train_beacon or b""
+        self._check_commitment(state.commitments[seat.member], recount, words)
+        self._parts.log.info("training", round=state.number, steps=config.steps, epsilon=spent / 1e6)
+        on_step = self._on_steps_of(state)
+        try:
+            trajectory = self._parts.trainer.train(config, weights, words, beacon, words.binding, on_step)
+        except LocalFault as error:
+            raise RoundRefused(str(error)) from error
+        trajectory = self._conduct.trajectory(state, trajectory)
+        reached_at = replay(config, flatten(config, weights), trajectory)
+        declared = self._conduct.declared_micro(state, spent)
+        made = self._parts.memory.commitment(round_key(state)) or Commitment(b"", b"")
+        claim = recount.claim_with(seat.member, made.dataset_root, made.words_root, declared)
+        adapter = weights | unflatten(config, reached_at)
+        bundle = SubmissionBundle(config, self._conduct.claim(state, claim), adapter, trajectory)
+        return self._conduct.files(state, bundle.files()), declared, beacon
+
+    def _accepted_again(self, recount: Recount) -> Config:
+        """After a restart the settings may have changed, and the model and data behind them."""
+        config = recount.config
+        check_config(config, recount.state, self._parts.limits)
+        try:
+            self._parts.trainer.check(config)
+        except LocalFault as error:
+            raise RoundRefused(str(error)) from error
+        return config
+
+    def _reserve(self, state: RoundState, seat: Seat, config: Config) -> int:
+        """ε in millionths with this round, durably booked; the same again after a restart. Raises RoundRefused."""
+        key = RoundKey(state.domain.chain_id, state.domain.contract, state.number, config.digest)
+        cap = self._parts.limits.cap_micro(seat, config)
+        try:
+            spent = self._parts.privacy.reserve(key, spend_of(config), config.privacy.delta, cap, seat.spent_micro)
+        except LocalFault as error:
+            raise RoundRefused(str(error)) from error
+        self._parts.watch.spent(spent)
+        return spent
+
+    def _check_commitment(self, committed: Committed, recount: Recount, words: SecretWords) -> None:
+        """What stands on the chain is what we are about to use: rows, order and words. Raises RoundRefused."""
+        config = recount.config
+        seed = self._parts.memory.seed("dataset")
+        root = dataset_root(self._parts.trainer.rows(config), config.privacy.capacity, seed)
+        if root != committed.dataset_root:
+            raise RoundRefused("the data is not what was committed to: it changed since")
+        if words.root() != committed.words_root:
+            raise RoundRefused("the commitment on the chain is not this state folder's: another daemon made it")
+
+    def _on_steps_of(self, state: RoundState) -> OnStep:
+        """Progress, and an end to training that is asked to stop or has become useless."""
+        asked_at = time.monotonic()
+
+        def on_step(done: int, steps: int) -> None:
+            nonlocal asked_at
+            self._parts.watch.step(done, steps)
+            self._parts.log.info("step", round=state.number, done=done, steps=steps)
+            self._on_step()
+            if time.monotonic() - asked_at > ASK_CHAIN_S:
+                asked_at = time.monotonic()
+                self._require_in_time(state)
+
+        return on_step
+
+    def _require_in_time(self, state: RoundState) -> None:
+        """Raises RoundRefused when the submission could not be mined any more. A silent chain is no reason to stop."""
+        with suppress(WireFault):
+            head = self._parts.chain.head().number
+            if head >= state.deadline_block:
+                raise RoundRefused(f"training took too long: block {head}, the deadline was {state.deadline_block}")
+
+    def _submit(self, recount: Recount, seat: Seat, head: int) -> None:
+        parts, state, number = self._parts, recount.state, recount.state.number
+        made = parts.memory.made(round_key(state))
+        if made is None:
+            return
+        if made.beacon != state.train_beacon:
+            raise RoundRefused("a reorg drew another beacon after the bundle was made: it cannot be submitted")
+        submission = Submission(number, seat.member, made.bundle, made.spent_micro)
+        signature = self._conduct.sign(parts.guard, parts.key, state.domain, submission)
+        action = Submit(number, seat.member, made.bundle, made.spent_micro, signature)
+        parts.sender.ensure(f"round-{number}/submit", action, Point.NODE_SUBMIT_INTENT)
+        self._conduct.submitted(
+            Submitted(state, parts.key, state.domain, submission, parts.store, parts.sender.outbox.post)
+        )
+
+    # ---- Proposed
+
+    def _check(self, recount: Recount, seat: Seat, head: int) -> None:
+        """Recompute, and write the result down before acting on it."""
+        state = recount.state
+        found = check_proposal(recount, patient=not challenge_is_half_over(state, head))
+        if found is None or state.proposal is None:
+            self._parts.watch.fetch_failed()
+            return
+        wanted = self._conduct.objects(state, found.expected)
+        checked = Checked(wanted, found.why)
+        self._parts.memory.remember_checked(round_key(state), state.proposal.aggregate_bundle, checked)
+        tell = self._parts.log.info if found.expected is None else self._parts.log.error
+        tell("checked", round=state.number, agrees=found.expected is None, why=found.why)
+
+    def _object(self, recount: Recount, seat: Seat, head: int) -> None:
+        state = recount.state
+        proposal = state.proposal
+        checked = self._parts.memory.checked(round_key(state), proposal.aggregate_bundle) if proposal else None
+        if checked is not None and checked.expected is not None:
+            action = Object(state.number, checked.expected)
+            name = f"round-{state.number}/object/{checked.expected.hex()[:8]}"
+            self._parts.sender.ensure(name, action, Point.NODE_OBJECT_INTENT)
+
+    # ---- what is told
+
+    def _refuse(self, state: RoundState, why: str) -> None:
+        """Not durable: an operator who repairs the cause and restarts may still be in time."""
+        self._refused[state.number] = why
+        self._parts.watch.set(refused=why)
+        self._parts.log.error("round refused", round=state.number, why=why)
+
+    def _tell(self, state: RoundState, head: int) -> None:
+        phase = phase_now(state, head)
+        self._parts.watch.at(head, state.number, phase)
+        if self._told.get(state.number) is phase:
+            return
+        self._told = {state.number: phase}
+        self._parts.log.info("phase", round=state.number, phase=phase.name, head=head)
+        if phase in (Phase.FINAL, Phase.VOID):
+            reason = state.voided.reason.name if state.voided else None
+            self._parts.watch.ended(reason or "FINAL")
+            self._parts.log.info("ended", round=state.number, outcome=reason or "FINAL", accepted=list(state.accepted))
+
+
+def advance(chain: ChainPort, sender: Sender, state: RoundState) -> None:
+    """Call `advance`, for members and aggregators alike. That somebody else was faster is no error."""
+    coming = due(state)
+    if coming is None:
+        return
+    header = b"" if coming.header_block is None else chain.header(coming.header_block).rlp
+    mark = "" if coming.header_block is None else "/" + chain.header(coming.header_block).hash.hex()[:8]
+    name = f"round-{state.number}/advance-{state.phase.name.lower()}-{coming.step}{mark}"
+    sender.ensure(name, Advance(state.number, header), Point.ADVANCE_INTENT, repeat=True)

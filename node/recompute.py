@@ -1,0 +1,129 @@
+"""Re-running a round from chain and content: config, global weights, every verdict, the aggregate.
+
+Members and aggregators do the same here, and so does the audit (ledger.audit): who gets something else than the others
+has been lied to, or lies. Bundles are fetched within the limits that the config gives, verified, read strictly.
+
+A WireFault means that some content could not be had now, a PeerFault that it breaks a rule, whoever carries it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+
+from ledger.aggregate import aggregate_bundle
+from ledger.bundle import AggregateBundle, Claim, bundle_limits, read_submission, read_weights
+from ledger.config import MAX_CONFIG_BYTES, Config
+from ledger.content import ContentStore
+from ledger.history import History
+from ledger.privacy import Spend, spend_of
+from ledger.records import Reason
+from ledger.round_state import RoundState, known_reason
+from ledger.tensors import Weights
+from ledger.verdict import SubmissionFacts, Verdict, judge_stored
+
+CONFIGS_KEPT = 64
+
+
+class Configs:
+    """The configs of rounds, by digest; each is fetched once."""
+
+    def __init__(self, store: ContentStore) -> None:
+        self._store = store
+        self._known: dict[bytes, Config] = {}
+
+    def of(self, state: RoundState) -> Config:
+        """Raises ContentMissing, or PeerFault for bytes that are no config."""
+        digest = state.opened.config_digest
+        if digest not in self._known:
+            if len(self._known) >= CONFIGS_KEPT:
+                self._known.clear()
+            self._known[digest] = Config.decode(self._store.get_raw(digest, MAX_CONFIG_BYTES))
+        return self._known[digest]
+
+
+@dataclass(frozen=True)
+class Recount:
+    """One round, as whoever holds this store can re-run it."""
+
+    configs: Configs
+    store: ContentStore
+    history: History
+    state: RoundState
+
+    @property
+    def config(self) -> Config:
+        return self.configs.of(self.state)
+
+    def global_weights(self) -> Weights:
+        """Weights in grid units that the round starts from. Raises ContentMissing, ContentInvalid or Rejected."""
+        files = self.store.get_directory(self.state.opened.global_bundle, bundle_limits(self.config))
+        return read_weights(files, self.config)
+
+    def spends(self, member: int) -> tuple[Spend, ...]:
+        """What the member's submissions of earlier rounds used, void rounds too."""
+        earlier = (self.history.rounds[number] for number in range(1, self.state.number))
+        return tuple(spend_of(self.configs.of(state)) for state in earlier if member in state.submissions)
+
+    def claim(self, member: int) -> Claim:
+        """What the chain says of a submission, and its manifest must repeat."""
+        committed = self.state.commitments[member]
+        return self.claim_with(
+            member, committed.dataset_root, committed.words_root, self.state.submissions[member].spent_micro
+        )
+
+    def claim_with(self, member: int, dataset_root: bytes, words_root: bytes, spent_micro: int) -> Claim:
+        return Claim(
+            chain_id=self.state.domain.chain_id,
+            contract=self.state.domain.contract,
+            round=self.state.number,
+            member=member,
+            global_bundle=self.state.opened.global_bundle,
+            dataset_root=dataset_root,
+            words_root=words_root,
+            spent_micro=spent_micro,
+        )
+
+    def facts_digest(self, member: int) -> bytes:
+        """All that a verdict depends on besides the law: if this is the same, so is the verdict."""
+        claim, opened = self.claim(member), self.state.opened
+        parts = [
+            opened.config_digest,
+            opened.global_bundle,
+            self.state.submissions[member].bundle,
+            claim.dataset_root,
+            claim.words_root,
+            claim.spent_micro.to_bytes(8),
+        ]
+        return sha256(b"candor/facts/1\0" + b"".join(parts)).digest()
+
+    def verdict(self, member: int) -> Verdict:
+        """Raises WireFault or LocalFault when the store could not even say that the bundle is missing."""
+        known = known_reason(self.state, member)
+        if known is not Reason.ACCEPTED:
+            return Verdict(known, "the chain itself shows it")
+        facts = SubmissionFacts(self.claim(member), self.config, self.global_weights(), self.spends(member))
+        return judge_stored(facts, self.state.submissions[member].bundle, self.store)
+
+    def aggregate(self) -> AggregateBundle:
+        """The bundle that the accepted lead to. Raises ContentMissing, ContentInvalid or Rejected (naming a rule)."""
+        given: Mapping[int, tuple[bytes, Weights]] = {member: self._weights(member) for member in self.state.accepted}
+        return aggregate_bundle(
+            self.config,
+            chain_id=self.state.domain.chain_id,
+            contract=self.state.domain.contract,
+            round=self.state.number,
+            global_bundle=self.state.opened.global_bundle,
+            submissions=given,
+        )
+
+    def _weights(self, member: int) -> tuple[bytes, Weights]:
+        digest = self.state.submissions[member].bundle
+        files = self.store.get_directory(digest, bundle_limits(self.config))
+        return digest, read_submission(files, self.config, self.claim(member)).weights
+
+
+def round_key(state: RoundState) -> str:
+    """Names a round in every file of a state folder: chain, contract, number."""
+    return f"{state.domain.chain_id}/{state.domain.contract.hex()}/{state.number}"

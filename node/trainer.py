@@ -1,0 +1,84 @@
+"""The member's model and data behind one small interface, so that the daemon's life can be tested without either.
+
+The base is hashed and loaded once, the data is read for the labels of each config: both are checked against the config
+before the member commits to a round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ledger.config import Config
+from ledger.tensors import Weights
+from node.settings import DataSettings, Device
+from proofs.words import Binding, SecretWords
+
+if TYPE_CHECKING:
+    from node.data import Dataset
+    from node.model import LoadedBase
+
+OnStep = Callable[[int, int], None]
+
+
+class Trainer(Protocol):
+    """Raises LocalFault for a config that this member's model or data does not fit."""
+
+    def check(self, config: Config) -> None:
+        """Base digest, adapter layout, labels, number of rows."""
+
+    def rows(self, config: Config) -> Sequence[bytes]:
+        """Canonical bytes of every row, in order: what the dataset root commits to."""
+
+    def train(
+        self, config: Config, weights: Weights, words: SecretWords, beacon: bytes, binding: Binding, on_step: OnStep
+    ) -> NDArray[np.int32]:
+        """(T, P): the released sums."""
+
+
+class ModelTrainer:
+    """The real one. torch, peft and transformers are loaded when it is first used."""
+
+    def __init__(self, model_path: str, data: DataSettings, device: Device) -> None:
+        self._model_path, self._data, self._device = model_path, data, device
+        self._base: LoadedBase | None = None
+        self._dataset: tuple[tuple[str, ...], Dataset] | None = None
+
+    def check(self, config: Config) -> None:
+        from node.model import attach
+
+        attach(self.base(), config)
+        self.dataset(config).check_capacity(config.privacy.capacity)
+
+    def rows(self, config: Config) -> Sequence[bytes]:
+        return self.dataset(config).rows
+
+    def train(
+        self, config: Config, weights: Weights, words: SecretWords, beacon: bytes, binding: Binding, on_step: OnStep
+    ) -> NDArray[np.int32]:
+        from node.model import attach
+        from node.training import TrainingJob, train
+
+        model = attach(self.base(), config)
+        job = TrainingJob(config, model, self.dataset(config), weights, words, beacon, binding, self._device)
+        return train(job, on_step)
+
+    def base(self) -> LoadedBase:
+        from node.model import load_base
+
+        if self._base is None:
+            self._base = load_base(self._model_path)
+        return self._base
+
+    def dataset(self, config: Config) -> Dataset:
+        """Read once for each list of labels: what was committed to is what is trained on."""
+        from node.data import load_dataset
+
+        data, labels = self._data, config.task.labels
+        if self._dataset is None or self._dataset[0] != labels:
+            loaded = load_dataset(data.path, data.format, data.text_column, data.label_column, labels)
+            self._dataset = labels, loaded
+        return self._dataset[1]
