@@ -25,8 +25,9 @@ from ledger.audit_chain import (
     replay,
 )
 from ledger.audit_code import code_link
+from ledger.audit_library import Library, Unsettled
 from ledger.audit_open import Contents
-from ledger.audit_round import Finding, Library, RoundAudit, Unsettled
+from ledger.audit_round import Finding, RoundAudit
 from ledger.ports import ChainMoved
 from ledger.report import (
     TRAINING_NOT_PROVEN,

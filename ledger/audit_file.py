@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 from ledger.audit import Why, audit, why
 from ledger.audit_chain import Replay, Source, replay
+from ledger.audit_library import Library, Unsettled
 from ledger.audit_open import BlockContents
-from ledger.audit_round import Library, Unsettled
 from ledger.bundle import bundle_limits
 from ledger.config import MAX_CONFIG_BYTES
 from ledger.export import Anchored, NotExportable, Receipts, Selection, Wanted, write_export

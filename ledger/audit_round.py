@@ -14,10 +14,11 @@ from typing import Any, Final, TypeVar
 import numpy as np
 
 from ledger.aggregate import aggregate_bundle
-from ledger.audit_open import Contents
+from ledger.audit_library import Library, Unsettled
 from ledger.bundle import AggregateBundle, Claim, Rejected, bundle_limits, read_submission, read_weights
-from ledger.config import MAX_CONFIG_BYTES, Config
+from ledger.config import Config
 from ledger.content.errors import ContentInvalid, ContentMissing
+from ledger.content.reader import Limits
 from ledger.content.unixfs import directory_blocks
 from ledger.history import History
 from ledger.privacy import EPSILON_TOLERANCE_MICRO, Spend, epsilon_micro, spend_of
@@ -26,57 +27,11 @@ from ledger.report import Link, Name, failed, missing, not_proven, passed, reaso
 from ledger.round_state import RoundState, known_reason
 from ledger.tensors import Weights
 from ledger.verdict import SubmissionFacts, Verdict, judge
-from proofs.errors import CandorError, PeerFault
+from proofs.errors import PeerFault
 
 T = TypeVar("T")
 
-MAX_CONFIGS_KEPT: Final = 4096
-
-
-class Unsettled(CandorError):
-    """A link cannot be settled; carries what to report. Never leaves the audit."""
-
-    def __init__(self, cause: str, *, peer: bool) -> None:
-        self.cause, self.peer = cause, peer
-        super().__init__(cause)
-
-    def link(self, name: Name) -> Link:
-        return failed(name, self.cause) if self.peer else missing(name, self.cause)
-
-
-@dataclass(frozen=True)
-class ConfigFacts:
-    """What later rounds need of a config."""
-
-    base_digest: bytes
-    spend: Spend
-
-
-class Library:
-    """Configs by digest, each read once; of those not in use only a few numbers are kept."""
-
-    def __init__(self, contents: Contents) -> None:
-        self.contents = contents
-        self._facts: dict[bytes, ConfigFacts] = {}
-
-    def config(self, digest: bytes) -> Config:
-        """Raises Unsettled."""
-        try:
-            config = Config.decode(self.contents.get_raw(digest, MAX_CONFIG_BYTES))
-        except ContentMissing as error:
-            raise Unsettled(str(error), peer=False) from error
-        except PeerFault as error:
-            raise Unsettled(f"config {digest.hex()}: {error}", peer=True) from error
-        if len(self._facts) < MAX_CONFIGS_KEPT:
-            self._facts[digest] = ConfigFacts(config.base_digest, spend_of(config))
-        return config
-
-    def facts(self, digest: bytes) -> ConfigFacts:
-        """Raises Unsettled."""
-        if digest not in self._facts:
-            config = self.config(digest)
-            return ConfigFacts(config.base_digest, spend_of(config))
-        return self._facts[digest]
+MAX_BUNDLE_BYTES: Final = 1 << 33
 
 
 @dataclass(frozen=True)
@@ -123,6 +78,15 @@ class RoundAudit:
         """Raises Unsettled."""
         return _settled(self._global_weights)
 
+    @property
+    def limits(self) -> Limits:
+        """Of every bundle of this round. Raises Unsettled."""
+        limits = bundle_limits(self.config)
+        if limits.max_total_bytes > MAX_BUNDLE_BYTES:
+            size = limits.max_total_bytes
+            raise Unsettled(f"a bundle may have {size} bytes, this audit reads {MAX_BUNDLE_BYTES}", peer=False)
+        return limits
+
     @cached_property
     def _config(self) -> Config | Unsettled:
         try:
@@ -134,7 +98,7 @@ class RoundAudit:
     def _global_weights(self) -> Weights | Unsettled:
         digest = self.state.opened.global_bundle
         try:
-            files = self.library.contents.get_directory(digest, bundle_limits(self.config))
+            files = self.library.contents.get_directory(digest, self.limits)
             return read_weights(files, self.config)
         except Unsettled as unsettled:
             return unsettled
@@ -240,7 +204,7 @@ class RoundAudit:
         facts = SubmissionFacts(self._claim(member), self.config, self.global_weights, self.spends(member))
         try:
             digest = self.state.submissions[member].bundle
-            files = self.library.contents.get_directory(digest, bundle_limits(self.config))
+            files = self.library.contents.get_directory(digest, self.limits)
         except ContentMissing as error:
             self._weights[member] = Unsettled(f"member {member}: {error}", peer=False)
             return Verdict(Reason.UNAVAILABLE, str(error))
@@ -328,7 +292,7 @@ class RoundAudit:
         proposal = self.state.proposal
         digest = proposal.aggregate_bundle if proposal else b""
         try:
-            files = self.library.contents.get_directory(digest, bundle_limits(self.config))
+            files = self.library.contents.get_directory(digest, self.limits)
             found = read_weights(files, self.config)
         except ContentMissing:
             return "what was proposed is not to be had"
