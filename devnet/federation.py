@@ -37,6 +37,8 @@ from ledger.evm import EvmChain
 from ledger.privacy import INFINITE_MICRO
 from ledger.records import Policy
 from ledger.signing import Key, create_keystore
+from node.privacy_ledger import PrivacyLedger
+from node.service import PRIVACY
 from proofs.errors import LocalFault
 
 CHAIN_ID: Final = 31337
@@ -276,6 +278,7 @@ def _write_settings(federation: Federation) -> None:
         settings = _common(federation, site, peers)
         if site.is_node:
             settings |= _node_settings(federation.plan, site)
+            PrivacyLedger.create(site.folder / "state" / PRIVACY)
         elif site is coordinator:
             settings["coordinator"] = {
                 "config": str(site.folder / "config.json"),

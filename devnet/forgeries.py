@@ -45,11 +45,11 @@ class BlockSink(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Honest:
-    """What an honest member would publish. noise (T, P): the part of the trajectory that hides the rows."""
+    """What an honest member would publish. noise: (T, P), the part of the trajectory that hides the rows."""
 
     bundle: SubmissionBundle
     start: Weights
-    noise: NDArray[np.int32]
+    noise: Callable[[], NDArray[np.int32]]
 
     @property
     def files(self) -> Files:
@@ -71,11 +71,11 @@ def released(honest: Honest, trajectory: NDArray[np.int32]) -> Files:
 
 
 def without_noise(honest: Honest) -> Files:
-    return released(honest, honest.bundle.trajectory - honest.noise)
+    return released(honest, honest.bundle.trajectory - honest.noise())
 
 
 def half_the_noise(honest: Honest) -> Files:
-    return released(honest, honest.bundle.trajectory - honest.noise // 2)
+    return released(honest, honest.bundle.trajectory - honest.noise() // 2)
 
 
 def another_trajectory(honest: Honest) -> Files:

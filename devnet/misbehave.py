@@ -77,6 +77,12 @@ KINDS: Final[dict[str, Kind]] = {
         _node(
             "over-cap", "declares more ε than its cap", Reason.NOT_SUBMITTED, "refused on chain: OverCap; NOT_SUBMITTED"
         ),
+        _node(
+            "false-objection",
+            "objects to an honest aggregate",
+            Reason.ACCEPTED,
+            "alone it changes nothing: only a strict majority of the committed voids a round",
+        ),
         _aggregator(
             "tampered-aggregate",
             "moves one weight of the average by one grid unit",

@@ -69,6 +69,6 @@ def case() -> Case:
     spent = epsilon_micro([spend_of(config)], config.privacy.delta)
     claim = Claim(31337, bytes(20), 1, 0, bytes(32), bytes(32), bytes(32), spent)
     return Case(
-        Honest(SubmissionBundle(config, claim, weights, trajectory), start, noise),
+        Honest(SubmissionBundle(config, claim, weights, trajectory), start, lambda: noise),
         SubmissionFacts(claim, config, start, ()),
     )

@@ -1,0 +1,156 @@
+"""The conduct of the dishonest: node.conduct with one answer changed, for the kinds of devnet.misbehave."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from devnet.forgeries import FORGERIES, HOSTILE_DIRECTORIES, BlockSink, Honest, extra_file, nowhere
+from devnet.misbehave import Kind
+from ledger.actions import Submit
+from ledger.bundle import CONFIG, Claim, bundle_limits, read_submission, read_weights
+from ledger.config import Config
+from ledger.content import ContentStore
+from ledger.eip712 import Domain, Submission, sign_submission
+from ledger.ports import ChainPort
+from ledger.records import Phase, Reason, Seat
+from ledger.round_state import RoundState
+from ledger.signing import Key, SigningGuard
+from ledger.tensors import Weights
+from node.conduct import HonestAggregator, HonestMember, Submitted
+from proofs.errors import LocalFault, PeerFault
+from proofs.gaussian import noise_table
+from proofs.words import Binding, SecretWords, combine, public_noise
+
+LATE_POLL_S: Final = 0.3
+Chosen = tuple[tuple[Kind, int | None], ...]
+
+
+class Asleep(PeerFault):
+    """What an aggregator that sleeps finds instead of something to do."""
+
+
+def acting(chosen: Chosen, round_number: int) -> str:
+    """Name of the kind that acts in this round, "" if none does."""
+    return next((kind.name for kind, number in chosen if number in (None, round_number)), "")
+
+
+@dataclass
+class DishonestMember(HonestMember):
+    """seed_of: the secret seed of a round's words. blocks: the daemon's own store, for hand-made blocks."""
+
+    chosen: Chosen
+    address: bytes
+    chain: ChainPort
+    blocks: BlockSink
+    seed_of: Callable[[RoundState], bytes]
+    _claim: Claim | None = field(default=None, init=False)
+    _honest: Honest | None = field(default=None, init=False)
+
+    def _kind(self, state: RoundState) -> str:
+        return acting(self.chosen, state.number)
+
+    def _seat(self, state: RoundState) -> Seat:
+        seat = state.seat_of_signer(self.address)
+        if seat is None:
+            raise LocalFault("a member without a seat was asked to misbehave")
+        return seat
+
+    def follows_up(self, state: RoundState) -> bool:
+        return self._kind(state) != "vanish"
+
+    def declared_micro(self, state: RoundState, spent_micro: int) -> int:
+        """The contract takes no less than was declared before, and no more than the cap."""
+        if self._kind(state) == "understate-epsilon":
+            return max(self._seat(state).spent_micro, spent_micro // 2)
+        return self._seat(state).cap_micro + 1 if self._kind(state) == "over-cap" else spent_micro
+
+    def claim(self, state: RoundState, claim: Claim) -> Claim:
+        self._claim = claim
+        return claim
+
+    def publish(self, state: RoundState, store: ContentStore, files: Mapping[str, bytes]) -> bytes:
+        kind = self._kind(state)
+        self._honest = honest = self._understand(state, store, files)
+        if kind == "unavailable":
+            return nowhere(honest)
+        if kind in HOSTILE_DIRECTORIES:
+            return HOSTILE_DIRECTORIES[kind](honest, self.blocks)
+        return store.put_directory(FORGERIES[kind](honest) if kind in FORGERIES else files)
+
+    def sign(self, guard: SigningGuard, key: Key, domain: Domain, submission: Submission) -> bytes:
+        if acting(self.chosen, submission.round) == "late":
+            self._sleep_past_the_deadline(submission.round)
+        return guard.sign(key, domain, submission)
+
+    def submitted(self, sent: Submitted) -> None:
+        """A second submission, signed behind the guard's back."""
+        if self._kind(sent.state) != "equivocate" or self._honest is None:
+            return
+        second = replace(sent.submission, bundle=sent.store.put_directory(extra_file(self._honest)))
+        signature = sign_submission(sent.key.secret, sent.domain, second)
+        action = Submit(second.round, second.member, second.bundle, second.spent_micro, signature)
+        sent.post(f"round-{second.round}/second-submit", action)
+
+    def objects(self, state: RoundState, expected: bytes | None) -> bytes | None:
+        return bytes(32) if self._kind(state) == "false-objection" else expected
+
+    def _understand(self, state: RoundState, store: ContentStore, files: Mapping[str, bytes]) -> Honest:
+        """The submission behind the files, and what it started from."""
+        if self._claim is None:
+            raise LocalFault("a bundle was made without a claim")
+        config = Config.decode(files[CONFIG])
+        start = read_weights(store.get_directory(state.opened.global_bundle, bundle_limits(config)), config)
+        bundle = read_submission(files, config, self._claim)
+        return Honest(bundle, start, lambda: self._noise(state, config))
+
+    def _noise(self, state: RoundState, config: Config) -> NDArray[np.int32]:
+        """(T, P): the noise that this member's words and the beacon gave."""
+        binding = Binding(state.domain.chain_id, state.domain.contract, state.number, self._seat(state).member)
+        parameters, table = config.adapter.parameters, noise_table(config.privacy.noise_units)
+        secret = SecretWords(self.seed_of(state), binding, config.steps, parameters, config.privacy.capacity)
+        beacon = state.train_beacon or b""
+        steps = [
+            table.lookup(combine(secret.noise(step), public_noise(beacon, binding, step, parameters)))
+            for step in range(config.steps)
+        ]
+        return np.stack(steps)
+
+    def _sleep_past_the_deadline(self, number: int) -> None:
+        """Until the contract itself takes no more submissions. Raises WireFault; then it is asked again."""
+        while True:
+            view, head = self.chain.round_view(number), self.chain.head().number
+            if view.phase is not Phase.TRAIN or head > view.deadline_block:
+                return
+            time.sleep(LATE_POLL_S)
+
+
+@dataclass
+class DishonestAggregator(HonestAggregator):
+    chosen: Chosen
+
+    def reasons(self, state: RoundState, reasons: dict[int, Reason]) -> dict[int, Reason]:
+        """wrong-verdict: the first that ought to be accepted is left out, for a reason that it did not give."""
+        self._sleep(state)
+        honest = [member for member, reason in sorted(reasons.items()) if reason is Reason.ACCEPTED]
+        wrong = acting(self.chosen, state.number) == "wrong-verdict" and honest
+        return reasons | {honest[0]: Reason.OFF_GRID} if wrong else reasons
+
+    def average(self, state: RoundState, weights: Weights) -> Weights:
+        """tampered-aggregate: one weight, one unit."""
+        self._sleep(state)
+        if acting(self.chosen, state.number) != "tampered-aggregate":
+            return weights
+        name = max(weights)
+        changed = weights[name].copy()
+        changed.flat[0] += 1
+        return weights | {name: changed}
+
+    def _sleep(self, state: RoundState) -> None:
+        if acting(self.chosen, state.number) == "sleeps":
+            raise Asleep("told to sleep through this round")
