@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import requests
+from urllib3.exceptions import HTTPError
 from web3 import HTTPProvider
 from web3.types import RPCEndpoint
 
@@ -22,6 +24,7 @@ from proofs.errors import LocalFault, WireFault
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 30.0
 MAX_ANSWER_BYTES = 64 << 20
+READ_BYTES = 1 << 16
 MAX_MESSAGE_CHARS = 300
 LOOPBACK: Final = {"127.0.0.1", "::1", "localhost"}
 
@@ -62,7 +65,7 @@ class Rpc(HTTPProvider):
     def _make_request(self, method: RPCEndpoint, request_data: bytes) -> bytes:
         """One POST, never repeated, and never more than MAX_ANSWER_BYTES of answer."""
         try:
-            headers = {"Content-Type": "application/json"}
+            headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
             with self._session().post(
                 self._url,
                 data=request_data,
@@ -73,8 +76,8 @@ class Rpc(HTTPProvider):
             ) as response:
                 if response.status_code != 200:
                     raise ChainUnavailable(f"{method}: HTTP status {response.status_code}")
-                return _read_bounded(method, response)
-        except (requests.RequestException, OSError) as error:
+                return _read_bounded(method, response, self._timeout_s[1])
+        except (requests.RequestException, HTTPError, OSError) as error:
             raise ChainUnavailable(f"{method}: {type(error).__name__}") from error
 
     def _session(self) -> requests.Session:
@@ -85,12 +88,15 @@ class Rpc(HTTPProvider):
         return session
 
 
-def _read_bounded(method: str, response: requests.Response) -> bytes:
-    data = bytearray()
-    for chunk in response.iter_content(1 << 16):
+def _read_bounded(method: str, response: requests.Response, timeout_s: float) -> bytes:
+    """The body as it comes, compressed or not: an answer that trickles is given up after `timeout_s`."""
+    data, deadline = bytearray(), time.monotonic() + timeout_s
+    while chunk := response.raw.read1(READ_BYTES, decode_content=False):
         data += chunk
         if len(data) > MAX_ANSWER_BYTES:
             raise ChainUnavailable(f"{method}: the answer is larger than {MAX_ANSWER_BYTES} bytes")
+        if time.monotonic() > deadline:
+            raise ChainUnavailable(f"{method}: Timeout, the answer is not complete after {timeout_s} s")
     return bytes(data)
 
 
