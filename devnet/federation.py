@@ -57,7 +57,7 @@ class PlanInvalid(LocalFault):
 class Plan:
     """What to build. epsilon: for all rounds together; None switches the noise off (for comparison only).
 
-    misbehave: daemon name ("node-1", "aggregator-0") to kinds of devnet.misbehave, each "KIND" or "KIND@ROUND".
+    misbehave: daemon name ("node-1", "aggregator-0") to kinds of devnet.kinds, each "KIND" or "KIND@ROUND".
     """
 
     preset: Preset
@@ -267,6 +267,7 @@ def _write_data(plan: Plan, nodes: tuple[Site, ...]) -> None:
     preset = plan.preset
     for site, rows in zip(nodes, notes.members(plan.nodes, preset.rows, plan.seed), strict=True):
         notes.write(site.folder / "notes.jsonl", rows)
+        PrivacyLedger.create(site.folder / "state" / PRIVACY)
     notes.write(plan.directory / "held-out.jsonl", notes.held_out(plan.nodes, preset.held_out, plan.seed))
 
 
