@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -18,7 +18,6 @@ from ledger.audit_library import Library, Unsettled
 from ledger.bundle import AggregateBundle, Claim, Rejected, bundle_limits, read_submission, read_weights
 from ledger.config import Config
 from ledger.content.errors import ContentInvalid, ContentMissing
-from ledger.content.reader import Limits
 from ledger.content.unixfs import directory_blocks
 from ledger.history import History
 from ledger.privacy import EPSILON_TOLERANCE_MICRO, Spend, epsilon_micro, spend_of
@@ -30,8 +29,6 @@ from ledger.verdict import SubmissionFacts, Verdict, judge
 from proofs.errors import PeerFault
 
 T = TypeVar("T")
-
-MAX_BUNDLE_BYTES: Final = 1 << 33
 
 
 @dataclass(frozen=True)
@@ -78,15 +75,6 @@ class RoundAudit:
         """Raises Unsettled."""
         return _settled(self._global_weights)
 
-    @property
-    def limits(self) -> Limits:
-        """Of every bundle of this round. Raises Unsettled."""
-        limits = bundle_limits(self.config)
-        if limits.max_total_bytes > MAX_BUNDLE_BYTES:
-            size = limits.max_total_bytes
-            raise Unsettled(f"a bundle may have {size} bytes, this audit reads {MAX_BUNDLE_BYTES}", peer=False)
-        return limits
-
     @cached_property
     def _config(self) -> Config | Unsettled:
         try:
@@ -98,7 +86,7 @@ class RoundAudit:
     def _global_weights(self) -> Weights | Unsettled:
         digest = self.state.opened.global_bundle
         try:
-            files = self.library.contents.get_directory(digest, self.limits)
+            files = self.library.contents.get_directory(digest, bundle_limits(self.config))
             return read_weights(files, self.config)
         except Unsettled as unsettled:
             return unsettled
@@ -204,7 +192,7 @@ class RoundAudit:
         facts = SubmissionFacts(self._claim(member), self.config, self.global_weights, self.spends(member))
         try:
             digest = self.state.submissions[member].bundle
-            files = self.library.contents.get_directory(digest, self.limits)
+            files = self.library.contents.get_directory(digest, bundle_limits(self.config))
         except ContentMissing as error:
             self._weights[member] = Unsettled(f"member {member}: {error}", peer=False)
             return Verdict(Reason.UNAVAILABLE, str(error))
@@ -292,7 +280,7 @@ class RoundAudit:
         proposal = self.state.proposal
         digest = proposal.aggregate_bundle if proposal else b""
         try:
-            files = self.library.contents.get_directory(digest, self.limits)
+            files = self.library.contents.get_directory(digest, bundle_limits(self.config))
             found = read_weights(files, self.config)
         except ContentMissing:
             return "what was proposed is not to be had"

@@ -79,17 +79,6 @@ def test_a_config_of_another_shape_than_its_global_bundle_fails_the_opening(foun
     assert told(audit(federation.chain, federation.store))["opening"] is Status.FAIL
 
 
-def test_a_config_whose_bundles_no_machine_could_hold_is_not_even_fetched(found_federation: Any) -> None:
-    federation = found_federation(2)
-    tensors = (*federation.config.adapter.tensors[:2], TensorSpec("layer.lora_B.weight", (1 << 23, 4), "adapter"))
-    adapter = replace(federation.config.adapter, tensors=tensors)
-    federation.config = replace(federation.config, adapter=adapter, steps=4096)
-    federation.open()
-    report = audit(federation.chain, federation.store)
-    assert told(report)["opening"] is Status.NOT_PROVEN
-    assert report.status is Status.NOT_PROVEN
-
-
 def test_weights_of_members_that_do_not_exist_harm_nobody(found_federation: Any) -> None:
     federation = found_federation(2, aggregation=AggregationSpec("ffa", ((0, 65536), (200, 7))))
     federation.play()
