@@ -27,7 +27,7 @@ from rich.live import Live
 from rich.table import Table
 
 from devnet.federation import Plan, PlanInvalid
-from devnet.misbehave import KINDS, kind_named
+from devnet.kinds import KINDS, kind_named
 from devnet.presets import Preset, preset_named
 from devnet.progress import GENESIS, Watch, training_steps
 from devnet.scenarios import Outcome, fresh_folder, run

@@ -1,4 +1,4 @@
-"""The conduct of the dishonest: node.conduct with one answer changed, for the kinds of devnet.misbehave."""
+"""The conduct of the dishonest: node.conduct with one answer changed, for the kinds of devnet.kinds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from devnet.forgeries import FORGERIES, HOSTILE_DIRECTORIES, BlockSink, Honest, extra_file, nowhere
-from devnet.misbehave import Kind
+from devnet.kinds import Kind
 from ledger.actions import Submit
 from ledger.bundle import CONFIG, Claim, bundle_limits, read_submission, read_weights
 from ledger.config import Config

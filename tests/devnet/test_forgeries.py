@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from devnet.forgeries import FORGERIES, HOSTILE_DIRECTORIES, PICKLE, nowhere
-from devnet.misbehave import KINDS, KindUnknown, kind_named
+from devnet.kinds import KINDS, KindUnknown, kind_named
 from ledger.content import MemoryStore
 from ledger.records import Reason
 from ledger.verdict import judge, judge_stored

@@ -1,0 +1,107 @@
+"""The kinds of misbehaviour: what each dishonest daemon does, and what comes of it. A table, and nothing else.
+
+`KIND` acts in every round, `KIND@ROUND` in that one. Where two kinds meet in one round, the first that is named acts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from ledger.records import Reason
+from proofs.errors import LocalFault
+
+Role = Literal["node", "aggregator"]
+
+
+class KindUnknown(LocalFault):
+    """There is no such misbehaviour."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """`reason`: what verdicts say of the member; None for an aggregator. `caught`: what comes of it, in words."""
+
+    name: str
+    role: Role
+    does: str
+    reason: Reason | None
+    caught: str
+
+    def to_json(self) -> dict[str, Any]:
+        reason = None if self.reason is None else self.reason.name
+        return {"kind": self.name, "role": self.role, "does": self.does, "reason": reason, "caught": self.caught}
+
+
+def _node(name: str, does: str, reason: Reason, caught: str = "") -> Kind:
+    return Kind(name, "node", does, reason, caught or f"left out: {reason.name}")
+
+
+def _aggregator(name: str, does: str, caught: str) -> Kind:
+    return Kind(name, "aggregator", does, None, caught)
+
+
+_QUIET = (
+    "left out: NOISE_IMPLAUSIBLE where the noise outweighs the gradients in some step; "
+    "elsewhere accepted, since noise is NOT PROVEN at this stage"
+)
+
+KINDS: Final[dict[str, Kind]] = {
+    kind.name: kind
+    for kind in (
+        _node("no-noise", "releases sums without noise", Reason.NOISE_IMPLAUSIBLE, _QUIET),
+        _node("half-noise", "adds half of the noise", Reason.NOISE_IMPLAUSIBLE, _QUIET),
+        _node("understate-epsilon", "declares less ε than it spends", Reason.EPSILON_UNDERSTATED),
+        _node("wrong-trajectory", "publishes other sums than led to its adapter", Reason.TRAJECTORY_MISMATCH),
+        _node("off-grid", "moves a weight half a grid unit", Reason.OFF_GRID),
+        _node("nan", "makes a weight NaN", Reason.OFF_GRID),
+        _node("wrong-shape", "transposes a tensor", Reason.TENSOR_LAYOUT),
+        _node("missing-key", "leaves a tensor out", Reason.TENSOR_LAYOUT),
+        _node("extra-key", "adds a tensor that would overwrite the base model", Reason.TENSOR_LAYOUT),
+        _node("wrong-dtype", "writes float16", Reason.TENSOR_LAYOUT),
+        _node("mutated-config", "makes adapter_config.json change the base when loaded", Reason.ADAPTER_CONFIG),
+        _node("pickle", "publishes a pickle in place of safetensors", Reason.BUNDLE_MALFORMED),
+        _node("extra-file", "adds a file", Reason.BUNDLE_MALFORMED),
+        _node("path-escape", "names a file `..`", Reason.BUNDLE_MALFORMED),
+        _node("zip-bomb", "publishes a kilobyte that unfolds to a tebibyte", Reason.BUNDLE_MALFORMED),
+        _node("frozen-changed", "moves a frozen weight by one grid unit", Reason.FROZEN_CHANGED),
+        _node("foreign-round", "submits the bundle of another round", Reason.MANIFEST_MISMATCH),
+        _node("foreign-chain", "submits the bundle of another chain", Reason.MANIFEST_MISMATCH),
+        _node("equivocate", "signs and submits two bundles", Reason.EQUIVOCATED),
+        _node("late", "submits after the deadline", Reason.NOT_SUBMITTED, "refused on chain, left out: NOT_SUBMITTED"),
+        _node("vanish", "commits and is never heard of again", Reason.NOT_SUBMITTED),
+        _node("unavailable", "submits a digest behind which there is nothing", Reason.UNAVAILABLE),
+        _node(
+            "over-cap", "declares more ε than its cap", Reason.NOT_SUBMITTED, "refused on chain: OverCap; NOT_SUBMITTED"
+        ),
+        _node(
+            "false-objection",
+            "objects to an honest aggregate",
+            Reason.ACCEPTED,
+            "alone it changes nothing: only a strict majority of the committed voids a round",
+        ),
+        _aggregator(
+            "tampered-aggregate",
+            "moves one weight of the average by one grid unit",
+            "members object, the round is void: Disputed; candor-audit: FAIL at aggregate",
+        ),
+        _aggregator(
+            "wrong-verdict",
+            "leaves an honest member out with an invented reason",
+            "members object, the round is void: Disputed; candor-audit: FAIL at verdicts",
+        ),
+        _aggregator(
+            "sleeps",
+            "posts nothing and proposes nothing",
+            "another aggregator acts from the middle of the phase on; with no other, the round is void: NoVerdict",
+        ),
+    )
+}
+
+
+def kind_named(text: str) -> tuple[Kind, int | None]:
+    """The kind and the round of "KIND" or "KIND@ROUND" (None: every round). Raises KindUnknown."""
+    name, at, number = text.partition("@")
+    if name not in KINDS or (at and not number.isdecimal()):
+        raise KindUnknown(f"no misbehaviour {text!r}: KIND or KIND@ROUND, with KIND one of {', '.join(KINDS)}")
+    return KINDS[name], int(number) if at else None
