@@ -18,15 +18,22 @@ from ledger.ports import ChainUnavailable
 from ledger.records import Reason
 
 
-@pytest.fixture
-def federation(found_federation: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Two rounds, in the second one member's trajectory leads elsewhere; its chain is what `--rpc` opens."""
-    made = found_federation(3, store=EmbeddedStore(tmp_path / "content"))
+@pytest.fixture(scope="module")
+def played(found_federation: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Two rounds, in the second one member's trajectory leads elsewhere."""
+    made = found_federation(3, store=EmbeddedStore(tmp_path_factory.mktemp("played") / "content"))
     made.play()
     made.play({2: "TRAJECTORY_MISMATCH"})
-    monkeypatch.setattr(audit_cli, "open_chain", lambda places: made.chain)
-    made.content = str(tmp_path / "content")
     return made
+
+
+@pytest.fixture
+def federation(played: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What was played, with a copy of its content to spoil; its chain is what `--rpc` opens."""
+    shutil.copytree(played.store.path, tmp_path / "content")
+    monkeypatch.setattr(audit_cli, "open_chain", lambda places: played.chain)
+    monkeypatch.setattr(played, "content", str(tmp_path / "content"), raising=False)
+    return played
 
 
 def run(*arguments: str) -> Result:
@@ -61,12 +68,14 @@ def test_why_re_runs_the_verdict(federation: Any) -> None:
     assert (told["posted"], told["found"], told["agrees"]) == ("TRAJECTORY_MISMATCH", "TRAJECTORY_MISMATCH", True)
 
 
-def test_a_lie_ends_with_code_one(federation: Any) -> None:
-    federation.play(verdicts=lambda honest: honest | {1: Reason.OFF_GRID})
-    result = run("verify", "--round", "3", "--content", federation.content)
+def test_a_lie_ends_with_code_one(found_federation: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = found_federation(3, store=EmbeddedStore(tmp_path / "content"))
+    made.play(verdicts=lambda honest: honest | {1: Reason.OFF_GRID})
+    monkeypatch.setattr(audit_cli, "open_chain", lambda places: made.chain)
+    result = run("verify", "--round", "1", "--content", str(tmp_path / "content"))
     assert result.exit_code == 1
     assert "FAIL" in result.stdout
-    result = run("why", "--member", "1", "--round", "3", "--content", federation.content)
+    result = run("why", "--member", "1", "--round", "1", "--content", str(tmp_path / "content"))
     assert result.exit_code == 1
     assert "THEY DISAGREE" in result.stdout
 
@@ -142,7 +151,7 @@ def test_content_damaged_in_one_folder_is_read_from_the_next(federation: Any, tm
 
 
 def test_a_chain_that_does_not_answer_ends_with_code_three(federation: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    federation.chain.available = False
+    monkeypatch.setattr(federation.chain, "available", False)
     result = run("verify", "--content", federation.content, "--json")
     assert result.exit_code == 3
     assert json.loads(result.stdout)["fault"] == "wire"
