@@ -79,7 +79,7 @@ class GridOptimizer(DPOptimizer):  # type: ignore[misc]
         for parameter in self.params:
             _check_processed_flag(parameter.grad_sample)  # type: ignore[attr-defined]
             sample = self._get_flat_grad_sample(parameter)
-            samples.append(sample.reshape(len(sample), -1).to("cpu", torch.float64))
+            samples.append(sample.reshape(len(sample), parameter.numel()).to("cpu", torch.float64))
             _mark_as_processed(parameter.grad_sample)  # type: ignore[attr-defined]
         self._sum += self.contributions(torch.cat(samples, dim=1).numpy()).sum(axis=0, dtype=np.int64)
 
