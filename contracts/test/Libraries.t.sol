@@ -72,6 +72,8 @@ contract LibrariesTest is Scene {
         _malformed(bytes.concat(header, hex"00")); // something behind the list
         _malformed(_cut(header, 1)); // something missing from it
         _malformed(Headers.list(_repeat(Headers.word("x"), 13), Headers.string_("short mix"))); // wrong size
+        _malformed(Headers.list(_repeat(Headers.word("x"), 13), Headers.string_(new bytes(40)))); // too long
+        _malformed(Headers.string_(_repeat(Headers.word("x"), 15))); // all that a header has, in a string
         _malformed(Headers.list(_repeat(Headers.word("x"), 13), "")); // thirteen items
         _malformed(Headers.list(_repeat(Headers.word("x"), 13), hex"a0")); // mixHash announced and not there
         _malformed(Headers.list(_repeat(Headers.string_(new bytes(33)), 14), "")); // a number of 33 bytes

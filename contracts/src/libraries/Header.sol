@@ -49,7 +49,7 @@ library Header {
             length = _integer(data[start:start + width]);
             start += width;
         }
-        require(length <= data.length && start + length <= data.length, Malformed());
+        require(start + length <= data.length, Malformed()); // length has 8 bytes at most: no overflow
         end = start + length;
     }
 
