@@ -1,8 +1,8 @@
 """Sensitivity: when one row goes, the others' contributions must stay, or the clip does not bound the change.
 
-In exact arithmetic they do. In floating point the rows of one microbatch share matrix products, whose blocking depends on
-its size and padding; a gradient then moves in its last bits, and its rounding, rarely, by one unit. The accountant pays
-for such moves with NEIGHBOUR_SLACK. Here the moves are counted, on a real model, and must stay far below what is paid.
+In exact arithmetic they do. In floating point the rows of one microbatch share matrix products, whose blocking depends
+on its size and padding; a gradient then moves in its last bits, and its rounding, rarely, by one unit. The accountant
+pays for such moves with NEIGHBOUR_SLACK. Here they are counted, on a real model, and must stay far below what is paid.
 """
 
 from __future__ import annotations
