@@ -24,7 +24,10 @@ class KeyLock:
     def __init__(self, chain_id: int, address: bytes, folder: Path | None = None) -> None:
         folder = folder or lock_folder()
         path = folder / f"key-{chain_id}-{address.hex()}.lock"
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise LocalFault(f"{path}: cannot be locked ({error.strerror}); set XDG_RUNTIME_DIR") from error
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -339,6 +339,16 @@ def test_locks_lie_where_all_processes_of_a_user_look(tmp_path: Path, monkeypatc
         lock_folder()
 
 
+def test_a_state_folder_that_cannot_be_used_is_a_clear_error(lab: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    key = lab.cast.signers[0]
+    with pytest.raises(StorageFault):
+        Outbox(tmp_path / "file" / "outbox.sqlite", lab.chain, key, lock_folder=tmp_path)
+    with pytest.raises(LocalFault, match="cannot be locked"):
+        Outbox(tmp_path / "outbox.sqlite", lab.chain, key, lock_folder=tmp_path / "file")
+    Outbox(tmp_path / "outbox.sqlite", lab.chain, key, lock_folder=tmp_path).close()  # the lock was let go
+
+
 def test_an_outbox_serves_one_key_on_one_chain(lab: Any, open_outbox: Open) -> None:
     open_outbox().close()
     with pytest.raises(LocalFault, match="another chain, contract or key"):
