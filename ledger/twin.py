@@ -171,9 +171,11 @@ class TwinChain:
     def estimate(self, sender: bytes, action: Action) -> int:
         tip = self._tip()
         number, ledger, pool = tip.header.number + 1, tip.ledger, dict(self._pool)
+        logs = 0
         while (pooled := self._next(ledger, pool)) is not None:
-            ledger, _, _ = self._execute(ledger, pooled, number, 0)
-        self._call(ledger.world, sender, action, number)
+            ledger, fresh, _ = self._execute(ledger, pooled, number, logs)
+            logs += len(fresh)
+        self._call(ledger.world, sender, action, number, first_log=logs)
         return GAS_LIMIT
 
     def fees(self) -> Fees:

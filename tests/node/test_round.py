@@ -1,0 +1,513 @@
+"""Whole rounds, played by the real daemons without processes: honest ones, and with bad luck of every kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+import pytest
+
+from ledger.bundle import bundle_limits, read_weights
+from ledger.content import StoreFull, StoreUnavailable
+from ledger.crash import Point
+from ledger.database import StorageFault
+from ledger.locks import KeyInUse
+from ledger.records import Phase, Policy, Reason, VoidReason
+from node.acceptance import Limits
+from node.conduct import HonestAggregator, HonestMember
+from node.model import BaseMismatch
+from node.recompute import round_key
+
+MakeWorld = Callable[..., Any]
+
+
+def test_three_members_and_an_aggregator_finish_two_rounds(make_world: MakeWorld) -> None:
+    world = make_world(rounds=2)
+    first, second = world.until_ended(1), world.until_ended(2)
+    assert (first.phase, second.phase) == (Phase.FINAL, Phase.FINAL)
+    assert first.accepted == second.accepted == (0, 1, 2)
+    assert second.opened.global_bundle == first.proposal.aggregate_bundle
+    assert not second.objections
+
+
+def test_the_coordinator_opens_no_more_rounds_than_it_was_asked_for(make_world: MakeWorld) -> None:
+    world = make_world(rounds=1)
+    world.until_ended(1)
+    world.tick(10)
+    assert world.latest == 1
+    assert world.aggregator().service.watch.health()["finished"] is True
+
+
+def test_every_member_recomputes_the_aggregate_and_then_has_it(make_world: MakeWorld) -> None:
+    world = make_world()
+    state = world.until_ended(1)
+    for number in range(3):
+        store = world.member(number).store
+        files = store.get_directory(state.proposal.aggregate_bundle, bundle_limits(world.config))
+        assert read_weights(files, world.config).keys() == {tensor.name for tensor in world.config.adapter.tensors}
+
+
+def test_privacy_is_booked_before_anything_is_trained(make_world: MakeWorld) -> None:
+    booked: list[int] = []
+
+    def watch(world: Any) -> None:
+        member = world.member(0)
+        train = member.trainer.train
+        member.trainer.train = lambda *a, **k: booked.append(len(member.parts.privacy.entries())) or train(*a, **k)
+
+    make_world(prepare=watch).until_ended(1)
+    assert booked == [1]
+
+
+def test_what_is_declared_is_what_the_ledger_booked_and_rises_from_round_to_round(make_world: MakeWorld) -> None:
+    world = make_world(rounds=2)
+    states = [world.until_ended(1), world.until_ended(2)]
+    entries = world.member(0).parts.privacy.entries()
+    assert [state.submissions[0].spent_micro for state in states] == [entry.spent_micro for entry in entries]
+    assert entries[0].spent_micro < entries[1].spent_micro
+
+
+# ---- kill -9
+
+
+NODE_POINTS = [
+    Point.NODE_WORDS_SEED,
+    Point.NODE_COMMIT_INTENT,
+    Point.NODE_BUDGET,
+    Point.NODE_BUNDLE,
+    Point.NODE_SIGNED,
+    Point.NODE_SUBMIT_INTENT,
+]
+OTHER_POINTS = [
+    Point.AGGREGATOR_OPEN_INTENT,
+    Point.AGGREGATOR_VERDICTS,
+    Point.AGGREGATOR_VERDICTS_INTENT,
+    Point.AGGREGATOR_AGGREGATE,
+    Point.AGGREGATOR_PROPOSE_INTENT,
+    Point.ADVANCE_INTENT,
+    Point.FOLLOWER_APPLIED,
+    Point.OUTBOX_SIGNED,
+    Point.OUTBOX_BROADCAST,
+    Point.OUTBOX_SETTLED,
+]
+
+
+@pytest.mark.parametrize("point", NODE_POINTS + OTHER_POINTS)
+def test_kill_at_any_point_loses_nothing_and_sends_nothing_twice(
+    point: Point, make_world: MakeWorld, pull_the_plug: Callable[[Point], None]
+) -> None:
+    world = make_world()
+    pull_the_plug(point)
+    state = world.until_ended(1)
+    assert len(world.cuts) == 1, "the point was reached"
+    assert state.phase is Phase.FINAL
+    assert state.accepted == (0, 1, 2)
+    assert not state.equivocations
+    for number in range(3):
+        member = world.member(number)
+        assert set(member.trainer.roots) == {state.commitments[number].words_root}, "one seed for a round"
+        assert len(member.parts.privacy.entries()) == 1, "booked once"
+
+
+@pytest.mark.parametrize("point", [Point.OUTBOX_SIGNED, Point.OUTBOX_BROADCAST, Point.FOLLOWER_APPLIED])
+def test_kill_of_a_member_at_its_outbox_and_follower(
+    point: Point, make_world: MakeWorld, pull_the_plug: Callable[[Point], None]
+) -> None:
+    world = make_world()
+    world.until_phase(Phase.COMMIT)
+    world.daemons.reverse()  # the members come first, so that the point is reached by one of them
+    pull_the_plug(point)
+    state = world.until_ended(1)
+    assert world.cuts
+    assert world.cuts[0].startswith("member")
+    assert state.accepted == (0, 1, 2)
+
+
+def test_kill_while_objecting(make_world: MakeWorld, pull_the_plug: Callable[[Point], None]) -> None:
+    world = make_world(prepare=lambda world: setattr(world.aggregator(), "conduct", OneUnitOff()))
+    world.until_phase(Phase.PROPOSED)
+    pull_the_plug(Point.NODE_OBJECT_INTENT)
+    state = world.until_ended(1)
+    assert len(world.cuts) == 1
+    assert state.voided.reason is VoidReason.DISPUTED
+
+
+def test_the_points_of_the_daemons_are_all_walked_here() -> None:
+    """A point without a test is a defect."""
+    assert {*NODE_POINTS, *OTHER_POINTS, Point.NODE_OBJECT_INTENT} == set(Point)
+
+
+def test_a_second_daemon_on_one_key_does_not_start(make_world: MakeWorld) -> None:
+    world = make_world()
+    twin = replace(world.member(0), folder=world.folder / "copy", closers=[])
+    twin.folder.mkdir()
+    with pytest.raises(KeyInUse):
+        twin.start()
+
+
+# ---- the wire
+
+
+def test_the_chain_goes_away_and_comes_back(make_world: MakeWorld) -> None:
+    world = make_world(strict=False)
+    world.until_phase(Phase.TRAIN)
+    world.chain.available = False
+    for daemon in world.daemons:
+        daemon.turn()
+        assert type(daemon.faults[-1]).__name__ == "ChainUnavailable"
+    world.chain.available = True
+    assert world.until_ended(1).accepted == (0, 1, 2)
+
+
+def test_peers_go_away_and_come_back(make_world: MakeWorld) -> None:
+    """Nothing is judged UNAVAILABLE as long as there is time to wait."""
+    world = make_world(strict=False)
+    world.until_phase(Phase.VERIFY)
+    world.network_faults += [StoreUnavailable("gateway: no route")] * 7
+    assert world.until_ended(1).accepted == (0, 1, 2)
+
+
+def test_a_reorg_takes_a_submission_away_and_the_same_one_is_sent_again(make_world: MakeWorld) -> None:
+    world = make_world(policy=replace_policy(train_blocks=16))
+    world.until(lambda world: world.latest == 1 and len(world.state.submissions) == 3)
+    before = world.state.submissions
+    world.chain.reorg(1)
+    assert len(world.state.submissions) < 3
+    state = world.until_ended(1)
+    assert {m: sent.bundle for m, sent in state.submissions.items()} == {m: s.bundle for m, s in before.items()}
+    assert state.accepted == (0, 1, 2)
+
+
+def test_privacy_waits_until_the_beacon_is_deep_enough(make_world: MakeWorld) -> None:
+    def careful(world: Any) -> None:
+        world.member(0).confirmations = 3
+
+    world = make_world(prepare=careful, policy=replace_policy(train_blocks=16))
+    state = world.until_phase(Phase.TRAIN)
+    sealed = state.log[-1].block_number
+    world.until(lambda world: 0 in world.state.submissions)
+    mined = next(at for at in world.state.log if at.event == world.state.submissions[0]).block_number
+    assert mined > sealed + 3
+
+
+# ---- this machine
+
+
+def test_a_full_disk_while_publishing_costs_no_second_training(make_world: MakeWorld) -> None:
+    world = make_world(strict=False)
+    world.until_phase(Phase.TRAIN)
+    member = world.member(1)
+    member.local.faults = [StoreFull("disk full")] * 2
+    assert world.until_ended(1).accepted == (0, 1, 2)
+    assert len(member.trainer.roots) == 1
+    assert any(isinstance(fault, StoreFull) for fault in member.faults)
+
+
+def test_a_full_disk_under_the_memory_is_told_and_survived(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make_world(strict=False)
+    memory, full = world.member(2).parts.memory, [StorageFault("disk is full"), StorageFault("disk is full")]
+    remember = memory.remember_commitment
+
+    def failing(*arguments: Any) -> Any:
+        if full:
+            raise full.pop()
+        return remember(*arguments)
+
+    monkeypatch.setattr(memory, "remember_commitment", failing)
+    assert world.until_ended(1).accepted == (0, 1, 2)
+    assert sum(isinstance(fault, StorageFault) for fault in world.member(2).faults) == 2
+
+
+# ---- members who cannot, or will not
+
+
+def test_a_member_over_its_own_limit_does_not_commit_and_the_others_finish(make_world: MakeWorld) -> None:
+    def stingy(world: Any) -> None:
+        world.member(0).limits = Limits(1000, Fraction(1, 100_000), False)
+
+    world = make_world(prepare=stingy)
+    state = world.until_ended(1)
+    assert state.reasons == {0: Reason.NOT_COMMITTED, 1: Reason.ACCEPTED, 2: Reason.ACCEPTED}
+    assert "cap" in world.member(0).service.watch.health()["refused"]
+    assert world.member(0).parts.privacy.entries() == []
+
+
+def test_members_over_the_contracts_cap_do_not_commit(make_world: MakeWorld) -> None:
+    world = make_world(cap_micro=1000, voids=1)
+    assert world.until_ended(1).voided.reason is VoidReason.COMMIT_QUORUM
+    assert world.member(1).trainer.roots == []
+
+
+def test_the_budget_runs_out_between_two_rounds(make_world: MakeWorld) -> None:
+    world = make_world(rounds=1)
+    world.until_ended(1)
+    spent = world.member(0).parts.privacy.entries()[0].spent_micro
+    poor = make_world(rounds=2, cap_micro=spent + 1, voids=1)
+    assert poor.until_ended(1).accepted == (0, 1, 2)
+    assert poor.until_ended(2).voided.reason is VoidReason.COMMIT_QUORUM
+
+
+class Vanishing(HonestMember):
+    def follows_up(self, state: Any) -> bool:
+        return False
+
+
+def test_a_member_commits_and_vanishes(make_world: MakeWorld) -> None:
+    world = make_world(prepare=lambda world: setattr(world.member(1), "conduct", Vanishing()))
+    state = world.until_ended(1)
+    assert state.reasons == {0: Reason.ACCEPTED, 1: Reason.NOT_SUBMITTED, 2: Reason.ACCEPTED}
+
+
+def test_all_vanish_the_round_is_void_and_the_next_one_opens(make_world: MakeWorld) -> None:
+    def vanish(world: Any) -> None:
+        for number in range(3):
+            world.member(number).conduct = Vanishing()
+
+    world = make_world(prepare=vanish, voids=2)
+    assert world.until_ended(1).voided.reason is VoidReason.SUBMIT_QUORUM
+    assert world.until_ended(2).voided.reason is VoidReason.SUBMIT_QUORUM
+    world.tick(10)
+    assert world.latest == 2, "two void rounds in a row are enough"
+
+
+def test_a_member_down_for_the_commit_phase_joins_the_next_round(make_world: MakeWorld) -> None:
+    world = make_world(rounds=2)
+    world.member(2).running = False
+    assert world.until_ended(1).reasons[2] == Reason.NOT_COMMITTED
+    world.member(2).running = True
+    assert world.until_ended(2).accepted == (0, 1, 2)
+
+
+class Absent(HonestMember):
+    """Submits the digest of something that nobody has."""
+
+    def publish(self, state: Any, store: Any, files: Any) -> bytes:
+        return bytes(31) + b"\x07"
+
+
+def test_a_bundle_that_nobody_has_is_waited_for_and_then_called_unavailable(make_world: MakeWorld) -> None:
+    world = make_world(prepare=lambda world: setattr(world.member(0), "conduct", Absent()))
+    opened = world.until_phase(Phase.VERIFY).log[-1].block_number
+    state = world.until_ended(1)
+    assert state.reasons == {0: Reason.UNAVAILABLE, 1: Reason.ACCEPTED, 2: Reason.ACCEPTED}
+    posted = next(at.block_number for at in state.log if at.event is state.verdicts)
+    assert posted - opened >= world.config.policy.verify_blocks // 2 - 2
+
+
+# ---- configs that a member does not accept
+
+
+def replace_policy(**changes: Any) -> Policy:
+    return replace(Policy(6, 8, 0, 8, 6, 6, 2, False), **changes)
+
+
+def refused_because(world: Any) -> str:
+    assert world.until_ended(1).voided.reason is VoidReason.COMMIT_QUORUM
+    assert world.member(0).trainer.roots == []
+    return str(world.member(0).service.watch.health()["refused"])
+
+
+def test_a_round_without_noise_is_refused_unless_the_member_says_so(make_world: MakeWorld) -> None:
+    from ledger.config import PrivacySpec
+
+    loud = PrivacySpec(Fraction(1, 100_000), 64, Fraction(1), Fraction(1, 2), 0, 1 << 29, 64, True)
+    assert "without noise" in refused_because(make_world(privacy=loud, voids=1))
+
+    def allow(world: Any) -> None:
+        for number in range(3):
+            world.member(number).limits = Limits(0, Fraction(1, 100_000), True)
+
+    state = make_world(privacy=loud, prepare=allow).until_ended(1)
+    assert state.accepted == (0, 1, 2)
+    assert state.submissions[0].spent_micro == 2**64 - 1
+
+
+def test_a_large_delta_is_refused(make_world: MakeWorld) -> None:
+    from ledger.config import PrivacySpec
+
+    loose = PrivacySpec(Fraction(1, 100), 64, Fraction(1), Fraction(1, 2), 128, 1 << 29, 64)
+    assert "δ" in refused_because(make_world(privacy=loose, voids=1))
+
+
+def test_a_round_that_asks_for_proofs_is_refused(make_world: MakeWorld) -> None:
+    proving = replace_policy(prove_blocks=4, proof_required=True)
+    assert "proofs" in refused_because(make_world(policy=proving, voids=1))
+
+
+def test_another_base_model_is_refused(make_world: MakeWorld) -> None:
+    def other_base(world: Any) -> None:
+        for number in range(3):
+            world.member(number).trainer.refusal = BaseMismatch("another base")
+
+    assert "another base" in refused_because(make_world(prepare=other_base, voids=1))
+
+
+def test_a_policy_on_chain_that_is_not_the_configs_is_refused(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import node.aggregator
+
+    original = node.aggregator.Open
+    monkeypatch.setattr(
+        node.aggregator,
+        "Open",
+        lambda config, start, policy: original(config, start, replace(policy, challenge_blocks=0)),
+    )
+    assert "policy" in refused_because(make_world(voids=1))
+
+
+def test_a_global_bundle_that_breaks_a_rule_is_refused(make_world: MakeWorld) -> None:
+    def poison(world: Any) -> None:
+        daemon = world.aggregator()
+        digest = daemon.store.put_directory({"model.pkl": b"\x80\x04."})
+        daemon.coordinator = replace(daemon.coordinator, genesis=digest)
+
+    assert "global bundle" in refused_because(make_world(prepare=poison, voids=1))
+
+
+def test_a_config_that_nobody_serves_is_waited_for(make_world: MakeWorld) -> None:
+    world = make_world(strict=False, voids=1)
+    world.until_phase(Phase.COMMIT)
+    blocks = world.aggregator().store.blocks
+    held = blocks.pop(world.config.digest)
+    world.tick(2)
+    assert type(world.member(0).faults[-1]).__name__ == "ContentMissing"
+    blocks[world.config.digest] = held
+    assert world.until_ended(1).accepted == (0, 1, 2)
+
+
+def test_data_that_changed_after_the_commitment_is_not_trained_on(make_world: MakeWorld) -> None:
+    world = make_world()
+    world.until_phase(Phase.TRAIN)
+    member = world.member(0)
+    if 0 not in world.state.submissions:
+        member.trainer.data = [b"other rows"]
+    state = world.until_ended(1)
+    assert state.reasons[0] == Reason.NOT_SUBMITTED
+    assert member.trainer.roots == []
+    assert "data" in member.service.watch.health()["refused"]
+
+
+def test_a_state_folder_older_than_the_chain_does_not_spend(make_world: MakeWorld) -> None:
+    world = make_world(rounds=2)
+    world.until_ended(1)
+    member = world.member(0)
+    member.stop()
+    for file in (member.folder / "privacy").iterdir():
+        file.unlink()
+    member.start()
+    state = world.until_ended(2)
+    assert state.reasons[0] == Reason.NOT_COMMITTED
+    assert "newest copy" in member.service.watch.health()["refused"]
+
+
+# ---- signing
+
+
+def test_the_guard_refuses_a_second_submission_even_when_the_memory_is_lost(
+    make_world: MakeWorld, pull_the_plug: Callable[[Point], None]
+) -> None:
+    """Killed after signing, restarted with an old memory and a trainer that gives something else."""
+    world = make_world(strict=False)
+    world.until_phase(Phase.TRAIN)
+    pull_the_plug(Point.NODE_SIGNED)
+    world.until(lambda world: bool(world.cuts))
+    member = next(daemon for daemon in world.daemons if daemon.name == world.cuts[0])
+    with member.parts.memory._database.write() as cursor:
+        cursor.execute("DELETE FROM bundles")
+    member.trainer.shift = 1
+    state = world.until_ended(1)
+    assert any(type(fault).__name__ == "SigningRefused" for fault in member.faults)
+    assert not state.equivocations
+    assert state.reasons[int(member.name[-1])] == Reason.NOT_SUBMITTED
+
+
+def test_memory_takes_no_second_bundle_for_a_round(make_world: MakeWorld) -> None:
+    from node.memory import MemoryContradicted
+
+    world = make_world()
+    state = world.until_ended(1)
+    memory, key = world.member(0).parts.memory, round_key(state)
+    made = memory.made(key)
+    with pytest.raises(MemoryContradicted):
+        memory.remember_made(key, replace(made, bundle=bytes(32)))
+
+
+# ---- aggregators who lie or sleep
+
+
+class OneUnitOff(HonestAggregator):
+    def average(self, state: Any, weights: Any) -> Any:
+        changed = {name: units.copy() for name, units in weights.items()}
+        changed["classifier.weight"].flat[0] += 1
+        return changed
+
+
+class Slanderer(HonestAggregator):
+    def reasons(self, state: Any, reasons: Any) -> Any:
+        return {**reasons, 1: Reason.OFF_GRID}
+
+
+def test_a_tampered_aggregate_is_objected_to_with_the_right_one(make_world: MakeWorld) -> None:
+    world = make_world(prepare=lambda world: setattr(world.aggregator(), "conduct", OneUnitOff()))
+    state = world.until_ended(1)
+    assert state.voided.reason is VoidReason.DISPUTED
+    expected = {objection.expected_bundle for objection in state.objections.values()}
+    assert len(expected) == 1
+    assert expected != {bytes(32)}
+    assert expected != {state.proposal.aggregate_bundle}
+
+
+def test_an_invented_verdict_is_objected_to_with_zero(make_world: MakeWorld) -> None:
+    world = make_world(prepare=lambda world: setattr(world.aggregator(), "conduct", Slanderer()))
+    state = world.until_ended(1)
+    assert state.voided.reason is VoidReason.DISPUTED
+    assert {objection.expected_bundle for objection in state.objections.values()} == {bytes(32)}
+
+
+def test_another_aggregator_takes_over_from_one_that_sleeps(make_world: MakeWorld) -> None:
+    """Round 1 is the turn of rank 1 of 2."""
+    world = make_world(aggregators=2)
+    world.aggregator(1).running = False
+    state = world.until_ended(1)
+    assert state.phase is Phase.FINAL
+    assert state.verdicts.aggregator == state.proposal.aggregator == world.aggregator(0).key.address
+
+
+def test_the_one_on_duty_acts_alone(make_world: MakeWorld) -> None:
+    world = make_world(aggregators=2)
+    state = world.until_ended(1)
+    assert state.verdicts.aggregator == world.aggregator(1).key.address
+    assert world.aggregator(0).service.sender.outbox.get("round-1/verdicts") is None
+
+
+def test_members_bring_a_round_to_its_end_when_all_aggregators_are_gone(make_world: MakeWorld) -> None:
+    world = make_world()
+    world.until_phase(Phase.COMMIT)
+    world.aggregator().store.put_raw(world.config.encode())
+    world.aggregator().running = False
+    state = world.until_ended(1)
+    assert state.voided.reason is VoidReason.NO_VERDICT
+
+
+def test_an_accepted_bundle_that_cannot_be_had_is_objected_to(make_world: MakeWorld) -> None:
+    """Nobody could recompute the average: members wait for it half of the challenge, then object."""
+
+    class Credulous(HonestAggregator):
+        def reasons(self, state: Any, reasons: Any) -> Any:
+            return {member: Reason.ACCEPTED for member in reasons}
+
+        def publish(self, state: Any, store: Any, files: Any) -> bytes:
+            return store.put_directory(files)
+
+    def prepare(world: Any) -> None:
+        world.member(0).conduct = Absent()
+        world.aggregator().conduct = Credulous()
+
+    world = make_world(prepare=prepare, strict=False)
+    state = world.until_ended(1)
+    assert state.voided.reason in (VoidReason.DISPUTED, VoidReason.NO_PROPOSAL)
