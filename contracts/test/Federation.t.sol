@@ -163,6 +163,7 @@ contract FederationTest is Scene {
         _toFinal(id);
         id = _open();
         vm.assertEq(rounds.seatOf(id, 0).signer, fresh, "the new key has the seat");
+        vm.assertEq(federation.getMember(0).nextSigner, address(0), "and no rotation is under way");
         _refuses(abi.encodeWithSelector(IRounds.NotSeated.selector, id, _signer(0)));
         _commit(id, 0);
         vm.prank(fresh);
