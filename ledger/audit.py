@@ -15,11 +15,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
+from ledger.audit_blocks import headers_link
 from ledger.audit_chain import (
     CHAIN_LINKS,
     Replay,
     Source,
-    headers_link,
     history_link,
     outcome,
     replay,
@@ -67,7 +67,7 @@ def audit(source: Source, contents: Contents, *, rounds: set[int] | None = None,
     """Audit the whole history on the chain, and the content of `rounds` (None: of all)."""
     found, told = _settled(source, first_block)
     _check_asked(source, rounds)
-    history = (told, headers_link(source, found.history), code_link(source, found.history.domain))
+    history = (told, headers_link(source, found), code_link(source, found.history.domain, found.head))
     reports = tuple(_reports(source, Library(contents), found, rounds))
     _check_unmoved(source, found)
     return Report(Anchor(source.chain_id, source.rounds_address, found.head.number, found.head.hash), history, reports)

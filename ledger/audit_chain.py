@@ -34,7 +34,6 @@ from proofs.errors import LocalFault, PeerFault
 
 PAGE_BLOCKS: Final = 2000
 MAX_EVENTS: Final = 1 << 20
-MAX_WALK_BLOCKS: Final = 1 << 14  # beyond it only the blocks that matter are read, and the link says so
 
 
 class Source(Protocol):
@@ -188,39 +187,6 @@ def _stored(source: Source, history: History) -> str:
     if source.round_view(history.latest) is None:
         return " to the end of its round, and each proven by its receipt; contract storage is not in the file"
     return " and equal to the one in contract storage"
-
-
-def headers_link(source: Source, history: History) -> Link:
-    """The events' blocks exist as named, and are linked by their parents where the span is short enough to walk."""
-    logs = [logged for state in history.rounds.values() for logged in state.log]
-    if not logs:
-        return passed(Name.HEADERS, "no events, no blocks to check")
-    wanted = {logged.block_number: logged.block_hash for logged in logs}
-    first, last = min(wanted), max(wanted)
-    walked = last - first < MAX_WALK_BLOCKS
-    data = {"first_block": first, "last_block": last, "walked": walked}
-    parent: Header | None = None
-    try:
-        for number in range(first, last + 1) if walked else sorted(wanted):
-            header = source.header(number)
-            problem = _misplaced(header, number, wanted.get(number), parent if walked else None)
-            if problem:
-                return failed(Name.HEADERS, problem, **data)
-            parent = header
-    except PeerFault as error:
-        return failed(Name.HEADERS, str(error), **data)
-    how = "every parent link holds" if walked else "the span is too long to walk; only the events' blocks were checked"
-    return passed(Name.HEADERS, f"{len(wanted)} blocks with events between {first} and {last}: {how}", **data)
-
-
-def _misplaced(header: Header, number: int, expected: bytes | None, parent: Header | None) -> str:
-    if header.number != number:
-        return f"block {number}: the header says {header.number}"
-    if expected is not None and header.hash != expected:
-        return f"block {number}: the events name {expected.hex()}, the header hashes to {header.hash.hex()}"
-    if parent is not None and header.parent_hash != parent.hash:
-        return f"block {number}: expected parent {parent.hash.hex()}, found {header.parent_hash.hex()}"
-    return ""
 
 
 def members_link(_: Source, state: RoundState) -> Link:

@@ -17,8 +17,10 @@ from eth_utils.crypto import keccak
 
 from ledger.compiled import ContractName, bytecode
 from ledger.eip712 import Domain, domain_separator
+from ledger.headers import Header
 from ledger.patricia import ProofInvalid, decode_rlp, value_in
 from ledger.report import Link, Name, failed, not_proven, passed
+from ledger.rpc import RpcRefused
 from proofs.errors import PeerFault
 
 WORD: Final = 32
@@ -48,7 +50,8 @@ class ProvesCode(ShowsCode, Protocol):
     def account_proof(self, address: bytes, number: int) -> list[bytes]: ...
 
 
-def code_link(source: object, domain: Domain) -> Link:
+def code_link(source: object, domain: Domain, head: Header | None = None) -> Link:
+    """head: the block against whose state root a node that can prove its accounts must prove them."""
     if not isinstance(source, ShowsCode):
         return not_proven(
             Name.CONTRACT, "this source shows no code; whether the contract is Candor's is for you to check"
@@ -62,8 +65,13 @@ def code_link(source: object, domain: Domain) -> Link:
             return not_proven(Name.CONTRACT, text)
         try:
             check_code(name, code, immutables(domain, federation) if name == "Rounds" else ())
-        except CodeDiffers as error:
-            return failed(Name.CONTRACT, str(error), address="0x" + address.hex())
+            if head is not None and isinstance(source, ProvesCode):
+                check_account(head.rlp, address, code, source.account_proof(address, head.number))
+        except PeerFault as error:
+            return failed(Name.CONTRACT, f"{type(error).__name__}: {error}", address="0x" + address.hex())
+        except RpcRefused as error:
+            text = f"the code of {name} is Candor's on the node's word: it does not prove the account ({error})"
+            return not_proven(Name.CONTRACT, text, address="0x" + address.hex())
     text = f"Rounds at 0x{domain.contract.hex()} and Federation at 0x{federation.hex()} run this package's bytecode"
     return passed(Name.CONTRACT, text, rounds="0x" + domain.contract.hex(), federation="0x" + federation.hex())
 

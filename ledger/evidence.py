@@ -24,8 +24,8 @@ from ledger.headers import Header
 from ledger.patricia import ProofInvalid, decode_rlp, index_key, prove, trie_of, value_in
 from proofs.errors import LocalFault, PeerFault
 
-MAX_RECEIPT_BYTES = 1 << 20
-MAX_LOGS = 4096
+MAX_RECEIPT_BYTES = 1 << 24  # anyone may put a receipt beside ours; 2^24 gas (EIP-7825) buy two MiB, at 8 gas a byte
+MAX_LOGS = 1 << 18  # and 45,000 logs, at 375 gas each
 MAX_RECEIPTS = 1 << 16
 BLOOM_BYTES = 256
 HASH_BYTES = 32

@@ -15,7 +15,7 @@ from eth_utils.crypto import keccak
 from ledger.actions import Action, calldata
 from ledger.compiled import UNKNOWN_ERROR, ContractName, function, refusal
 from ledger.events import address_bytes, decode_log
-from ledger.evidence import RawLog, bloom_of, encode_receipt, receipts_root
+from ledger.evidence import MAX_RECEIPT_BYTES, RawLog, bloom_of, encode_receipt, receipts_root
 from ledger.evidence import Receipt as ConsensusReceipt
 from ledger.headers import Header
 from ledger.ports import (
@@ -33,7 +33,7 @@ from ledger.rpc import Rpc, RpcRefused, array, mapping, octets, quantity
 from proofs.errors import LocalFault
 
 BLOCKS_PER_QUERY: Final = 2000
-MAX_LOGS_PER_QUERY: Final = 100_000
+MAX_LOGS_PER_QUERY: Final = 1 << 18
 MAX_RECEIPTS: Final = 1 << 16
 MAX_PROOF_NODES: Final = 64
 MAX_MEMBERS: Final = 256
@@ -287,7 +287,11 @@ def _encode_receipt(answer: Mapping[str, Any]) -> bytes:
 
 def _raw_log(log: Mapping[str, Any]) -> RawLog:
     topics = tuple(octets(topic, "log.topic", 32) for topic in array(log.get("topics"), "log.topics", 4))
-    return RawLog(octets(log.get("address"), "log.address", 20), topics, octets(log.get("data"), "log.data"))
+    return RawLog(
+        octets(log.get("address"), "log.address", 20),
+        topics,
+        octets(log.get("data"), "log.data", most=MAX_RECEIPT_BYTES),
+    )
 
 
 def _hex(data: bytes) -> str:

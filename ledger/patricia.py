@@ -17,7 +17,7 @@ from trie import HexaryTrie
 from proofs.errors import LocalFault, PeerFault
 
 MAX_NODES = 64  # a receipt's key has at most 8 nibbles or so, an account's 64
-MAX_NODE_BYTES = 1 << 20  # a leaf holds its value
+MAX_NODE_BYTES = (1 << 24) + 64  # a leaf holds its value, the largest of which is a receipt
 HASH_BYTES = 32
 EMPTY_TRIE_ROOT = keccak(rlp.encode(b""))
 

@@ -50,7 +50,7 @@ class Name(StrEnum):
 ASKS: Final[dict[Name, str]] = {
     Name.FILE: "the file is whole, and its headers and receipts prove each other",
     Name.HISTORY: "every event obeys the law, and none is missing, added or out of order",
-    Name.HEADERS: "the blocks that hold the events follow each other",
+    Name.HEADERS: "blocks that follow each other up to the head hold these events, and no others",
     Name.CONTRACT: "the code at the address is Candor's",
     Name.OPENING: "the round starts from the last final aggregate, or from the genesis",
     Name.CONFIG: "the config is the one named on chain, well-formed, and with the same policy",
