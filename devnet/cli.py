@@ -101,7 +101,7 @@ def kinds_command(
 def policy_for(preset: Preset, nodes: int) -> Policy:
     """Blocks of a second each. Phases close early when all have acted: the lengths are for those who do not act."""
     return Policy(
-        commit_blocks=60,
+        commit_blocks=180,
         train_blocks=TRAIN_BLOCKS.get(preset.name, 600),
         prove_blocks=0,
         verify_blocks=30,

@@ -57,6 +57,7 @@ class PlanInvalid(LocalFault):
 class Plan:
     """What to build. epsilon: for all rounds together; None switches the noise off (for comparison only).
 
+    spare_rounds: how many void rounds the budget must last for besides, since they spend too.
     misbehave: daemon name ("node-1", "aggregator-0") to kinds of devnet.kinds, each "KIND" or "KIND@ROUND".
     """
 
@@ -66,6 +67,7 @@ class Plan:
     nodes: int = 3
     aggregators: int = 1
     rounds: int = 3
+    spare_rounds: int = 0
     epsilon: float | None = 8.0
     misbehave: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     seed: int = 7
@@ -175,7 +177,8 @@ def door(name: str) -> Path:
 def found(plan: Plan, anvil: Anvil) -> Federation:
     """Write and deploy everything that `plan` asks for. Raises PlanInvalid and the faults of what it calls."""
     plan.check()
-    config, weights = make_config(plan.preset, epsilon=plan.epsilon, rounds=plan.rounds, policy=plan.policy)
+    lasts = plan.rounds + plan.spare_rounds
+    config, weights = make_config(plan.preset, epsilon=plan.epsilon, rounds=lasts, policy=plan.policy)
     sites = _sites(plan)
     nodes, aggregators = sites[: plan.nodes], sites[plan.nodes :]
     deployment = _deploy(plan, anvil, nodes, aggregators)

@@ -54,6 +54,7 @@ class Watch:
     accuracies: dict[int, float] = field(default_factory=dict)
     sizes: dict[bytes, int | None] = field(default_factory=dict)
     head: int = 0
+    _patience: int = 200
     _pending: dict[int, Future[float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -109,8 +110,12 @@ class Watch:
         for number, future in list(self._pending.items()):
             if not future.done():
                 continue
-            del self._pending[number]
             error = future.exception()
+            if number == GENESIS and isinstance(error, WireFault) and self._patience > 0:
+                self._patience -= 1  # the gateways are not up yet
+                self._pending[number] = self.evaluator.accuracy(self.federation.genesis)
+                continue
+            del self._pending[number]
             if error is not None and not isinstance(error, CandorError):
                 raise error
             what = "before training" if number == GENESIS else f"after round {number}"

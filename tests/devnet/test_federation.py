@@ -1,0 +1,212 @@
+"""A federation of real processes: every kind of dishonest member acts in its turn, and every one is found out.
+
+One run for all of the tests below. Two honest members and five dishonest ones, two aggregators of which the first lies
+in two rounds and sleeps in a third; the honest finish all the same.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from devnet.anvil import Anvil, AnvilOptions
+from devnet.federation import CHAIN_ID, Federation, Plan, door
+from devnet.kinds import KINDS
+from devnet.presets import TINY
+from devnet.scenarios import audit, follow, running
+from ledger.audit import why
+from ledger.audit_open import open_contents
+from ledger.evm import EvmChain
+from ledger.records import Phase, Policy, Reason, VoidReason
+from ledger.round_state import RoundState
+from node.privacy_ledger import PrivacyLedger
+from node.service import PRIVACY
+
+pytestmark = [pytest.mark.anvil, pytest.mark.timeout(900)]
+
+SMALL = replace(TINY, steps=2, rows=64, capacity=64, mean_batch=16, held_out=30)
+POLICY = Policy(
+    commit_blocks=240, train_blocks=45, prove_blocks=0, verify_blocks=20, propose_blocks=16, challenge_blocks=8,
+    quorum=2, proof_required=False,
+)  # fmt: skip
+# round → what the five dishonest members do; the ones that make others wait for a deadline share a round
+SCHEDULE = {
+    1: ("vanish", "late", "unavailable", "over-cap", "no-noise"),
+    2: ("half-noise", "nan", "missing-key", "pickle", "understate-epsilon"),
+    3: ("wrong-shape", "extra-key", "zip-bomb", "path-escape", "extra-file"),
+    4: ("wrong-dtype", "mutated-config", "frozen-changed", "foreign-round", "foreign-chain"),
+    5: ("equivocate", "off-grid", "wrong-trajectory", "false-objection", "no-noise"),
+}
+SLEEPS, TAMPERS, LIES, LAST = 2, 4, 6, 7
+HONEST = ("node-0", "node-1")
+CASES = [(number, 2 + place, kind) for number, kinds in SCHEDULE.items() for place, kind in enumerate(kinds)]
+
+
+def plan_for(folder: Path) -> Plan:
+    dishonest = {
+        f"node-{2 + place}": tuple(f"{kinds[place]}@{number}" for number, kinds in SCHEDULE.items())
+        for place in range(5)
+    }
+    liar = (f"sleeps@{SLEEPS}", f"tampered-aggregate@{TAMPERS}", f"wrong-verdict@{LIES}")
+    return Plan(
+        SMALL, folder, POLICY, nodes=7, aggregators=2, rounds=5, spare_rounds=2,
+        misbehave=dishonest | {"aggregator-0": liar},
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Story:
+    """What is left when the daemons are gone: the chain, the stores, and what was seen."""
+
+    federation: Federation
+    chain: EvmChain
+    states: dict[int, RoundState]
+    lines: list[str]
+    report: dict[str, object]
+    audit_status: int
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
+    """Everything that is asked below is asked after the run, of chain and content; only anvil is still there."""
+    folder, lines = tmp_path_factory.mktemp("federation"), []
+    with running(plan_for(folder)) as run:
+        follow(run, lambda new, watch: lines.extend(new), timeout_s=600)
+        run.supervisor.stop_all()
+        printed = audit(run.federation, as_json=True)
+        run.federation.anvil.save()
+        chain = run.federation.chain()
+        yield Story(
+            run.federation, chain, dict(run.watch.rounds), lines, json.loads(printed.stdout), printed.returncode
+        )
+
+
+def status_of(story: Story, number: int, link: str) -> str:
+    """PASS, FAIL or NOT PROVEN of one link of one round, from the audit's JSON."""
+    rounds = {report["round"]: report for report in story.report["rounds"]}  # type: ignore[attr-defined, union-attr]
+    return next(str(item["status"]) for item in rounds[number]["links"] if item["link"] == link)
+
+
+def test_every_kind_of_dishonest_member_acts_in_the_schedule() -> None:
+    scheduled = {kind for kinds in SCHEDULE.values() for kind in kinds}
+    assert scheduled == {name for name, kind in KINDS.items() if kind.role == "node"}
+
+
+def test_the_honest_are_accepted_in_every_round_with_honest_verdicts(story: Story) -> None:
+    for number, state in story.states.items():
+        if number != LIES:
+            assert {0, 1} <= set(state.accepted), f"round {number}"
+
+
+@pytest.mark.parametrize(("number", "member", "kind"), CASES)
+def test_a_dishonest_member_is_left_out_for_what_it_did(number: int, member: int, kind: str, story: Story) -> None:
+    assert Reason(story.states[number].reasons[member]) is KINDS[kind].reason
+
+
+@pytest.mark.parametrize(("number", "member", "kind"), CASES)
+def test_why_re_runs_the_reason(number: int, member: int, kind: str, story: Story) -> None:
+    """From chain and content alone. What the chain itself shows, or time has changed, has nothing to agree with."""
+    contents = open_contents(tuple(str(site.content) for site in story.federation.sites))
+    finding = why(story.chain, contents, round_number=number, member=member).finding
+    assert finding.found.reason is KINDS[kind].reason
+    assert finding.agrees is (None if finding.found.reason is Reason.UNAVAILABLE else True)
+
+
+def test_the_command_tells_why(story: Story) -> None:
+    command = [door("candor-audit"), "why", "--member", "3", "--round", "2", *story.federation.audit_arguments()]
+    told = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
+    assert told.returncode == 0
+    assert "OFF_GRID" in told.stdout
+
+
+def test_a_sleeping_aggregator_is_stood_in_for(story: Story) -> None:
+    state, stand_in = story.states[SLEEPS], story.federation.aggregators[1].key.address
+    assert state.verdicts is not None
+    assert state.proposal is not None
+    assert {state.verdicts.aggregator, state.proposal.aggregator} == {stand_in}
+    assert state.phase is Phase.FINAL
+
+
+@pytest.mark.parametrize("number", [TAMPERS, LIES])
+def test_members_void_the_round_of_a_lying_aggregator(number: int, story: Story) -> None:
+    voided = story.states[number].voided
+    assert voided is not None
+    assert voided.reason is VoidReason.DISPUTED
+
+
+def test_every_other_round_is_final(story: Story) -> None:
+    final = {number for number, state in story.states.items() if state.phase is Phase.FINAL}
+    assert final == set(range(1, LAST + 1)) - {TAMPERS, LIES}
+
+
+def test_the_audit_blames_the_lying_aggregator_and_nobody_else(story: Story) -> None:
+    failed = {
+        (report["round"], link["link"])
+        for report in story.report["rounds"]  # type: ignore[attr-defined]
+        for link in report["links"]
+        if link["status"] == "FAIL"
+    }
+    assert failed == {(TAMPERS, "aggregate"), (LIES, "verdicts")}
+    assert story.audit_status == 1
+
+
+def test_a_copy_of_chain_and_content_gives_the_same_verdict(story: Story, tmp_path: Path) -> None:
+    """Another folder, another anvil that was killed with the first one's saved state, no access to the originals."""
+    plan = story.federation.plan
+    shutil.copy(plan.directory / "chain.json", tmp_path / "chain.json")
+    places = []
+    for site in story.federation.sites:
+        shutil.copytree(site.content, tmp_path / site.name)
+        places += ["--content", str(tmp_path / site.name)]
+    with Anvil(AnvilOptions(chain_id=CHAIN_ID), state_file=tmp_path / "chain.json") as anvil:
+        rounds = f"0x{story.federation.deployment.rounds.hex()}"
+        command = [
+            door("candor-audit"),
+            "verify",
+            "--all",
+            "--json",
+            "--rpc",
+            anvil.rpc_url,
+            "--rounds",
+            rounds,
+            *places,
+        ]
+        printed = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
+    again = json.loads(printed.stdout)
+    assert printed.returncode == story.audit_status
+    assert again["rounds"] == story.report["rounds"]
+
+
+@pytest.mark.parametrize(("number", "status"), [(3, 0), (TAMPERS, 1)])
+def test_an_exported_round_gives_the_same_verdict_offline(
+    number: int, status: int, story: Story, tmp_path: Path
+) -> None:
+    file = str(tmp_path / "round.candor")
+    audit_door = str(door("candor-audit"))
+    export = [audit_door, "export", "--round", str(number), file, *story.federation.audit_arguments()]
+    assert subprocess.run(export, capture_output=True, check=False).returncode == 0
+    verified = subprocess.run([audit_door, "verify", file, "--json"], capture_output=True, text=True, check=False)
+    assert verified.returncode == status
+    links = json.loads(verified.stdout)["rounds"][-1]["links"]
+    found = {link["link"]: link["status"] for link in links}
+    assert found == {name: status_of(story, number, name) for name in found}
+
+
+@pytest.mark.parametrize("name", HONEST)
+def test_the_honest_booked_every_round_once(name: str, story: Story) -> None:
+    entries = PrivacyLedger(story.federation.plan.directory / name / "state" / PRIVACY).entries()
+    assert [entry.key.split("/")[2] for entry in entries] == [str(number) for number in range(1, LAST + 1)]
+    assert entries[-1].spent_micro <= story.federation.plan.cap_micro
+
+
+def test_the_watcher_told_the_story(story: Story) -> None:
+    text = "\n".join(story.lines)
+    assert "node-2 (NOT_SUBMITTED)" in text
+    assert f"round {TAMPERS}  VOID in PROPOSED: DISPUTED" in text
+    assert "held-out accuracy before training" in text
