@@ -15,6 +15,7 @@ test: $(ENV) $(TOOLS) lint test-contracts   ## what CI runs
 	$(BIN)/python -m pytest $(ARGS)
 
 test-long: $(ENV) $(TOOLS)         ## the long profile: more fuzzing, more crashes, hours
+	CANDOR_LONG=1 $(BIN)/python contracts/build.py test
 	CANDOR_LONG=1 $(BIN)/python -m pytest --timeout=7200 $(ARGS)
 
 test-contracts: $(ENV) $(TOOLS)    ## the contracts' own tests, and: is the committed bytecode what the sources give?
@@ -41,7 +42,7 @@ $(ENV): requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip sync --quiet --require-hashes --python $(BIN)/python requirements.lock
-	$(BIN)/uv pip install --quiet --no-deps --python $(BIN)/python --editable .
+	$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --python $(BIN)/python --editable .
 	touch $@
 
 $(TOOLS): $(ENV) contracts/package-lock.json
