@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -39,6 +39,7 @@ from ledger.report import Anchor
 from proofs.errors import LocalFault, PeerFault
 
 MAX_FILE_BYTES: Final = 1 << 36
+MAX_BLOCKS: Final = 1 << 19  # twice what the largest file of whole chunks has: the place of each is in memory
 MAX_ROUNDS: Final = 1 << 16
 MAX_BUNDLES: Final = 1 << 10
 MAX_EVENT_RECEIPTS: Final = 1 << 20
@@ -76,8 +77,11 @@ class BlockFile:
             at += len(varint.encode(CID_BYTES + size)) + CID_BYTES
             if block.cid in self._places:
                 raise ExportInvalid(f"block {block.cid} comes twice")
+            if len(self._places) == MAX_BLOCKS:
+                raise ExportInvalid(f"more than {MAX_BLOCKS} blocks")
             self._places[block.cid] = (at, size)
             at += size
+        self.size_bytes = at
         return reader.roots
 
     def get_block(self, cid: Cid) -> bytes:
@@ -220,10 +224,14 @@ def _check_configs(entries: dict[str, Cid]) -> None:
 
 
 def _file(store: BlockFile, entries: dict[str, Cid], name: str) -> bytes:
-    """One file of the root directory, whatever its size, through the strict reader."""
+    """One file of the root directory through the strict reader, with no more bytes than the export itself has.
+
+    A chunk linked a thousand times is a bomb here: neither headers nor proofs repeat themselves.
+    """
     link = next(link for link in decode_node(store.get_block(store.roots[0])).links if link.name == name)
     alone = Block.of(Codec.DAG_PB, encode_node(Node((link,), DIRECTORY_DATA)))
-    reader = Reader(lambda cid: bytes(alone.data) if cid == alone.cid else store.get_block(cid), CHAIN_LIMITS)
+    limits = replace(CHAIN_LIMITS, max_file_bytes=min(CHAIN_LIMITS.max_file_bytes, store.size_bytes))
+    reader = Reader(lambda cid: bytes(alone.data) if cid == alone.cid else store.get_block(cid), limits)
     reader.directory(alone.cid)
     return reader.files[name]
 
