@@ -16,6 +16,7 @@ import json
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256, shake_256
 from pathlib import Path
@@ -80,16 +81,17 @@ class LoadedBase:
 
     def build(self, labels: int, head: Sequence[str]) -> torch.nn.Module:
         """The frozen base under a head for `labels` classes, float32, in eval mode (no dropout)."""
-        model, report = AutoModelForSequenceClassification.from_pretrained(
-            self.path,
-            num_labels=labels,
-            local_files_only=True,
-            use_safetensors=True,
-            trust_remote_code=False,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-            dtype=torch.float32,
-        )
+        with _own_errors(self.path):
+            model, report = AutoModelForSequenceClassification.from_pretrained(
+                self.path,
+                num_labels=labels,
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+                dtype=torch.float32,
+            )
         _check_loaded(self.path, report, head)
         if model.config.pad_token_id is None:
             model.config.pad_token_id = self.tokenizer.pad_token_id
@@ -182,7 +184,8 @@ def load_base(path: str) -> LoadedBase:
     """Check a folder, compute its digest and load its tokenizer. Raises BaseUnusable."""
     folder = resolve(path)
     digest = base_digest(folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    with _own_errors(folder):
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.pad_token_id is None:
@@ -324,6 +327,15 @@ def _saved_parameters(adapted: PeftModel) -> dict[str, torch.nn.Parameter]:
     return live
 
 
+@contextmanager
+def _own_errors(path: Path) -> Iterator[None]:
+    """What transformers says of a folder it cannot load, as our error."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        raise BaseUnusable(f"{path}: transformers cannot load it: {error}") from error
+
+
 def _check_loaded(path: Path, report: Mapping[str, Any], head: Sequence[str]) -> None:
     """Whatever the folder did not hold was drawn at random by transformers: only the head may be."""
     fresh = set(report["missing_keys"]) | {str(item[0]) for item in report["mismatched_keys"]}
@@ -342,15 +354,11 @@ def _tensor_facts(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             raise BaseUnusable(f"{file}: not a safetensors file")
         try:
             header = json.loads(source.read(size))
-        except ValueError as error:
+            header.pop("__metadata__", None)
+            places = [(name, *map(int, header[name]["data_offsets"])) for name in sorted(header)]
+            facts = {name: {"dtype": str(header[name]["dtype"]), "shape": header[name]["shape"]} for name in header}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise BaseUnusable(f"{file}: not a safetensors file") from error
-        header.pop("__metadata__", None)
-        for name in sorted(header):
-            begin, end = header[name]["data_offsets"]
+        for name, begin, end in places:
             source.seek(8 + size + begin)
-            facts = {"dtype": header[name]["dtype"], "shape": header[name]["shape"]}
-            yield name, facts | {"sha256": _hash(source.read(end - begin))}
-
-
-def _hash(data: bytes) -> str:
-    return sha256(data).hexdigest()
+            yield name, facts[name] | {"sha256": sha256(source.read(end - begin)).hexdigest()}

@@ -87,7 +87,9 @@ def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
         load_base(str(tmp_path))
 
 
-@pytest.mark.parametrize("data", [b"", b"\xff" * 64, (20).to_bytes(8, "little") + b"{]" * 10])
+@pytest.mark.parametrize(
+    "data", [b"", b"\xff" * 64, (20).to_bytes(8, "little") + b"{]" * 10, bytes(7), b"\x0a" + bytes(7) + b'{"a": [1]}']
+)
 def test_a_broken_safetensors_file_is_refused(copy: Path, data: bytes) -> None:
     (copy / "model.safetensors").write_bytes(data)
     with pytest.raises(BaseUnusable, match="safetensors"):
@@ -98,6 +100,13 @@ def test_a_folder_that_wants_its_own_code_run_is_refused(copy: Path) -> None:
     edit_config(copy, auto_map={"AutoModel": "code.Model"})
     with pytest.raises(BaseUnusable, match="auto_map"):
         load_base(str(copy))
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
+def test_a_folder_that_transformers_cannot_load_is_refused_with_the_folders_name(copy: Path, name: str) -> None:
+    (copy / name).write_text("{}")
+    with pytest.raises(BaseUnusable, match="cannot load"):
+        load_base(str(copy)).build(3, ["classifier"])
 
 
 def test_an_adapter_posing_as_a_base_is_refused(copy: Path) -> None:
