@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 
 from ledger.bundle import bundle_limits, read_weights
-from ledger.content import StoreFull, StoreUnavailable
+from ledger.content import Attempt, ContentMissing, StoreFull, StoreUnavailable
 from ledger.crash import Point
 from ledger.database import StorageFault
 from ledger.locks import KeyInUse
 from ledger.records import Phase, Policy, Reason, VoidReason
 from node.acceptance import Limits
 from node.conduct import HonestAggregator, HonestMember
-from node.model import BaseMismatch
 from node.recompute import round_key
+from proofs.errors import LocalFault
 
 MakeWorld = Callable[..., Any]
 
@@ -165,8 +165,17 @@ def test_peers_go_away_and_come_back(make_world: MakeWorld) -> None:
     """Nothing is judged UNAVAILABLE as long as there is time to wait."""
     world = make_world(strict=False)
     world.until_phase(Phase.VERIFY)
-    world.network_faults += [StoreUnavailable("gateway: no route")] * 7
+    world.network_faults += [ContentMissing("a bundle", [Attempt("gateway", "no route")])] * 15
     assert world.until_ended(1).accepted == (0, 1, 2)
+    assert not world.network_faults
+
+
+def test_a_store_that_does_not_answer_is_asked_again(make_world: MakeWorld) -> None:
+    world = make_world(strict=False)
+    world.until_phase(Phase.VERIFY)
+    world.aggregator().local.faults += [StoreUnavailable("kubo is restarting")] * 2
+    assert world.until_ended(1).accepted == (0, 1, 2)
+    assert len(world.aggregator().faults) == 2
 
 
 def test_a_reorg_takes_a_submission_away_and_the_same_one_is_sent_again(make_world: MakeWorld) -> None:
@@ -341,7 +350,7 @@ def test_a_round_that_asks_for_proofs_is_refused(make_world: MakeWorld) -> None:
 def test_another_base_model_is_refused(make_world: MakeWorld) -> None:
     def other_base(world: Any) -> None:
         for number in range(3):
-            world.member(number).trainer.refusal = BaseMismatch("another base")
+            world.member(number).trainer.refusal = LocalFault("another base")
 
     assert "another base" in refused_because(make_world(prepare=other_base, voids=1))
 
@@ -418,6 +427,7 @@ def test_the_guard_refuses_a_second_submission_even_when_the_memory_is_lost(
     world.until(lambda world: bool(world.cuts))
     member = next(daemon for daemon in world.daemons if daemon.name == world.cuts[0])
     with member.parts.memory._database.write() as cursor:
+        cursor.execute("DELETE FROM releases")
         cursor.execute("DELETE FROM bundles")
     member.trainer.shift = 1
     state = world.until_ended(1)
