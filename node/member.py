@@ -1,8 +1,9 @@
 """A member's part in a round: what each action of the table (node.round_table) does.
 
-Order of writes, each durable before the next begins: seed → commitment → intent to commit · ε booked → bundle in the
-content store → bundle's name → signature under the guard → intent to submit. Killed between any two, the member reads
-its memory and the chain, finds its situation in the table, and does the rest: with the same seed, never a second one.
+Order of writes, each durable before the next begins: seed → commitment → intent to commit · ε booked → name of the
+bundle → bundle in the content store → that it is there → signature under the guard → intent to submit. Killed between
+any two, the member reads its memory and the chain, finds its situation in the table, and does the rest: with the same
+seed, never a second one, and with the same bundle or none.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from ledger.actions import Advance, Commit, Object, Submit
 from ledger.bundle import SubmissionBundle
 from ledger.config import Config
 from ledger.content import ContentStore
+from ledger.content.unixfs import directory_blocks
 from ledger.crash import Point, reached
 from ledger.eip712 import Submission
 from ledger.history import History
@@ -31,7 +33,7 @@ from node.acceptance import Limits, RoundRefused, check_budget, check_config
 from node.checking import challenge_is_half_over, check_proposal
 from node.conduct import HonestMember, Submitted
 from node.logs import Log
-from node.memory import Checked, Commitment, Made, MemberMemory
+from node.memory import Checked, Commitment, Made, MemberMemory, MemoryContradicted
 from node.privacy_ledger import PrivacyLedger, RoundKey
 from node.recompute import Configs, Recount, round_key
 from node.round_table import MEMBER_TABLE, Do, Mine, member_situation, phase_now
@@ -192,6 +194,7 @@ class Member:
         if key not in self._unpublished:
             self._unpublished = {key: self._trained(recount, seat)}
         files, declared, beacon = self._unpublished[key]
+        self._announce(key, files)
         digest = self._conduct.publish(state, self._parts.store, files)
         size = sum(map(len, files.values()))
         reached(Point.NODE_BUNDLE)
@@ -199,6 +202,14 @@ class Member:
         self._unpublished.clear()
         self._parts.watch.published(size)
         self._parts.log.info("published", round=state.number, bundle=digest, bytes=size)
+
+    def _announce(self, key: str, files: Mapping[str, bytes]) -> None:
+        """Write down what is published before it is. Raises RoundRefused if something else may have been: a training
+        after a crash that came out otherwise, or under the beacon of another fork."""
+        try:
+            self._parts.memory.remember_release(key, directory_blocks(files)[0].cid.digest)
+        except MemoryContradicted as error:
+            raise RoundRefused(str(error)) from error
 
     def _trained(self, recount: Recount, seat: Seat) -> tuple[Mapping[str, bytes], int, bytes]:
         """(files of the bundle, ε to declare, beacon). Nothing of it has left the process yet."""

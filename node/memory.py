@@ -1,7 +1,8 @@
 """What a daemon must remember of a round, and the chain does not know: durable, one file in the state folder.
 
-A member keeps the seed of its secret words, its commitment, and the bundle that it made; an aggregator keeps its
-verdicts. A value once written is never replaced: a second, different one is refused, whatever led to it.
+A member keeps the seed of its secret words, its commitment, and the bundle that it releases: its name before anybody
+can have it, so that no second one is ever released under the same noise. An aggregator keeps its verdicts. A value once
+written is never replaced: a second, different one is refused, whatever led to it.
 
     LocalFault
     └── MemoryContradicted   something asked for a second value where only one may ever be
@@ -25,6 +26,7 @@ from proofs.words import SEED_BYTES
 MEMBER_SCHEMA = """
 CREATE TABLE seeds (name TEXT PRIMARY KEY, seed BLOB NOT NULL);
 CREATE TABLE commitments (round TEXT PRIMARY KEY, dataset_root BLOB NOT NULL, words_root BLOB NOT NULL);
+CREATE TABLE releases (round TEXT PRIMARY KEY, bundle BLOB NOT NULL);
 CREATE TABLE bundles (
     round TEXT PRIMARY KEY, bundle BLOB NOT NULL, spent_micro TEXT NOT NULL, beacon BLOB NOT NULL,
     bytes INTEGER NOT NULL
@@ -72,7 +74,7 @@ class MemberMemory:
     """Rounds are named by `round_key`: chain, contract and number."""
 
     def __init__(self, path: Path) -> None:
-        self._database = Database(path, "candor/member/1", MEMBER_SCHEMA)
+        self._database = Database(path, "candor/member/2", MEMBER_SCHEMA)
 
     def close(self) -> None:
         self._database.close()
@@ -100,6 +102,15 @@ class MemberMemory:
         if self.commitment(key) != made:
             raise MemoryContradicted(f"{key}: another commitment was already made; the data changed in between")
         return made
+
+    def remember_release(self, key: str, bundle: bytes) -> None:
+        """The name of what is about to be published. Raises MemoryContradicted for another one than before: two sums
+        under one noise differ by the data alone."""
+        with self._database.write() as cursor:
+            cursor.execute("INSERT OR IGNORE INTO releases VALUES (?,?)", (key, bundle))
+            (before,) = cursor.execute("SELECT bundle FROM releases WHERE round=?", (key,)).fetchone()
+        if before != bundle:
+            raise MemoryContradicted(f"{key}: another bundle may have been published under the same noise")
 
     def made(self, key: str) -> Made | None:
         rows = self._database.read("SELECT bundle, spent_micro, beacon, bytes FROM bundles WHERE round=?", (key,))
