@@ -16,6 +16,7 @@ import numpy as np
 from ledger.aggregate import aggregate_bundle
 from ledger.audit_library import Library, Unsettled
 from ledger.bundle import AggregateBundle, Claim, Rejected, bundle_limits, read_submission, read_weights
+from ledger.canonical import format_fraction
 from ledger.config import Config
 from ledger.content.errors import ContentInvalid, ContentMissing
 from ledger.content.unixfs import directory_blocks
@@ -156,10 +157,13 @@ class RoundAudit:
             )
             return failed(Name.PRIVACY, text, members=rows)
         told = ", ".join(f"member {row['member']} {row['declared']} of {row['cap']}" for row in rows)
-        text = f"ε declared covers the history of configs and is within the cap: {told}" if rows else "nobody submitted"
+        if not rows:
+            return passed(Name.PRIVACY, "nobody submitted", members=rows)
+        delta = format_fraction(self.config.privacy.delta)
+        text = f"ε declared covers the history of configs at δ = {delta} and is within the cap: {told}"
         if short:
             text += f"; members {short} declared too little, and were not accepted"
-        return passed(Name.PRIVACY, text, members=rows)
+        return passed(Name.PRIVACY, text, members=rows, delta=delta)
 
     def _epsilon_row(self, member: int) -> dict[str, Any]:
         declared = self.state.submissions[member].spent_micro

@@ -246,7 +246,7 @@ def _chain(fields: Fields, headers: tuple[Header, ...]) -> tuple[FileChain, tupl
     anchor.done()
     logs = _logs(fields.array("receipts", max_items=MAX_EVENT_RECEIPTS), headers, contract, number)
     shown = fields.take("accounts")
-    federation, codes = _accounts(Fields(shown, "export.accounts"), headers[-1], contract) if shown else (b"", {})
+    federation, codes = _accounts(Fields(shown, "export.accounts"), headers[-1], contract) if shown != {} else (b"", {})
     absent = tuple(_hex(item, 32) for item in fields.array("absent", max_items=MAX_BUNDLES))
     fields.done()
     if not logs or logs[-1].block_number != headers[-1].number:
