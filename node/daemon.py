@@ -28,6 +28,7 @@ def run(
     trainer = trainer or ModelTrainer(settings.model, settings.data, settings.device)
     try:
         with opened(settings, "node", stop or threading.Event()) as service, ExitStack() as stack:
+            trainer.warm_up()
             member = _member(stack, service, settings, privacy, trainer, conduct)
             run_loop(service, member.act)
     except Stopped:

@@ -27,6 +27,9 @@ OnStep = Callable[[int, int], None]
 class Trainer(Protocol):
     """Raises LocalFault for a config that this member's model or data does not fit."""
 
+    def warm_up(self) -> None:
+        """Load what takes long, so that no round's commit phase is spent on it. Raises LocalFault."""
+
     def check(self, config: Config) -> None:
         """Base digest, adapter layout, labels, number of rows."""
 
@@ -46,6 +49,11 @@ class ModelTrainer:
         self._model_path, self._data, self._device = model_path, data, device
         self._base: LoadedBase | None = None
         self._dataset: tuple[tuple[str, ...], Dataset] | None = None
+
+    def warm_up(self) -> None:
+        import node.training  # noqa: F401 - torch, peft, opacus and transformers, for what comes later
+
+        self.base()
 
     def check(self, config: Config) -> None:
         from node.model import attach

@@ -65,7 +65,8 @@ class GatewayStore(RemoteStore):
                 return ask(base)
             except (StoreUnavailable, CarrierLied) as error:
                 attempts.append(Attempt(base.url, str(error), lied=isinstance(error, CarrierLied)))
-                log.warning("gateway %s", attempts[-1])
+                absent = isinstance(error, StatusRefused) and error.status == 404
+                log.log(logging.DEBUG if absent else logging.WARNING, "gateway %s", attempts[-1])
         raise ContentMissing(cid, attempts or [Attempt("gateways", "none is configured")])
 
     def _directory(self, base: Base, root: Cid, limits: Limits) -> dict[str, bytes]:

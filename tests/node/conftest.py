@@ -104,6 +104,9 @@ class FakeTrainer:
     roots: list[bytes] = field(default_factory=list)
     shift: int = 0
 
+    def warm_up(self) -> None:
+        """Nothing takes long here."""
+
     def check(self, config: Config) -> None:
         if self.refusal is not None:
             raise self.refusal
@@ -163,7 +166,7 @@ class Daemon:
     world: World
     conduct: Any = None
     trainer: FakeTrainer | None = None
-    limits: Limits = Limits(50_000_000, Fraction(1, 100_000), False)
+    limits: Limits = field(default_factory=lambda: Limits(50_000_000, Fraction(1, 100_000), False))
     confirmations: int = 0
     coordinator: Coordinator | None = None
     running: bool = True
@@ -175,9 +178,7 @@ class Daemon:
 
     def start(self) -> None:
         chain, log, watch = self.world.chain, Log(self.name), Watch(self.name)
-        outbox = Outbox(
-            self.folder / "outbox.sqlite", chain, self.key, confirmations=3, lock_folder=self.world.folder
-        )
+        outbox = Outbox(self.folder / "outbox.sqlite", chain, self.key, confirmations=3, lock_folder=self.world.folder)
         self.closers = [outbox.close]
         follower = Follower(self.folder / "follower.sqlite", chain)
         self.closers.append(follower.close)
@@ -264,7 +265,9 @@ class World:
     chain: TwinChain = field(init=False)
     _read: tuple[bytes, Any] = (b"", None)
 
-    def found(self, members: int, aggregators: int, *, rounds: int, voids: int = 3, cap_micro: int | None = None) -> None:
+    def found(
+        self, members: int, aggregators: int, *, rounds: int, voids: int = 3, cap_micro: int | None = None
+    ) -> None:
         coordinator = key_of("aggregator 0")
         names = [f"member {n}" for n in range(members)] + [f"aggregator {n}" for n in range(aggregators)]
         balances = {key_of(name).address: 1000 * ETHER for name in names}
@@ -327,7 +330,9 @@ class World:
             if reached(self):
                 return
             self.tick()
-        raise AssertionError(f"not reached in {most} blocks; the round is {self.state.phase.name if self.latest else 0}")
+        raise AssertionError(
+            f"not reached in {most} blocks; the round is {self.state.phase.name if self.latest else 0}"
+        )
 
     def until_phase(self, phase: Phase, number: int = 1) -> RoundState:
         self.until(lambda world: world.latest == number and world.state.phase is phase)

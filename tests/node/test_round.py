@@ -429,11 +429,30 @@ def test_the_guard_refuses_a_second_submission_even_when_the_memory_is_lost(
     with member.parts.memory._database.write() as cursor:
         cursor.execute("DELETE FROM releases")
         cursor.execute("DELETE FROM bundles")
+        cursor.execute("DELETE FROM releases")
     member.trainer.shift = 1
     state = world.until_ended(1)
     assert any(type(fault).__name__ == "SigningRefused" for fault in member.faults)
     assert not state.equivocations
     assert state.reasons[int(member.name[-1])] == Reason.NOT_SUBMITTED
+
+
+def test_a_training_that_comes_out_otherwise_after_a_crash_is_not_published(
+    make_world: MakeWorld, pull_the_plug: Callable[[Point], None]
+) -> None:
+    """Two releases under one noise differ by the data alone."""
+    world = make_world()
+    world.until_phase(Phase.TRAIN)
+    pull_the_plug(Point.NODE_BUNDLE)
+    world.until(lambda world: bool(world.cuts))
+    member = next(daemon for daemon in world.daemons if daemon.name == world.cuts[0])
+    member.trainer.shift = 1
+    blocks = set(member.store.blocks)
+    state = world.until_ended(1)
+    assert state.reasons[int(member.name[-1])] == Reason.NOT_SUBMITTED
+    assert "same noise" in member.service.watch.health()["refused"]
+    fetched = {block for other in world.daemons if other is not member for block in other.store.blocks}
+    assert set(member.store.blocks) - blocks <= fetched, "nothing of its own was added"
 
 
 def test_memory_takes_no_second_bundle_for_a_round(make_world: MakeWorld) -> None:
@@ -509,7 +528,7 @@ def test_an_accepted_bundle_that_cannot_be_had_is_objected_to(make_world: MakeWo
 
     class Credulous(HonestAggregator):
         def reasons(self, state: Any, reasons: Any) -> Any:
-            return {member: Reason.ACCEPTED for member in reasons}
+            return dict.fromkeys(reasons, Reason.ACCEPTED)
 
         def publish(self, state: Any, store: Any, files: Any) -> bytes:
             return store.put_directory(files)
