@@ -96,8 +96,10 @@ class Supervisor:
         self, name: str, command: Sequence[str | Path], log: Path, environment: Mapping[str, str] | None = None
     ) -> Child:
         """Start under `name`; a name whose process has ended may be started again, its log goes on."""
-        if name in self._children and self._children[name].exit_status is None:
-            raise LocalFault(f"{name} is running already")
+        if name in self._children:
+            if self._children[name].exit_status is None:
+                raise LocalFault(f"{name} is running already")
+            self.release(self._children[name].pid)
         with log.open("ab") as sink:
             process = subprocess.Popen(
                 [str(part) for part in command],

@@ -93,6 +93,14 @@ def status_of(story: Story, number: int, link: str) -> str:
     return next(str(item["status"]) for item in rounds[number]["links"] if item["link"] == link)
 
 
+def verdicts_of(report: dict[str, object]) -> list[object]:
+    """The report without its texts, which name the folders that were asked for what nobody has."""
+    return [
+        (found["round"], found["outcome"], [(link["link"], link["status"], link["missing"]) for link in found["links"]])
+        for found in report["rounds"]  # type: ignore[attr-defined]
+    ]
+
+
 def test_every_kind_of_dishonest_member_acts_in_the_schedule() -> None:
     scheduled = {kind for kinds in SCHEDULE.values() for kind in kinds}
     assert scheduled == {name for name, kind in KINDS.items() if kind.role == "node"}
@@ -180,7 +188,7 @@ def test_a_copy_of_chain_and_content_gives_the_same_verdict(story: Story, tmp_pa
         printed = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
     again = json.loads(printed.stdout)
     assert printed.returncode == story.audit_status
-    assert again["rounds"] == story.report["rounds"]
+    assert verdicts_of(again) == verdicts_of(story.report)
 
 
 @pytest.mark.parametrize(("number", "status"), [(3, 0), (TAMPERS, 1)])
