@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import requests
+from requests.adapters import HTTPAdapter
+from urllib3 import HTTPConnectionPool, HTTPResponse, HTTPSConnectionPool
+from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
 from web3 import HTTPProvider
 from web3.types import RPCEndpoint
@@ -88,7 +93,54 @@ class Rpc(HTTPProvider):
         if session is None:
             session = self._threads.session = requests.Session()
             session.trust_env = urlsplit(self._url).hostname not in LOOPBACK
+            for scheme in ("http://", "https://"):
+                session.mount(scheme, _InTime())
         return session
+
+
+@contextmanager
+def _ended_at(sock: socket.socket, timeout_s: float | None) -> Iterator[None]:
+    """Shuts the socket down, below TLS, when what is within takes twice the timeout, which each byte starts anew."""
+
+    def shutdown() -> None:
+        with suppress(OSError):
+            socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+    timer = threading.Timer(2 * (timeout_s or READ_TIMEOUT_S), shutdown)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+class _Http(HTTPConnection):
+    def getresponse(self) -> HTTPResponse:  # type: ignore[override]
+        with _ended_at(self.sock, self.timeout):
+            return super().getresponse()
+
+
+class _Https(HTTPSConnection):
+    def getresponse(self) -> HTTPResponse:  # type: ignore[override]
+        with _ended_at(self.sock, self.timeout):
+            return super().getresponse()
+
+
+class _HttpPool(HTTPConnectionPool):
+    ConnectionCls = _Http
+
+
+class _HttpsPool(HTTPSConnectionPool):
+    ConnectionCls = _Https
+
+
+class _InTime(HTTPAdapter):
+    """Connections whose heads of answers arrive in time or not at all; bodies are for `_read_bounded`."""
+
+    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
+        super().init_poolmanager(*arguments, **options)
+        self.poolmanager.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
 
 
 def _read_bounded(method: str, response: requests.Response, timeout_s: float) -> bytes:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from ledger import rpc
 from ledger.evm import EvmChain
-from ledger.ports import ChainLies
+from ledger.ports import ChainLies, ChainUnavailable
 from ledger.rpc import octets, quantity
 
 FORGED_NUMBERS = [
@@ -53,3 +58,35 @@ def test_a_receipt_with_a_negative_number_is_a_lie_and_no_crash(field: str) -> N
     chain.header = lambda number: None
     with pytest.raises(ChainLies):
         chain.receipts(1)
+
+
+@pytest.fixture
+def trickling_head() -> Iterator[str]:
+    """A server that sends one header after the other, each in time, and never comes to the body."""
+    over = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def trickle() -> None:
+            client, _ = server.accept()
+            with client:
+                client.recv(1 << 16)
+                client.sendall(b"HTTP/1.1 200 OK\r\n")
+                while not over.wait(0.05):
+                    try:
+                        client.sendall(b"X")
+                    except OSError:
+                        return
+
+        thread = threading.Thread(target=trickle)
+        thread.start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        over.set()
+        thread.join()
+
+
+def test_a_head_that_trickles_is_given_up_too(trickling_head: str) -> None:
+    """Python's timeout is for each byte: a head of one byte every 29 seconds would take days to fill its limit."""
+    began = time.monotonic()
+    with pytest.raises(ChainUnavailable):
+        rpc.Rpc(trickling_head, read_timeout_s=0.5).call("eth_chainId")
+    assert time.monotonic() - began < 20
