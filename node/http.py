@@ -11,11 +11,14 @@ from there. Health and metrics then show there too: rounds, ε declared, steps; 
 from __future__ import annotations
 
 import json
+from typing import Any, Final
 
 from ledger.content import GatewayServer, Reply, Serving
 from ledger.content.server import Blocks
 from node.watch import CONTENT_TYPE, Watch
 from proofs.errors import LocalFault
+
+LOG: Final = "see this daemon's log"
 
 
 class AddressTaken(LocalFault):
@@ -38,12 +41,17 @@ class Pages:
 
     def _page(self, path: str) -> Reply:
         if path == "/health":
-            health = self._watch.health()
+            health = _without_causes(self._watch.health())
             body = json.dumps(health, sort_keys=True).encode() + b"\n"
             return _reply(200 if health["ok"] else 503, "application/json", body)
         if path == "/metrics":
             return _reply(200, CONTENT_TYPE, self._watch.metrics())
         return _reply(404, "text/plain", b"/health, /metrics and /ipfs/{cid} are served here\n")
+
+
+def _without_causes(health: dict[str, Any]) -> dict[str, Any]:
+    """Why a round is refused can name rows, lines and files of the data: that is for the log, not for whoever asks."""
+    return health | {"refused": LOG} if health.get("refused") else health
 
 
 def serve_pages(pages: Pages, host: str, port: int) -> Serving:

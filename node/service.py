@@ -22,7 +22,7 @@ from ledger.history import History
 from ledger.outbox import GWEI, FeePolicy, Outbox
 from ledger.ports import ChainPort, WrongChain
 from ledger.signing import Key, open_keystore, read_password
-from node.http import Pages, serve_pages
+from node.http import LOG, Pages, serve_pages
 from node.logs import Log
 from node.sender import Sender
 from node.settings import BaseSettings, ContentSettings
@@ -148,7 +148,7 @@ def _told(service: Service, fault: CandorError | None, failures: int) -> int:
     service.watch.failed(kind)
     if isinstance(fault, ContentMissing):
         service.watch.fetch_failed()
-    service.watch.beat(f"{kind}: {fault}")
+    service.watch.beat(f"{kind}: {LOG if isinstance(fault, LocalFault) else fault}")  # anybody may read it
     if failures in (0, 1) or failures % 20 == 0:
         tell = service.log.warning if isinstance(fault, WireFault) else service.log.error
         tell("turn failed", fault=kind, whose=_whose(fault), why=fault, failures=failures + 1)
