@@ -66,8 +66,10 @@ class History:
         if expected is not None and expected != event.global_bundle:
             found = event.global_bundle.hex()
             raise RuleBroken(Rule.GLOBAL_BUNDLE, f"expected {expected.hex()}, found {found}")
+        known = [seat for state in self.rounds.values() for seat in state.seats]
+        owners, members = {old.member: old.owner for old in known}, {old.signer: old.member for old in known}
         for seat in event.seats:
-            self._check_seat(seat)
+            self._check_seat(seat, owners, members)
         return open_round(self.domain, logged)
 
     def _check_previous(self, previous: RoundState, logged: Logged) -> None:
@@ -77,12 +79,12 @@ class History:
         if (logged.block_number, logged.log_index) <= (last.block_number, last.log_index):
             raise RuleBroken(Rule.ORDER, f"round {logged.event.round} opens before round {previous.number} ended")
 
-    def _check_seat(self, seat: Seat) -> None:
-        for earlier in (old for state in self.rounds.values() for old in state.seats):
-            if earlier.member == seat.member and earlier.owner != seat.owner:
-                raise RuleBroken(Rule.SEATS, f"member {seat.member} has another owner than before")
-            if earlier.signer == seat.signer and earlier.member != seat.member:
-                raise RuleBroken(Rule.SEATS, f"member {seat.member} signs with a key of member {earlier.member}")
+    def _check_seat(self, seat: Seat, owners: Mapping[int, bytes], members: Mapping[bytes, int]) -> None:
+        """owners: by member, and members: by signer, as all earlier rounds had them."""
+        if owners.get(seat.member, seat.owner) != seat.owner:
+            raise RuleBroken(Rule.SEATS, f"member {seat.member} has another owner than before")
+        if members.get(seat.signer, seat.member) != seat.member:
+            raise RuleBroken(Rule.SEATS, f"member {seat.member} signs with a key of member {members[seat.signer]}")
         declared = self.declared_micro(seat.member)
         if seat.spent_micro != declared:
             found = seat.spent_micro
