@@ -7,10 +7,10 @@ chain, nothing is booked, no noise is drawn; one small test directory is written
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from ledger.audit_code import code_link
 from ledger.bundle import bundle_limits
@@ -28,7 +28,7 @@ from node.privacy_ledger import PrivacyLedger
 from node.service import PRIVACY, open_store, state_file
 from node.settings import NodeSettings
 from node.trainer import ModelTrainer
-from proofs.errors import CandorError, LocalFault, PeerFault
+from proofs.errors import CandorError, LocalFault, PeerFault, WireFault
 
 GAS_OF_A_ROUND = 400_000  # commit, submit, object and one advance, rounded up; contracts/README.md has the measures
 PROBE = {"probe": b"candor doctor\n"}
@@ -54,40 +54,35 @@ class _Found:
     chain: ChainPort | None = None
     member: Member | None = None
     config: Config | None = None
-    checks: list[Check] = field(default_factory=list)
 
 
 def diagnose(settings: NodeSettings, round_config: Path | None = None) -> list[Check]:
     """All checks, in order. `round_config`: a config to forecast; without it, the one of the latest round if any."""
+    return list(examine(settings, round_config))
+
+
+def examine(settings: NodeSettings, round_config: Path | None = None) -> Iterator[Check]:
+    """`diagnose`, one check after the other."""
     found = _Found(settings, round_config, ModelTrainer(settings.model, settings.data, settings.device))
-    steps: list[tuple[str, Callable[[_Found], str], bool]] = [
-        ("key", _key, True),
-        ("chain", _chain, True),
-        ("contracts", _contracts, False),
-        ("balance", _balance, False),
-        ("membership", _membership, False),
-        ("privacy ledger", _ledger, False),
-        ("content store", _content, False),
-        ("model", _model, False),
-        ("config", _config, False),
-    ]
-    for name, check, needed in steps:
-        if not _try(found, name, check) and needed:
-            return found.checks
+    for name, check in _FIRST:
+        done = _try(found, name, check)
+        yield done
+        if not done.ok:
+            return
+    for name, check in _FACTS:
+        yield _try(found, name, check)
     for url in settings.content.peers:
-        _try(found, f"peer {url}", partial(_peer, url))
+        yield _try(found, f"peer {url}", partial(_peer, url))
     if found.config is not None:
-        for name, forecast in (("data", _data), ("gradients", _gradients), ("ε forecast", _epsilon), ("bytes", _bytes)):
-            _try(found, name, forecast)
-    return found.checks
+        for name, check in _FORECASTS:
+            yield _try(found, name, check)
 
 
-def _try(found: _Found, name: str, check: Callable[[_Found], str]) -> bool:
+def _try(found: _Found, name: str, check: Callable[[_Found], str]) -> Check:
     try:
-        found.checks.append(Check(name, True, check(found)))
+        return Check(name, True, check(found))
     except CandorError as error:
-        found.checks.append(Check(name, False, str(error)))
-    return found.checks[-1].ok
+        return Check(name, False, str(error))
 
 
 def _key(found: _Found) -> str:
@@ -97,7 +92,11 @@ def _key(found: _Found) -> str:
 
 
 def _chain(found: _Found) -> str:
-    found.chain = chain = EvmChain(found.settings.chain.rpc_url, found.settings.chain.rounds)
+    settings = found.settings.chain
+    try:
+        found.chain = chain = EvmChain(settings.rpc_url, settings.rounds)
+    except WireFault as error:
+        raise WireFault(f"chain.rpc_url does not answer: {error}") from error
     return f"chain {chain.chain_id}, block {chain.head().number}"
 
 
@@ -225,3 +224,22 @@ def _given(value: Any) -> Any:
     if value is None:
         raise LocalFault("an earlier check failed")
     return value
+
+
+_Checks = tuple[tuple[str, Callable[[_Found], str]], ...]
+_FIRST: Final[_Checks] = (("key", _key), ("chain", _chain))
+_FACTS: Final[_Checks] = (
+    ("contracts", _contracts),
+    ("balance", _balance),
+    ("membership", _membership),
+    ("privacy ledger", _ledger),
+    ("content store", _content),
+    ("model", _model),
+    ("config", _config),
+)
+_FORECASTS: Final[_Checks] = (
+    ("data", _data),
+    ("gradients", _gradients),
+    ("ε forecast", _epsilon),
+    ("bytes", _bytes),
+)
