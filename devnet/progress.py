@@ -35,11 +35,12 @@ from ledger.records import (
     VerdictsPosted,
     Voided,
 )
-from ledger.round_state import RoundState
+from ledger.round_state import RoundState, beacon_block
 from proofs.errors import CandorError, WireFault
 
 GENESIS: Final = 0
 HEALTH_TIMEOUT_S: Final = 0.5
+AGAIN_S, PATIENCE_S = 2.0, 300.0
 
 
 @dataclass
@@ -54,7 +55,7 @@ class Watch:
     accuracies: dict[int, float] = field(default_factory=dict)
     sizes: dict[bytes, int | None] = field(default_factory=dict)
     head: int = 0
-    _patience: int = 200
+    _asked_s: float = 0.0
     _pending: dict[int, Future[float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -111,9 +112,10 @@ class Watch:
             if not future.done():
                 continue
             error = future.exception()
-            if number == GENESIS and isinstance(error, WireFault) and self._patience > 0:
-                self._patience -= 1  # the gateways are not up yet
-                self._pending[number] = self.evaluator.accuracy(self.federation.genesis)
+            if number == GENESIS and isinstance(error, WireFault) and self.elapsed_s < PATIENCE_S:
+                if self.elapsed_s - self._asked_s > AGAIN_S:  # the gateways are not up yet
+                    self._asked_s = self.elapsed_s
+                    self._pending[number] = self.evaluator.accuracy(self.federation.genesis)
                 continue
             del self._pending[number]
             if error is not None and not isinstance(error, CandorError):
@@ -170,7 +172,8 @@ def tell(event: RoundEvent, watch: Watch) -> str:
         case Committed():
             return f"node-{event.member} committed to its data and its secret words"
         case Sealed():
-            return f"{event.closed.name} closed, beacon {_short(event.beacon)} drawn from block {event.close_block + 1}"
+            drawn_from = beacon_block(event.close_block)
+            return f"{event.closed.name} closed, beacon {_short(event.beacon)} drawn from block {drawn_from}"
         case Submitted():
             size, spent = watch.bytes_of(event.bundle), epsilon_text(event.spent_micro)
             cap = epsilon_text(watch.federation.plan.cap_micro)

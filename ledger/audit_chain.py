@@ -28,7 +28,7 @@ from ledger.records import (
     VerdictsPosted,
 )
 from ledger.report import Link, Name, failed, missing, passed, reason_name
-from ledger.round_state import RoundState
+from ledger.round_state import RoundState, beacon_block
 from ledger.rules import Rule, RuleBroken, check_beacon_header
 from proofs.errors import LocalFault, PeerFault
 
@@ -213,23 +213,24 @@ def commitments_link(_: Source, state: RoundState) -> Link:
     last = max((at.block_number for at in state.log if isinstance(at.event, Committed)), default=None)
     text = f"{len(made)} of {len(state.seats)} members committed"
     if last is not None and state.train_seal is not None:
-        text += f", the last in block {last}; the beacon is of block {state.train_seal.close_block + 1}"
+        text += f", the last in block {last}; the beacon is of block {beacon_block(state.train_seal.close_block)}"
     return passed(Name.COMMITMENTS, text, commitments=made)
 
 
 def beacons_link(source: Source, state: RoundState) -> Link:
-    """Each beacon is of the mixHash in the header right after the close."""
+    """Each beacon is of the mixHash in the header of its block, the second after the close."""
     told, data = [], {}
     for what, seal in (("train", state.train_seal), ("prove", state.prove_seal)):
         if seal is None:
             continue
+        drawn_from = beacon_block(seal.close_block)
         try:
-            check_beacon_header(seal, source.header(seal.close_block + 1))
+            check_beacon_header(seal, source.header(drawn_from))
         except PeerFault as error:
             return failed(Name.BEACONS, f"{what}: {error}")
         except UnknownBlock as error:
             return missing(Name.BEACONS, f"{what}: {error}")
-        told.append(f"{what} from block {seal.close_block + 1}")
+        told.append(f"{what} from block {drawn_from}")
         data[what] = seal.beacon.hex()
     return passed(Name.BEACONS, "; ".join(told) or "no phase has closed yet", **data)
 

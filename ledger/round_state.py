@@ -36,6 +36,9 @@ from ledger.records import (
 )
 from proofs import merkle
 
+BEACON_DELAY_BLOCKS = 2
+"""The beacon of a phase that closed in block X is of the header of block X + 2; IRounds.sol has the same number. The
+header of X + 1 holds the RANDAO mix after X (EIP-4399), which the proposer of X knows while filling it."""
 _BEACON_LABEL = keccak(text="candor/beacon/1")
 _NO_DIGEST = bytes(32)
 
@@ -168,7 +171,8 @@ def due(state: RoundState) -> Due | None:
     if state.phase in (Phase.COMMIT, Phase.TRAIN):
         committing = state.phase is Phase.COMMIT
         if len(state.commitments if committing else state.standing) >= policy.quorum:
-            return Due(Step.SEAL, end + 2, header_block=end + 1)
+            drawn = beacon_block(end)
+            return Due(Step.SEAL, drawn + 1, header_block=drawn)
         return Due(Step.VOID, end + 1, VoidReason.COMMIT_QUORUM if committing else VoidReason.SUBMIT_QUORUM)
     if state.phase is Phase.PROVE:
         return Due(Step.VOID, end + policy.verify_blocks + 1, VoidReason.NO_VERDICT)
@@ -185,8 +189,8 @@ def last_possible_block(state: RoundState) -> int:
         return 0
     policy, phase, last = state.policy, state.phase, state.end_block
     proving = policy.prove_blocks if policy.proof_required else 0
-    last += 1 + policy.train_blocks if phase == Phase.COMMIT else 0
-    last += 1 + proving if phase <= Phase.TRAIN else 0
+    last += BEACON_DELAY_BLOCKS + policy.train_blocks if phase == Phase.COMMIT else 0
+    last += BEACON_DELAY_BLOCKS + proving if phase <= Phase.TRAIN else 0
     last += policy.verify_blocks if phase <= Phase.PROVE else 0
     last += policy.propose_blocks if phase <= Phase.VERIFY else 0
     return last + (policy.challenge_blocks if phase <= Phase.PROPOSE else 0)
@@ -205,8 +209,13 @@ def turn_begins(state: RoundState, aggregators: Sequence[bytes], who: bytes) -> 
     return state.deadline_block - blocks // 2
 
 
+def beacon_block(close_block: int) -> int:
+    """The block whose header holds the beacon of a phase closed in `close_block`; the next phase begins with it."""
+    return close_block + BEACON_DELAY_BLOCKS
+
+
 def beacon(domain: Domain, round_number: int, closed: Phase, mix_hash: bytes) -> bytes:
-    """32 bytes: the public randomness drawn when `closed` (Commit or Train) closed, from the next block's mixHash."""
+    """32 bytes: the public randomness after `closed` (Commit or Train), from the mixHash of its `beacon_block`."""
     types = ("bytes32", "uint256", "address", "uint64", "uint8", "bytes32")
     values = (_BEACON_LABEL, domain.chain_id, domain.contract, round_number, int(closed), mix_hash)
     return keccak(encode(types, values))

@@ -41,6 +41,7 @@ from ledger.records import (
 from ledger.round_state import (
     RoundState,
     beacon,
+    beacon_block,
     bitmap,
     due,
     excluded_root,
@@ -141,8 +142,8 @@ def open_round(domain: Domain, logged: Logged) -> RoundState:
 
 
 def check_beacon_header(sealed: Sealed, header: Header) -> None:
-    """What `apply` leaves owed after Sealed: the mixHash is that of the block after the close. Raises RuleBroken."""
-    number = sealed.close_block + 1
+    """What `apply` leaves owed after Sealed: the mixHash is that of the beacon's block. Raises RuleBroken."""
+    number = beacon_block(sealed.close_block)
     _require(header.number == number, Rule.BEACON, f"expected the header of block {number}, found {header.number}")
     expected, found = header.mix_hash.hex(), sealed.mix_hash.hex()
     _require(expected == found, Rule.BEACON, f"block {number} has the mixHash {expected}, the round says {found}")
@@ -173,19 +174,20 @@ def _committed(state: RoundState, event: Committed, block: int) -> RoundState:
 
 def _sealed(state: RoundState, event: Sealed, block: int) -> RoundState:
     end, policy = state.end_block, state.policy
+    begins = beacon_block(end)
     sealable = state.phase in (Phase.COMMIT, Phase.TRAIN) and event.closed is state.phase
     _require(sealable, Rule.PHASE, f"{event.closed.name} is sealed in {state.phase.name}")
     acted = state.commitments if state.phase is Phase.COMMIT else state.standing
     _require(len(acted) >= policy.quorum, Rule.QUORUM, f"expected {policy.quorum} members, found {len(acted)}")
     _require(event.close_block == end, Rule.CLOSE_BLOCK, f"expected block {end}, found {event.close_block}")
-    _require(block >= end + 2, Rule.TOO_EARLY, f"sealed in block {block}, possible from {end + 2}")
+    _require(block > begins, Rule.TOO_EARLY, f"sealed in block {block}, possible from {begins + 1}")
     expected = beacon(state.domain, state.number, event.closed, event.mix_hash)
     _require(event.beacon == expected, Rule.BEACON, f"expected {expected.hex()}, found {event.beacon.hex()}")
     if event.closed is Phase.COMMIT:
-        return replace(state, train_seal=event).enter(Phase.TRAIN, end + 1 + policy.train_blocks)
+        return replace(state, train_seal=event).enter(Phase.TRAIN, begins + policy.train_blocks)
     phase = Phase.PROVE if policy.proof_required else Phase.VERIFY
     blocks = policy.prove_blocks if policy.proof_required else policy.verify_blocks
-    return replace(state, prove_seal=event).enter(phase, end + 1 + blocks)
+    return replace(state, prove_seal=event).enter(phase, begins + blocks)
 
 
 def _submitted(state: RoundState, event: Submitted, block: int) -> RoundState:

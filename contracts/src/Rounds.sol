@@ -6,7 +6,7 @@ import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
 import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
 
 import {IFederation} from "./interfaces/IFederation.sol";
-import {IRounds} from "./interfaces/IRounds.sol";
+import {BEACON_DELAY, IRounds} from "./interfaces/IRounds.sol";
 import {Bits} from "./libraries/Bits.sol";
 import {Header} from "./libraries/Header.sol";
 import {Roles} from "./libraries/Roles.sol";
@@ -235,9 +235,9 @@ contract Rounds is IRounds, EIP712 {
         if (phase == Phase.Final || phase == Phase.Void) return 0;
         Policy memory p = r.policy;
         uint64 last = _end(r);
-        // what comes after the present phase, at its longest; a block for each beacon
-        if (phase == Phase.Commit) last += 1 + p.trainBlocks;
-        if (phase <= Phase.Train) last += 1 + (p.proofRequired ? p.proveBlocks : 0);
+        // what comes after the present phase, at its longest; the wait for each beacon
+        if (phase == Phase.Commit) last += BEACON_DELAY + p.trainBlocks;
+        if (phase <= Phase.Train) last += BEACON_DELAY + (p.proofRequired ? p.proveBlocks : 0);
         if (phase <= Phase.Prove) last += p.verifyBlocks;
         if (phase <= Phase.Verify) last += p.proposeBlocks;
         if (phase <= Phase.Propose) last += p.challengeBlocks;
@@ -366,14 +366,15 @@ contract Rounds is IRounds, EIP712 {
         bool committing = r.phase == Phase.Commit;
         uint64 end = _end(r);
         bool quorum = (committing ? r.committed : _standing(r)).count() >= r.policy.quorum;
-        uint64 earliest = end + (quorum ? 2 : 1);
+        uint64 beaconBlock = end + BEACON_DELAY;
+        uint64 earliest = (quorum ? beaconBlock : end) + 1;
         require(_now() >= earliest, NotYet(id, earliest));
         if (!quorum) return _void(id, r, committing ? VoidReason.CommitQuorum : VoidReason.SubmitQuorum);
-        bytes32 blockHash = Header.hashOf(end + 1);
+        bytes32 blockHash = Header.hashOf(beaconBlock);
         if (blockHash == 0) return _void(id, r, VoidReason.BeaconLost);
-        require(keccak256(header) == blockHash, BadHeader(end + 1));
+        require(keccak256(header) == blockHash, BadHeader(beaconBlock));
         (uint256 number, bytes32 mixHash) = Header.read(header);
-        require(number == end + 1, BadHeader(end + 1));
+        require(number == beaconBlock, BadHeader(beaconBlock));
         _sealWith(id, r, r.phase, end, mixHash);
     }
 
@@ -381,11 +382,11 @@ contract Rounds is IRounds, EIP712 {
         bytes32 beacon = keccak256(abi.encode(BEACON_LABEL, block.chainid, address(this), id, uint8(closed), mixHash));
         if (closed == Phase.Commit) {
             r.trainBeacon = beacon;
-            _enter(r, Phase.Train, end + 1 + r.policy.trainBlocks);
+            _enter(r, Phase.Train, end + BEACON_DELAY + r.policy.trainBlocks);
         } else {
             r.proveBeacon = beacon;
-            if (r.policy.proofRequired) _enter(r, Phase.Prove, end + 1 + r.policy.proveBlocks);
-            else _enter(r, Phase.Verify, end + 1 + r.policy.verifyBlocks);
+            if (r.policy.proofRequired) _enter(r, Phase.Prove, end + BEACON_DELAY + r.policy.proveBlocks);
+            else _enter(r, Phase.Verify, end + BEACON_DELAY + r.policy.verifyBlocks);
         }
         bytes32 transcript = _note(r, Sealed.selector, abi.encode(id, closed, end, mixHash, beacon));
         emit Sealed(id, closed, end, mixHash, beacon, transcript);

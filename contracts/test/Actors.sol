@@ -2,7 +2,7 @@
 pragma solidity ^0.8.30;
 
 import {IFederation} from "../src/interfaces/IFederation.sol";
-import {IRounds} from "../src/interfaces/IRounds.sol";
+import {BEACON_DELAY, IRounds} from "../src/interfaces/IRounds.sol";
 import {Bits} from "../src/libraries/Bits.sol";
 import {Scene} from "./Scene.sol";
 
@@ -117,7 +117,8 @@ contract Actors is Scene {
         IRounds.Phase phase = rounds.getRound(id).phase;
         bool waiting = phase == IRounds.Phase.Prove || phase == IRounds.Phase.Verify || phase == IRounds.Phase.Propose;
         if (waiting && seed % 8 != 0) return;
-        if (block.number < _end(id) + 2) vm.roll(_end(id) + 2);
+        uint64 over = _end(id) + BEACON_DELAY + 1;
+        if (block.number < over) vm.roll(over);
     }
 
     function ownersDecide(uint8 member, uint64 cap, bool rotate) external looked {
@@ -233,7 +234,7 @@ contract Actors is Scene {
 
     function _advance(uint64 id) private {
         if (id == 0) return;
-        uint64 beaconBlock = _end(id) + 1;
+        uint64 beaconBlock = _end(id) + BEACON_DELAY;
         bytes memory header = "";
         if (block.number > beaconBlock && block.number <= beaconBlock + 256) header = _header(beaconBlock);
         try rounds.advance(id, header) {} catch {}

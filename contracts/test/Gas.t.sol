@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity ^0.8.30;
 
-import {IRounds} from "../src/interfaces/IRounds.sol";
+import {BEACON_DELAY, IRounds} from "../src/interfaces/IRounds.sol";
 import {Scene} from "./Scene.sol";
 
 /// @notice What each transaction costs, all included (`isolate`: every call is a transaction of its own).
@@ -15,8 +15,8 @@ contract GasTest is Scene {
 
     function _sealPaid(uint64 id, string memory what) private {
         uint64 end = _end(id);
-        vm.roll(end + 2);
-        bytes memory header = _header(end + 1);
+        vm.roll(end + BEACON_DELAY + 1);
+        bytes memory header = _header(end + BEACON_DELAY);
         rounds.advance(id, header);
         _paid(what);
     }

@@ -3,7 +3,7 @@ pragma solidity ^0.8.30;
 
 import {Federation} from "../src/Federation.sol";
 import {IFederation} from "../src/interfaces/IFederation.sol";
-import {IRounds} from "../src/interfaces/IRounds.sol";
+import {BEACON_DELAY, IRounds} from "../src/interfaces/IRounds.sol";
 import {Bits} from "../src/libraries/Bits.sol";
 import {Merkle} from "../src/libraries/Merkle.sol";
 import {Rounds} from "../src/Rounds.sol";
@@ -180,8 +180,8 @@ abstract contract Scene {
     /// @dev Closes Commit or Train at its end, with the beacon block's real header.
     function _seal(uint64 id) internal {
         uint64 end = _end(id);
-        vm.roll(end + 2);
-        rounds.advance(id, _header(end + 1));
+        vm.roll(end + BEACON_DELAY + 1);
+        rounds.advance(id, _header(end + BEACON_DELAY));
     }
 
     function _end(uint64 id) internal view returns (uint64) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity ^0.8.30;
 
-import {IRounds} from "../src/interfaces/IRounds.sol";
+import {BEACON_DELAY, IRounds} from "../src/interfaces/IRounds.sol";
 import {Bits} from "../src/libraries/Bits.sol";
 import {Scene} from "./Scene.sol";
 
@@ -68,8 +68,8 @@ contract VerdictsTest is Scene {
             if (member != 1 && member != 2) _submit(id, member);
         }
         _submit(id, 3, keccak256("other"), 1);
-        vm.roll(_end(id) + 2);
-        rounds.advance(id, _header(_end(id) + 1));
+        vm.roll(_end(id) + BEACON_DELAY + 1);
+        rounds.advance(id, _header(_end(id) + BEACON_DELAY));
         _prove(id, 0);
         _prove(id, 5);
         vm.roll(rounds.getRound(id).deadlineBlock + 1);

@@ -24,6 +24,7 @@ from ledger.records import (
     VerdictsPosted,
 )
 from ledger.report import Name, Status
+from ledger.round_state import beacon_block
 
 Lie = Callable[[list[Logged]], list[Logged]]
 
@@ -164,7 +165,7 @@ def test_headers_that_do_not_fit_are_caught(federation: Any) -> None:
     for field, at, link in (
         ("hash", sealed.block_number, Name.HEADERS),
         ("parent_hash", sealed.block_number, Name.HEADERS),
-        ("mix_hash", sealed.event.close_block + 1, Name.BEACONS),
+        ("mix_hash", beacon_block(sealed.event.close_block), Name.BEACONS),
     ):
         chain = OtherHeaders(federation.chain, lambda logs: logs)
         chain.field, chain.at = field, at

@@ -28,7 +28,7 @@ from ledger.actions import (
 from ledger.eip712 import Domain, Submission, sign_submission
 from ledger.ports import ContractRefused
 from ledger.records import MemberStatus, Phase, Policy, Voided, VoidReason
-from ledger.round_state import due, excluded_root, included_root, last_possible_block, view
+from ledger.round_state import BEACON_DELAY_BLOCKS, due, excluded_root, included_root, last_possible_block, view
 from ledger.rules import check_beacon_header, check_turn
 
 ZERO = bytes(32)
@@ -206,14 +206,30 @@ def test_the_other_aggregator_takes_over_at_half_time(lab: Any) -> None:
     assert agrees(lab) is Phase.PROPOSE
 
 
-def test_the_beacon_is_that_of_the_block_after_the_close_however_late(lab: Any) -> None:
+def test_the_beacon_is_that_of_its_block_however_late(lab: Any) -> None:
     lab.open()
     lab.commit_all()
     lab.mine(5)
     lab.advance()
     seal = lab.state().train_seal
     assert seal is not None
-    check_beacon_header(seal, lab.chain.header(lab.state().log[3].block_number + 1))
+    check_beacon_header(seal, lab.chain.header(lab.state().log[3].block_number + BEACON_DELAY_BLOCKS))
+    assert agrees(lab) is Phase.TRAIN
+
+
+def test_the_header_right_after_the_close_is_no_beacon(lab: Any) -> None:
+    """EIP-4399: it holds the mix after block X, which the proposer of X knew while filling X with commitments."""
+    lab.open()
+    lab.commit_all()
+    stranger, closed = lab.cast.stranger, lab.state().close_block
+    lab.mine()
+    early = Advance(1, lab.chain.header(closed + 1).rlp)
+    refusal = refused(lab, stranger, early)
+    assert (refusal.name, refusal.arguments) == ("NotYet", (1, closed + 3))
+    lab.mine()
+    refusal = refused(lab, stranger, early)
+    assert (refusal.name, refusal.arguments) == ("BadHeader", (closed + 2,))
+    lab.act(stranger, Advance(1, lab.chain.header(closed + 2).rlp))
     assert agrees(lab) is Phase.TRAIN
 
 
@@ -221,8 +237,8 @@ def test_a_beacon_is_lost_when_its_header_is_forgotten(lab: Any) -> None:
     lab.open()
     lab.commit_all()
     lab.forget_history()
-    lab.mine(257)
-    assert lab.chain.head().number == lab.state().end_block + 257
+    lab.mine(BEACON_DELAY_BLOCKS + 256)
+    assert lab.chain.head().number == lab.state().end_block + BEACON_DELAY_BLOCKS + 256
     lab.advance()
     assert (agrees(lab), lab.view().void_reason) == (Phase.VOID, VoidReason.BEACON_LOST)
 
@@ -321,7 +337,7 @@ def test_refusals_in_train(lab: Any) -> None:
     lab.open()
     for member in (0, 1):
         lab.act(signers[member], lab.commitment(1, member))
-    lab.mine(lab.state().deadline_block + 1 - lab.chain.head().number)
+    lab.mine(lab.state().deadline_block + BEACON_DELAY_BLOCKS - lab.chain.head().number)
     assert refused(lab, stranger, Advance(1, lab.chain.head().rlp[:-1])).name == "BadHeader"
     assert refused(lab, stranger, Advance(1, lab.chain.header(1).rlp)).name == "BadHeader"
     lab.advance()

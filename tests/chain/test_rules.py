@@ -32,7 +32,7 @@ from ledger.records import (
     Voided,
     VoidReason,
 )
-from ledger.round_state import RoundState, beacon, settled, shown
+from ledger.round_state import RoundState, beacon, beacon_block, settled, shown
 from ledger.rules import Rule, RuleBroken, apply, check_beacon_header, check_turn, open_round
 from proofs.errors import PeerFault
 
@@ -194,14 +194,16 @@ def test_committing(states: dict[str, RoundState]) -> None:
 def test_sealing(states: dict[str, RoundState]) -> None:
     state = states["committed"]
     end = state.close_block
+    begins = beacon_block(end)
 
-    def sealing(block: int = end + 2, state: RoundState = state, **changes: Any) -> Callable[[], RoundState]:
+    def sealing(block: int = begins + 1, state: RoundState = state, **changes: Any) -> Callable[[], RoundState]:
         drawn = beacon(state.domain, 1, Phase.COMMIT, SOME)
         event = replace(Sealed(1, Phase.COMMIT, end, SOME, drawn, ZERO), **changes)
         return lambda: apply(state, following(state, event, block))
 
     assert sealing()().phase is Phase.TRAIN
-    assert broken(sealing(end + 1)) is Rule.TOO_EARLY
+    assert broken(sealing(begins)) is Rule.TOO_EARLY
+    assert broken(sealing(end + 2)) is Rule.TOO_EARLY
     assert broken(sealing(close_block=end + 1)) is Rule.CLOSE_BLOCK
     assert broken(sealing(close_block=state.deadline_block)) is Rule.CLOSE_BLOCK
     assert broken(sealing(mix_hash=ZERO)) is Rule.BEACON
@@ -226,10 +228,19 @@ def test_the_beacon_belongs_to_chain_contract_round_and_phase(states: dict[str, 
 def test_the_mix_hash_is_owed_and_checked_against_the_header(twin_lab: Any) -> None:
     twin_lab.to_train()
     seal = twin_lab.state().train_seal
-    header: Header = twin_lab.chain.header(seal.close_block + 1)
+    header: Header = twin_lab.chain.header(beacon_block(seal.close_block))
     check_beacon_header(seal, header)
-    other = twin_lab.chain.header(seal.close_block)
-    assert broken(lambda: check_beacon_header(seal, other)) is Rule.BEACON
+    assert broken(lambda: check_beacon_header(replace(seal, mix_hash=SOME), header)) is Rule.BEACON
+
+
+def test_the_header_of_another_block_is_no_beacon(twin_lab: Any) -> None:
+    """Least of all that of the block right after the close: its mixHash was known while commitments were mined."""
+    twin_lab.to_train()
+    seal = twin_lab.state().train_seal
+    for number in (seal.close_block, seal.close_block + 1, seal.close_block + 3):
+        header: Header = twin_lab.chain.header(number)
+        drawn = replace(seal, mix_hash=header.mix_hash)
+        assert broken(lambda drawn=drawn, header=header: check_beacon_header(drawn, header)) is Rule.BEACON
     assert broken(lambda: check_beacon_header(replace(seal, mix_hash=SOME), header)) is Rule.BEACON
 
 
@@ -410,7 +421,7 @@ def test_no_round_with_a_quorum_is_void_for_want_of_one(states: dict[str, RoundS
 
 def test_a_beacon_is_lost_only_after_256_blocks(states: dict[str, RoundState]) -> None:
     state, lost = states["committed"], Voided(1, Phase.COMMIT, VoidReason.BEACON_LOST, ZERO)
-    first = state.end_block + 1 + 257
+    first = beacon_block(state.end_block) + 257
     assert apply(state, following(state, lost, first)).phase is Phase.VOID
     assert broken(lambda: apply(state, following(state, lost, first - 1))) is Rule.TOO_EARLY
 

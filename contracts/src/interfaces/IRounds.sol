@@ -3,6 +3,11 @@ pragma solidity ^0.8.30;
 
 import {IFederation} from "./IFederation.sol";
 
+// The beacon of a phase that closed in block X is the mixHash in the header of block X + BEACON_DELAY. Two, because the
+// header of X + 1 holds the RANDAO mix after block X, which the proposer of X knows before it fills the block; the mix in
+// the header of X + 2 contains the reveal of the next proposer too. ledger/round_state.py has the same number.
+uint64 constant BEACON_DELAY = 2;
+
 /// @title The life of a round
 /// @notice
 ///   Commit ─▶ Train ─▶ (Prove) ─▶ Verify ─▶ Propose ─▶ Proposed ─▶ Final
@@ -14,11 +19,12 @@ import {IFederation} from "./IFederation.sol";
 ///
 /// Blocks. A phase of L blocks that begins with block S takes actions in blocks up to its deadline S + L:
 ///   Commit    S = block of `open`
-///   Train     S = X + 1, where X is the block in which Commit closed: its deadline, or the block of the last
-///             member's commitment if all committed. `advance` can open it from block X + 2; a late call shortens it.
-///   Prove     S = X + 1, likewise with Train (left out, with its `proveBlocks`, when no proofs are asked for)
-///   Verify    S = X + 1 after Train; after Prove, Prove's deadline or the block of the last proof. This step asks for
-///             no beacon and no `advance`: it just happens, and `getRound` shows it.
+///   Train     S = X + BEACON_DELAY, where X is the block in which Commit closed: its deadline, or the block of the last
+///             member's commitment if all committed. `advance` can open it from block X + BEACON_DELAY + 1; a late
+///             call shortens it.
+///   Prove     S = X + BEACON_DELAY, likewise with Train (left out, with its `proveBlocks`, when no proofs are asked for)
+///   Verify    S = X + BEACON_DELAY after Train; after Prove, Prove's deadline or the block of the last proof. This step
+///             asks for no beacon and no `advance`: it just happens, and `getRound` shows it.
 ///   Propose   S = block of `postVerdicts`
 ///   Proposed  S = block of `propose`; with `challengeBlocks` 0 the round is Final in that same transaction
 ///
@@ -31,17 +37,19 @@ import {IFederation} from "./IFederation.sol";
 /// UnknownRound, EmptyDigest, WrongPhase, PastDeadline, NotAggregator, NotYourTurn, then the contents.
 ///
 /// Beacons. When Commit (and later Train) closes in block X, the beacon is the randomness (`mixHash`, EIP-4399) in the
-/// header of block X+1, whoever calls `advance` and whenever: waiting does not change it. The caller hands in the
-/// header; the contract checks its hash.
+/// header of block X + BEACON_DELAY = X + 2, whoever calls `advance` and whenever: waiting does not change it. The caller
+/// hands in the header; the contract checks its hash.
 ///
 /// Transcript. Every event of a round carries a running hash over all the round's events so far, which is also kept in
 /// storage: nobody can show a reader a history of the round with an event removed, altered or added.
 ///   transcript' = keccak256(abi.encode(transcript, topic0, keccak256(abi.encode(fields except transcript, in order))))
 ///
 /// Unkind truths:
-/// - The mixHash of block X+1 is settled by the validator of block X (EIP-4399: it is the mix after the block before).
-///   That validator can withhold block X, and so choose between two beacons, one bit per slot that it owns. Worse: it
-///   knows the beacon while it fills block X, so a member that colludes with it can commit in block X having seen it.
+/// - The mixHash of block X+2 is the RANDAO mix after block X+1 (EIP-4399), which contains the reveal of X+1's proposer.
+///   Nobody but that proposer knows it when block X is filled (unless it has proposed in the same epoch before: a reveal
+///   signs the epoch and nothing else). So to know the beacon in time, and have a member commit in block X having seen
+///   it, takes the proposers of X and X+1 both. Two that collude, or one operator that owns both slots, can do it.
+/// - The proposer of X+1 can withhold its block, and so choose between two beacons: one bit per slot that it owns.
 /// - Verdicts are, at this stage, what one aggregator says. Members can void a round they disagree with
 ///   (`object`, strict majority of those who committed); they cannot correct it.
 /// - The contract never sees a weight, a trajectory or an average. It fixes digests, order and deadlines.
@@ -116,7 +124,7 @@ interface IRounds {
     event Committed(
         uint64 indexed round, uint8 indexed member, bytes32 datasetRoot, bytes32 wordsRoot, bytes32 transcript
     );
-    /// @notice Commit or Train closed in `closeBlock`; `beacon` comes from `mixHash` of block `closeBlock + 1`.
+    /// @notice Commit or Train closed in `closeBlock`; `beacon` comes from `mixHash` of block `closeBlock + BEACON_DELAY`.
     event Sealed(
         uint64 indexed round, Phase closed, uint64 closeBlock, bytes32 mixHash, bytes32 beacon, bytes32 transcript
     );
@@ -212,8 +220,8 @@ interface IRounds {
     function object(uint64 round, bytes32 expectedBundle) external;
 
     /// @notice Anyone. Moves the round one phase on if its time has come. `header` is the RLP header of the beacon block
-    /// when Commit or Train closes with a quorum, and empty otherwise. Voiding for want of a quorum is possible one
-    /// block earlier, from the one after the close. NotYet if it is too early, WrongPhase if the round has ended.
+    /// when Commit or Train closes with a quorum, and empty otherwise. Voiding for want of a quorum is possible
+    /// earlier, from the block after the close. NotYet if it is too early, WrongPhase if the round has ended.
     /// A beacon is lost when its hash is neither among the last 256 blocks nor in EIP-2935's history (8191 blocks).
     function advance(uint64 round, bytes calldata header) external;
 
