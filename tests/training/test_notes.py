@@ -14,7 +14,7 @@ import pytest
 from devnet import notes
 from devnet.tiny import corpus
 
-GOLDEN = "a7f4984345f38f9cb80c50131474291756b6492803279b01d1ebb11be3eb651c"
+GOLDEN = "1103f4eea34f738fa10a6de3711b5b4b249764bc6cf3057e9bf556acbe23bcba"
 
 
 def test_the_same_seed_gives_the_same_notes_for_ever() -> None:
