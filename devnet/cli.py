@@ -12,6 +12,7 @@ Exit codes: 0  the audit passed
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import tempfile
 from collections import defaultdict
@@ -136,6 +137,8 @@ def _longest_s(plan: Plan) -> float:
 
 @contextmanager
 def _told() -> Iterator[None]:
+    """Candor's own errors become one line and an exit code; libraries' logging is not for this screen."""
+    logging.getLogger().addHandler(logging.NullHandler())
     try:
         yield
     except CandorError as error:

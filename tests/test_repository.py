@@ -15,7 +15,7 @@ MACHINE_PATH = re.compile(r"(?<![\w.])/(?:home|Users|root|work)/[A-Za-z0-9_.-]+"
 INDEX = re.compile(
     r"(?:index-url|extra-index|pypi\.org/simple|files\.pythonhosted|registry\.npmjs|\"resolved\"\s*:)", re.I
 )
-ENDS_WITH_CREDENTIALS = re.compile(r"https?://[^/\s:@]+:[^/\s@]+@")
+LOGIN = re.compile(r"https?://[^/\s:@]+:[^/\s@]+@[\w-]+\.\w")
 PRIVATE_KEY = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE KEY-----|\b(?:ghp|gho|glpat|hf)_[A-Za-z0-9]{20,}|\bAKIA[0-9A-Z]{16}\b"
 )
@@ -41,7 +41,7 @@ def lines_with(pattern: re.Pattern[str]) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "pattern", [MACHINE_PATH, INDEX, ENDS_WITH_CREDENTIALS, PRIVATE_KEY], ids=["paths", "indexes", "logins", "keys"]
+    "pattern", [MACHINE_PATH, INDEX, LOGIN, PRIVATE_KEY], ids=["paths", "indexes", "logins", "keys"]
 )
 def test_no_tracked_file_names_this_machine_an_index_or_a_secret(pattern: re.Pattern[str]) -> None:
     assert lines_with(pattern) == []
