@@ -6,7 +6,6 @@ reading of answers without a limit is replaced.
 
 from __future__ import annotations
 
-import json
 import re
 import socket
 import threading
@@ -24,6 +23,7 @@ from urllib3.exceptions import HTTPError
 from web3 import HTTPProvider
 from web3.types import RPCEndpoint
 
+from ledger.canonical import parse
 from ledger.ports import ChainLies, ChainUnavailable
 from proofs.errors import LocalFault, WireFault
 
@@ -32,6 +32,7 @@ READ_TIMEOUT_S = 30.0
 MAX_ANSWER_BYTES = 64 << 20
 READ_BYTES = 1 << 16
 MAX_MESSAGE_CHARS = 300
+MAX_DEPTH = 64
 QUANTITY: Final = re.compile("0x[0-9a-fA-F]+")  # int() and fromhex() take signs, blanks and underscores too
 DATA: Final = re.compile("0x(?:[0-9a-fA-F]{2})*")
 LOOPBACK: Final = {"127.0.0.1", "::1", "localhost"}
@@ -61,7 +62,7 @@ class Rpc(HTTPProvider):
         """The result. Raises ChainUnavailable, or RpcRefused for an error that the node itself reports."""
         raw = self._make_request(RPCEndpoint(method), self.encode_rpc_request(RPCEndpoint(method), list(params)))
         try:
-            answer = json.loads(raw)
+            answer = parse(raw, MAX_DEPTH)
         except (ValueError, RecursionError) as error:
             raise ChainUnavailable(f"{method}: the answer is not JSON") from error
         if not isinstance(answer, dict) or ("result" in answer) == ("error" in answer):

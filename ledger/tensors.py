@@ -18,6 +18,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from ledger import canonical
 from ledger.config import FLOAT32_INTEGERS, Config
 from proofs.errors import LocalFault, PeerFault
 
@@ -143,7 +144,7 @@ def _difference(data: bytes, header: bytes) -> str:
     if length > min(MAX_HEADER_BYTES, len(data) - 8):
         return f"not safetensors, or a header of {length} bytes in a file of {len(data)}"
     try:
-        found, expected = json.loads(data[8 : 8 + length]), json.loads(header[8:])
+        found, expected = canonical.parse(data[8 : 8 + length], canonical.MAX_DEPTH), json.loads(header[8:])
     except (ValueError, RecursionError):
         return "the header is not JSON"
     if not isinstance(found, dict):
