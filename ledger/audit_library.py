@@ -8,7 +8,7 @@ from typing import Final
 from ledger.audit_open import Contents
 from ledger.config import MAX_CONFIG_BYTES, Config
 from ledger.content.errors import ContentMissing
-from ledger.privacy import Spend, spend_of
+from ledger.privacy import UNBOUNDED, Spend, spend_of
 from ledger.report import Link, Name, failed, missing
 from proofs.errors import CandorError, PeerFault
 
@@ -59,3 +59,12 @@ class Library:
             config = self.config(digest)
             return ConfigFacts(config.base_digest, spend_of(config))
         return self._facts[digest]
+
+    def spend(self, digest: bytes) -> Spend:
+        """What submitting to a round cost: without bound under bytes that are no config. Raises Unsettled."""
+        try:
+            return self.facts(digest).spend
+        except Unsettled as unsettled:
+            if unsettled.peer:
+                return UNBOUNDED
+            raise

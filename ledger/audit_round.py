@@ -138,9 +138,7 @@ class RoundAudit:
     def spends(self, member: int) -> tuple[Spend, ...]:
         """What the member's submissions of earlier rounds used, void ones too. Raises Unsettled."""
         earlier = (self.history.rounds[number] for number in range(1, self.state.number))
-        return tuple(
-            self.library.facts(state.opened.config_digest).spend for state in earlier if member in state.submissions
-        )
+        return tuple(self.library.spend(state.opened.config_digest) for state in earlier if member in state.submissions)
 
     def privacy_link(self) -> Link:
         """ε of every member that submitted, from the configs alone. Those left out are named, not held against it."""

@@ -78,6 +78,9 @@ class Spend:
         return self.sample_threshold / 2.0**32
 
 
+UNBOUNDED = Spend(0, 1, 1, 1 << 32, 1, 1)  # a round under a config that is none: nobody can say what it cost
+
+
 def spend_of(config: Config) -> Spend:
     """What taking part in one round under this config costs."""
     privacy = config.privacy

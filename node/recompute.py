@@ -14,10 +14,11 @@ from hashlib import sha256
 
 from ledger.aggregate import aggregate_bundle
 from ledger.bundle import AggregateBundle, Claim, bundle_limits, read_submission, read_weights
+from ledger.canonical import FieldInvalid, NotCanonical
 from ledger.config import MAX_CONFIG_BYTES, Config
-from ledger.content import ContentStore
+from ledger.content import ContentInvalid, ContentStore
 from ledger.history import History
-from ledger.privacy import Spend, spend_of
+from ledger.privacy import UNBOUNDED, Spend, spend_of
 from ledger.records import Reason
 from ledger.round_state import RoundState, known_reason
 from ledger.tensors import Weights
@@ -42,6 +43,13 @@ class Configs:
             self._known[digest] = Config.decode(self._store.get_raw(digest, MAX_CONFIG_BYTES))
         return self._known[digest]
 
+    def spend(self, state: RoundState) -> Spend:
+        """What submitting to a round cost: without bound under bytes that are no config. Raises ContentMissing."""
+        try:
+            return spend_of(self.of(state))
+        except (NotCanonical, FieldInvalid, ContentInvalid):
+            return UNBOUNDED
+
 
 @dataclass(frozen=True)
 class Recount:
@@ -64,7 +72,7 @@ class Recount:
     def spends(self, member: int) -> tuple[Spend, ...]:
         """What the member's submissions of earlier rounds used, void rounds too."""
         earlier = (self.history.rounds[number] for number in range(1, self.state.number))
-        return tuple(spend_of(self.configs.of(state)) for state in earlier if member in state.submissions)
+        return tuple(self.configs.spend(state) for state in earlier if member in state.submissions)
 
     def claim(self, member: int) -> Claim:
         """What the chain says of a submission, and its manifest must repeat."""
