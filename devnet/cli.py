@@ -1,6 +1,7 @@
 """candor-devnet: a whole federation on this machine, from nothing to its audit.
 
     candor-devnet run      anvil, contracts, nodes, an aggregator, some rounds of private training, candor-audit
+    candor-devnet chain    the chain of a federation that was kept, up again for candor-audit
     candor-devnet kinds    the ways in which a daemon can be told to misbehave, and what catches each
 
 Exit codes: 0  the audit passed
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import sys
 import tempfile
 from collections import defaultdict
@@ -27,9 +29,11 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from devnet.federation import Plan, PlanInvalid
+from devnet.anvil import Anvil, AnvilOptions
+from devnet.federation import Plan, PlanInvalid, kept_facts
 from devnet.kinds import KINDS, kind_named
 from devnet.presets import Preset, preset_named
+from devnet.processes import Supervisor
 from devnet.progress import GENESIS, Watch, training_steps
 from devnet.scenarios import Outcome, fresh_folder, run
 from devnet.screen import picture
@@ -73,7 +77,7 @@ def run_command(
             aggregators=aggregators,
             rounds=rounds or chosen.rounds,
             epsilon=None if insecure_no_noise else chosen.epsilon if epsilon is None else epsilon,
-            misbehave=parse_misbehave(misbehave or [], nodes, aggregators),
+            misbehave=parse_misbehave(misbehave or []),
         )
         plan.check()
         with _teller(as_json) as tell:
@@ -83,6 +87,21 @@ def run_command(
         else:
             _print_outcome(outcome, folder if keep else None)
         raise typer.Exit(outcome.audit_status)
+
+
+@app.command(name="chain")
+def chain_command(
+    directory: Annotated[Path, typer.Argument(help="The folder that `run --keep` or `run --dir` left.")] = KEPT,
+) -> None:
+    """Start anvil from the saved state, where it was before, and say how to audit. Until Ctrl-C."""
+    with _told(), Supervisor() as supervisor:
+        facts = kept_facts(directory)
+        options = AnvilOptions(port=facts.port, chain_id=facts.chain_id)
+        with Anvil(options, state_file=directory / "chain.json") as anvil:
+            supervisor.adopt(anvil.pid)
+            places = " ".join(f"--content {directory / place}" for place in facts.content)
+            print(f"candor-audit verify --all --rpc {anvil.rpc_url} --rounds {facts.rounds} {places}", flush=True)
+            signal.pause()
 
 
 @app.command(name="kinds")
@@ -113,7 +132,7 @@ def policy_for(preset: Preset, nodes: int) -> Policy:
     )
 
 
-def parse_misbehave(options: list[str], nodes: int, aggregators: int) -> dict[str, tuple[str, ...]]:
+def parse_misbehave(options: list[str]) -> dict[str, tuple[str, ...]]:
     """ "1=nan", "node-1=nan@2", "aggregator=sleeps". Raises PlanInvalid."""
     chosen: defaultdict[str, tuple[str, ...]] = defaultdict(tuple)
     for option in options:

@@ -216,6 +216,27 @@ def describe(federation: Federation) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True)
+class KeptFacts:
+    """What federation.json says of a federation whose processes are gone. content: folders below its own."""
+
+    port: int
+    chain_id: int
+    rounds: str
+    content: tuple[str, ...]
+
+
+def kept_facts(directory: Path) -> KeptFacts:
+    """Raises PlanInvalid for a folder that `found` did not write."""
+    try:
+        facts = json.loads((directory / "federation.json").read_text(encoding="utf-8"))
+        content = tuple(str(daemon["content"]) for daemon in facts["daemons"])
+        port = int(facts["rpc_url"].rpartition(":")[2])
+        return KeptFacts(port, int(facts["chain_id"]), str(facts["rounds"]), content)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise PlanInvalid(f"{directory} is not the folder of a devnet ({type(error).__name__})") from error
+
+
 def start_anvil(plan: Plan) -> Anvil:
     options = AnvilOptions(block_time_s=plan.block_time_s, chain_id=CHAIN_ID)
     return Anvil(options, state_file=plan.directory / "chain.json")
