@@ -205,6 +205,7 @@ def _print_outcome(outcome: Outcome, kept: Path | None) -> None:
         print(f"{'':20}ε spent: {_pairs(row['spent']) or 'none'}; {row['gas']:,} gas")
     spent = ", ".join(f"{name} {value:.0f} s" for name, value in outcome.seconds.items())
     facts = {
+        "privacy": _privacy(outcome.plan),
         "held-out accuracy": _accuracy(outcome),
         "gas": f"{sum(outcome.gas.values()):,} for {len(outcome.rounds)} rounds",
         "bundles": f"{sum(size or 0 for size in outcome.sizes.values()):,} bytes",
@@ -214,6 +215,12 @@ def _print_outcome(outcome: Outcome, kept: Path | None) -> None:
         facts["kept"] = f"{kept}: the chain in chain.json, the content in */content"
     for name, value in facts.items():
         print(f"{name:20}{value}")
+
+
+def _privacy(plan: Plan) -> str:
+    if plan.epsilon is None:
+        return "NONE: the noise was off (insecure)"
+    return f"each ε is of one row, over all rounds so far, at δ = {plan.preset.delta}"
 
 
 def _pairs(values: dict[str, str]) -> str:
