@@ -8,13 +8,15 @@ gradient norm, no batch size.
 Call `PrivacyLedger.reserve` first: this module draws noise, it does not ask whether it may.
 
 Same words, beacon, machine and thread count give the same trajectory bit for bit. Another thread count or device
-changes gradients by about 1e-7 relative, hence a few of the rounded contributions by one unit; verifiers never
+changes gradients by about 1e-7 relative: from the same iterate no contribution differs by more than one unit in any
+coordinate, and few differ at all (tests/training/test_training.py, on the GPU too where there is one). Verifiers never
 recompute them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -66,7 +68,7 @@ def train(job: TrainingJob, on_step: Callable[[int, int], None]) -> NDArray[np.i
     job.model.to(pick_device(job.device)).load_weights(job.weights)
     ids, run = job.model.encode(job.dataset.texts), _Run(job)
     trajectory = np.zeros((config.steps, config.adapter.parameters), dtype=np.int32)
-    with _threads(job.threads):
+    with torch_threads(job.threads):
         for step in range(config.steps):
             trajectory[step] = run.release(step, ids)
             on_step(step + 1, config.steps)
@@ -135,14 +137,12 @@ def pick_device(device: Device) -> str:
     return device
 
 
-class _threads:
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
     """torch's thread count for the length of a block: results depend on it, so it is part of the job."""
-
-    def __init__(self, count: int) -> None:
-        self._count, self._before = count, torch.get_num_threads()
-
-    def __enter__(self) -> None:
-        torch.set_num_threads(self._count)
-
-    def __exit__(self, *_: object) -> None:
-        torch.set_num_threads(self._before)
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

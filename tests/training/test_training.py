@@ -22,7 +22,16 @@ from node.data import Dataset, DatasetTooLarge, row_bytes
 from node.gradients import PerExampleGradients
 from node.grid_optimizer import GridOptimizer, ReleaseTwice, groups
 from node.model import LoadedModel, Weights, attach, load_base
-from node.training import DeviceMissing, TrainingJob, drawn_rows, microbatches, pick_device, step_noise, train
+from node.training import (
+    DeviceMissing,
+    TrainingJob,
+    drawn_rows,
+    microbatches,
+    pick_device,
+    step_noise,
+    torch_threads,
+    train,
+)
 from proofs.gaussian import noise_table
 from proofs.mechanism import GradientInvalid, check_contributions
 from proofs.words import Binding, SecretWords
@@ -116,7 +125,7 @@ def test_every_step_releases_contributions_plus_its_own_noise(job_for: MakeJob) 
 
 def samples(gradients: PerExampleGradients) -> Any:
     parts = [p.grad_sample.reshape(len(p.grad_sample), -1) for p in gradients.trained.values()]  # type: ignore[attr-defined]
-    return torch.cat(parts, dim=1).double().numpy()
+    return torch.cat(parts, dim=1).cpu().double().numpy()
 
 
 def test_without_noise_the_trajectory_is_the_bare_sum(job_for: MakeJob) -> None:
@@ -207,6 +216,32 @@ def test_microbatches_keep_every_row_once_and_are_of_like_length() -> None:
     assert sorted(row for part in parts for row in part) == list(range(100))
     assert [len(ids[row]) for part in parts for row in part] == sorted(len(row) for row in ids)
     assert list(microbatches(np.arange(0), ids)) == [[]]
+
+
+MACHINES = [("cpu", 2), *([("cuda", 1)] if torch.cuda.is_available() else [])]
+
+
+@pytest.mark.parametrize(("device", "threads"), MACHINES)
+def test_other_threads_or_a_gpu_move_a_contribution_by_one_unit_at_most(
+    job_for: MakeJob, device: str, threads: int
+) -> None:
+    """The tolerance that node/training.py states, from the same iterate."""
+    job = job_for("llama", "fedavg")
+    ids = job.model.encode(job.dataset.texts)
+
+    def contributions() -> Any:
+        gradients = PerExampleGradients(job.model)
+        gradients.fill(ids, job.dataset.labels)
+        optimizer = GridOptimizer(job.model, flatten(job.config, job.weights))
+        return optimizer.contributions(samples(gradients)).astype(np.int64)
+
+    here = contributions()
+    with torch_threads(threads):
+        job.model.to(device)
+        moved = np.abs(contributions() - here)
+        job.model.to("cpu")
+    assert moved.max() <= 1
+    assert np.count_nonzero(moved) < 0.01 * moved.size
 
 
 def test_the_thread_count_is_given_back(job_for: MakeJob) -> None:
