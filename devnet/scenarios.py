@@ -125,7 +125,10 @@ def follow(run: Running, tell: Callable[[list[str], Watch], None], *, timeout_s:
         tell(run.watch.poll(), run.watch)
         run.supervisor.check()
         if time.monotonic() > ends:
-            raise Stuck(f"no end after {timeout_s:.0f} s, at block {run.watch.head}")
+            last = [
+                f"{child.name}: {child.log_tail().rstrip().rpartition(chr(10))[2]}" for child in run.supervisor.children
+            ]
+            raise Stuck(f"no end after {timeout_s:.0f} s, at block {run.watch.head}\n" + "\n".join(last))
         time.sleep(POLL_S)
     tell(run.watch.settle(), run.watch)
 
