@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import tomllib
@@ -12,9 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 MAX_FILE_BYTES = 1 << 20
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:home|Users|root|work)/[A-Za-z0-9_.-]+")
-INDEX = re.compile(
-    r"(?:index-url|extra-index|pypi\.org/simple|files\.pythonhosted|registry\.npmjs|\"resolved\"\s*:)", re.I
-)
+INDEX = re.compile(r"index[-_]url|extra[-_]index|find[-]links|\"resolved\"\s*:", re.I)
 LOGIN = re.compile(r"https?://[^/\s:@]+:[^/\s@]+@[\w-]+\.\w")
 PRIVATE_KEY = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE KEY-----|\b(?:ghp|gho|glpat|hf)_[A-Za-z0-9]{20,}|\bAKIA[0-9A-Z]{16}\b"
@@ -55,6 +54,13 @@ def test_the_lock_pins_every_package_by_hash_and_names_no_index() -> None:
         entry.split()[0] for entry in entries if "==" not in entry.splitlines()[0] or "--hash=sha256:" not in entry
     ] == []
     assert "://" not in text
+
+
+def test_the_npm_lock_pins_every_package_by_hash_and_names_no_registry() -> None:
+    packages = json.loads((ROOT / "contracts" / "package-lock.json").read_text())["packages"]
+    installed = {name: facts for name, facts in packages.items() if name}
+    assert len(installed) > 5
+    assert [name for name, facts in installed.items() if "integrity" not in facts or "resolved" in facts] == []
 
 
 def test_the_lock_holds_what_pyproject_asks_for() -> None:
