@@ -43,6 +43,7 @@ $(ENV): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip sync --quiet --compile-bytecode --require-hashes --python $(BIN)/python requirements.lock
 	$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --python $(BIN)/python --editable .
+	$(BIN)/python -m proofs.kernels
 	touch $@
 
 $(TOOLS): $(ENV) contracts/package-lock.json

@@ -87,6 +87,10 @@ class SecretWords:
                 hashes.append(merkle.leaf_hash(self._leaf(kind, step, words)))
         return merkle.root_of_hashes(hashes)
 
+    def stream(self, label: str, context: bytes) -> bytes:
+        """A 32-byte key for randomness of another kind, bound to the seed, the binding and `context`; as secret."""
+        return shake_256(label.encode() + b"\0" + self.binding.encode() + self._seed + context).digest(SEED_BYTES)
+
     def _leaf(self, kind: int, step: int, words: Words) -> bytes:
         name = b"candor/words-leaf/1\0" + self.binding.encode() + bytes([kind]) + step.to_bytes(4, "big")
         salt = _words(f"candor/words-salt-{kind}/1", self.binding, self._seed, step, 16, 1)

@@ -19,7 +19,8 @@ MODELS = {"peft", "opacus", "transformers", "tokenizers", "safetensors", "datase
 CHAIN = {"web3", "eth_account", "eth_abi", "eth_utils", "coincurve", "rlp", "trie", "py_ecc", "ipfshttpclient"}
 UNSAFE = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "marshal", "shelve", "joblib", "tarfile", "zipfile"}
 
-MAY_IMPORT_OF_THIRD_PARTIES = {"proofs": {"numpy", "mpmath", "torch"}}
+MAY_IMPORT_OF_THIRD_PARTIES = {"proofs": {"numpy", "mpmath", "torch", "numba"}}
+COMPILED = "proofs/kernels.py"  # the one module that loads a compiler
 MUST_NOT_IMPORT = {
     "ledger": MODELS | {"torch"},
     "node": {"web3", "ipfshttpclient"},
@@ -125,6 +126,24 @@ def test_auditing_loads_no_model_library() -> None:
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
     assert {"ledger", "proofs"} <= set(loaded)
     assert set(loaded) & (MODELS | {"torch", "node", "devnet"}) == set()
+
+
+def test_a_verifier_needs_numpy_and_nothing_of_the_prover() -> None:
+    """Seen in a process of its own: what verifies a proof loads no compiler and no module that makes proofs."""
+    program = "import sys, proofs.verifier; print('\\n'.join(sys.modules))"
+    loaded = set(
+        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    )
+    assert "proofs.relation" in loaded
+    assert {name.partition(".")[0] for name in loaded} & {"numba", "llvmlite", "torch", "scipy"} == set()
+    assert loaded & {f"proofs.{name}" for name in ("prover", "witness", "commitment", "kernels")} == set()
+
+
+def test_one_module_alone_loads_a_compiler() -> None:
+    found = {
+        path.relative_to(ROOT).as_posix() for path in sources("proofs") for _, name in imported(path) if "numba" in name
+    }
+    assert found == {COMPILED}
 
 
 def test_tests_do_not_import_each_other() -> None:

@@ -1,0 +1,163 @@
+"""The field of the proofs, in numpy: plain, and all that a verifier needs. The prover's fast twin is `proofs.kernels`.
+
+F is the prime field of p = 2^31 − 2^24 + 1 (KoalaBear), whose multiplicative group has a subgroup of order 2^24; K is
+its extension of degree 4, F[X]/(X⁴ − 3). An element of F is an integer in [0, p), held in uint64 while computing; an
+element of K is the last axis of an array, (..., 4), lowest coefficient first. Every challenge is drawn from K.
+
+H is the subgroup of order k; a row of a proof is a polynomial of degree below k given by its k values on H, in the
+order 1, ω, ω², … with ω = root_of_unity(k).
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+P = 2**31 - 2**24 + 1
+GENERATOR = (
+    3  # of the multiplicative group; no power of it of odd order lies in a subgroup of order 2^a, so 3·H ∩ H = ∅
+)
+TWO_ADICITY = 24
+DEGREE = 4
+NON_RESIDUE = 3  # X⁴ = 3
+
+Field = NDArray[np.uint64]
+_P = np.uint64(P)
+
+
+def element(values: NDArray[np.signedinteger] | NDArray[np.unsignedinteger]) -> Field:
+    """Integers of any sign -> their residues in [0, p)."""
+    return np.asarray(np.mod(values.astype(np.int64), P), dtype=np.uint64)
+
+
+def root_of_unity(order: int) -> int:
+    """A generator of the subgroup of that order, a power of two up to 2^24."""
+    return pow(GENERATOR, (P - 1) // order, P)
+
+
+def mul(a: Field, b: Field | np.uint64) -> Field:
+    return np.asarray(a * b % _P, dtype=np.uint64)
+
+
+def powers(base: Field, count: int) -> Field:
+    """(n,) -> (n, count): base⁰ … base^(count−1), by doubling."""
+    found = np.ones((len(base), 1), dtype=np.uint64)
+    step = base[:, None]
+    while found.shape[1] < count:
+        found = np.concatenate([found, mul(found, step)], axis=1)
+        step = mul(step, step)
+    return found[:, :count]
+
+
+def inverse(a: Field) -> Field:
+    """a^(p−2), element by element; 0 stays 0."""
+    found, square = np.ones_like(a), a
+    for bit in range((P - 2).bit_length()):
+        if (P - 2) >> bit & 1:
+            found = mul(found, square)
+        square = mul(square, square)
+    return found
+
+
+def ext(values: Field) -> Field:
+    """F -> K: (...) -> (..., 4)."""
+    found = np.zeros((*values.shape, DEGREE), dtype=np.uint64)
+    found[..., 0] = values
+    return found
+
+
+def ext_mul(a: Field, b: Field) -> Field:
+    """Product in K, (..., 4) by (..., 4), broadcasting."""
+    shape = np.broadcast_shapes(a.shape, b.shape)
+    found = np.zeros(shape, dtype=np.uint64)
+    for i in range(DEGREE):
+        for j in range(DEGREE):
+            product = mul(a[..., i], b[..., j])
+            place, factor = (i + j) % DEGREE, NON_RESIDUE if i + j >= DEGREE else 1
+            found[..., place] += product * np.uint64(factor)
+    return np.asarray(found % _P, dtype=np.uint64)
+
+
+def ext_inverse(a: Field) -> Field:
+    """1/a in K; 0 stays 0. With s = X², a = e + X·o: 1/a = (e − X·o)/(e² − s·o²), and so again for s² = 3."""
+    e0, o0, e1, o1 = (a[..., i] for i in range(DEGREE))
+    norm0 = (mul(e0, e0) + 3 * mul(e1, e1) + 6 * (_P - mul(o0, o1))) % _P
+    norm1 = (2 * mul(e0, e1) + (_P - mul(o0, o0)) + 3 * (_P - mul(o1, o1))) % _P
+    whole = inverse((mul(norm0, norm0) + 3 * (_P - mul(norm1, norm1))) % _P)
+    i0, i1 = mul(norm0, whole), mul((_P - norm1) % _P, whole)
+    conjugate = np.stack([e0, (_P - o0) % _P, e1, (_P - o1) % _P], axis=-1)
+    return ext_mul(conjugate, np.stack([i0, np.zeros_like(i0), i1, np.zeros_like(i1)], axis=-1))
+
+
+def ext_powers(base: Field, count: int) -> Field:
+    """(4,) -> (count, 4)."""
+    found = [ext(np.ones((), dtype=np.uint64))]
+    while len(found) < count:
+        found.append(ext_mul(found[-1], base))
+    return np.stack(found[:count]) if count else np.zeros((0, DEGREE), dtype=np.uint64)
+
+
+def matmul(a: Field, b: Field) -> Field:
+    """(m, n) by (n, c) over F, exact: 16-bit halves in float64, 2^20 products at a time (2^52 at most)."""
+    found = np.zeros((a.shape[0], b.shape[1]), dtype=np.uint64)
+    for start in range(0, a.shape[1], 1 << 20):
+        left, right = _halves(a[:, start : start + (1 << 20)]), _halves(b[start : start + (1 << 20)])
+        for i in range(2):
+            for j in range(2):
+                part = (left[i] @ right[j]).astype(np.uint64) % _P
+                found += mul(part, np.uint64((1 << 16 * (i + j)) % P))
+        found %= _P
+    return found
+
+
+def ext_matmul(a: Field, b: Field) -> Field:
+    """(m, n) over F by (n, 4) over K -> (m, 4)."""
+    return matmul(a, b)
+
+
+def interpolate(values: Field) -> Field:
+    """Values on H, (k, c), -> coefficients (k, c) of the polynomials of degree below k."""
+    return mul(_transform(values, inverse_root=True), np.uint64(pow(len(values), P - 2, P)))
+
+
+def values_on_h(coefficients: Field) -> Field:
+    """The inverse of `interpolate`."""
+    return _transform(coefficients, inverse_root=False)
+
+
+def _halves(a: Field) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    return (a & np.uint64(0xFFFF)).astype(np.float64), (a >> np.uint64(16)).astype(np.float64)
+
+
+@lru_cache(maxsize=32)
+def _stages(size: int, inverse_root: bool) -> list[Field]:
+    root = root_of_unity(size)
+    root = pow(root, P - 2, P) if inverse_root else root
+    stages, half = [], size // 2
+    while half:
+        stages.append(powers(np.array([pow(root, size // (2 * half), P)], dtype=np.uint64), half)[0])
+        half //= 2
+    return stages
+
+
+def _transform(values: Field, inverse_root: bool) -> Field:
+    """The number-theoretic transform of each column, by decimation in frequency; then the order is put right."""
+    size, columns = values.shape
+    data = values.copy()
+    for twiddles in _stages(size, inverse_root):
+        half = len(twiddles)
+        blocks = data.reshape(size // (2 * half), 2, half, columns)
+        low, high = blocks[:, 0], blocks[:, 1]
+        total, difference = (low + high) % _P, mul(low + _P - high, twiddles[None, :, None])
+        data = np.stack([total, difference], axis=1).reshape(size, columns)
+    return np.ascontiguousarray(data[_bit_reversed(size)])
+
+
+@lru_cache(maxsize=32)
+def _bit_reversed(size: int) -> NDArray[np.int64]:
+    order = np.zeros(1, dtype=np.int64)
+    while len(order) < size:
+        order = np.concatenate([2 * order, 2 * order + 1])
+    return order

@@ -1,0 +1,215 @@
+"""The prover's hot loops, compiled by numba; each has a plain twin in numpy that the tests run beside it.
+
+Elements of F are uint32 in [0, p). Products are Montgomery's (1985), R = 2^32: `_times(a, bR)` is a·b mod p, so that
+only constants are ever kept in Montgomery form and data never is. Elements of K are four columns.
+
+Compiled code is cached on disk beside this file (or under NUMBA_CACHE_DIR); `python -m proofs.kernels` compiles it all.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numba import njit, uint32, uint64
+from numpy.typing import NDArray
+
+from proofs.field import DEGREE, GENERATOR, P, powers, root_of_unity
+
+LANES = 16  # rows that are transformed side by side, so that every inner loop is as long
+Rows = NDArray[np.uint32]
+
+_P32 = np.uint32(P)
+_P64 = np.uint64(P)
+_MINUS_INVERSE = np.uint32((-pow(P, -1, 1 << 32)) % (1 << 32))
+_LOW = np.uint64(0xFFFFFFFF)
+_SHIFT = np.uint64(32)
+
+
+def montgomery(values: NDArray[np.uint64]) -> Rows:
+    """a -> a·2^32 mod p."""
+    return np.asarray((values << _SHIFT) % _P64, dtype=np.uint32)
+
+
+@njit(uint32(uint32, uint32), inline="always", cache=True)
+def _times(a: Any, b: Any) -> Any:
+    product = uint64(a) * uint64(b)
+    quotient = uint32(uint32(product) * _MINUS_INVERSE)
+    high = uint32((product + uint64(quotient) * _P64) >> _SHIFT)
+    return min(high, uint32(high - _P32))  # wraps around when it is below p already
+
+
+@njit(uint32(uint32, uint32), inline="always", cache=True)
+def _plus(a: Any, b: Any) -> Any:
+    total = uint32(a + b)  # below 2^32: 2p < 2^32
+    return min(total, uint32(total - _P32))
+
+
+@njit(uint32(uint32, uint32), inline="always", cache=True)
+def _minus(a: Any, b: Any) -> Any:
+    difference = uint32(a - b)
+    return min(difference, uint32(difference + _P32))
+
+
+@njit("void(uint32[:,::1], uint32[:,::1])", cache=True)
+def _down(data: Rows, twiddles: Rows) -> None:
+    """Transform in place along axis 0, natural order in, bit-reversed out (decimation in frequency)."""
+    size, lanes = data.shape
+    half, stage = size // 2, 0
+    while half >= 1:
+        for block in range(0, size, 2 * half):
+            for j in range(half):
+                twiddle = twiddles[stage, j]
+                for lane in range(lanes):
+                    low, high = data[block + j, lane], data[block + j + half, lane]
+                    data[block + j, lane] = _plus(low, high)
+                    data[block + j + half, lane] = _times(_minus(low, high), twiddle)
+        half, stage = half // 2, stage + 1
+
+
+@njit("void(uint32[:,::1], uint32[:,::1])", cache=True)
+def _up(data: Rows, twiddles: Rows) -> None:
+    """Transform in place along axis 0, bit-reversed in, natural order out (decimation in time)."""
+    size, lanes = data.shape
+    half, stage = 1, twiddles.shape[0] - 1
+    while half < size:
+        for block in range(0, size, 2 * half):
+            for j in range(half):
+                twiddle = twiddles[stage, j]
+                for lane in range(lanes):
+                    low, high = data[block + j, lane], _times(data[block + j + half, lane], twiddle)
+                    data[block + j, lane] = _plus(low, high)
+                    data[block + j + half, lane] = _minus(low, high)
+        half, stage = half * 2, stage - 1
+
+
+@njit("void(uint32[:,::1], uint32[::1], uint32[:,::1])", cache=True)
+def _scaled(data: Rows, factors: Rows, into: Rows) -> None:
+    for i in range(data.shape[0]):
+        for lane in range(data.shape[1]):
+            into[i, lane] = _times(data[i, lane], factors[i])
+
+
+@njit("void(uint32[:,::1], uint32[:,::1], uint32[:,::1], uint32[:,::1], uint32[:,::1])", cache=True)
+def _encode(rows: Rows, inverse_twiddles: Rows, twiddles: Rows, shifts: Rows, into: Rows) -> None:
+    count, size = rows.shape
+    cosets = shifts.shape[0]
+    values = np.zeros((size, LANES), dtype=np.uint32)
+    coset = np.zeros((size, LANES), dtype=np.uint32)
+    for start in range(0, count, LANES):
+        width = min(LANES, count - start)
+        for lane in range(width):
+            for i in range(size):
+                values[i, lane] = rows[start + lane, i]
+        _down(values, inverse_twiddles)
+        for c in range(cosets):
+            _scaled(values, shifts[c], coset)
+            _up(coset, twiddles)
+            for i in range(size):
+                for lane in range(width):
+                    into[c * size + i, start + lane] = coset[i, lane]
+
+
+def encode(rows: Rows, blowup: int) -> Rows:
+    """Reed–Solomon: (m, k) values on H -> (blowup·k, m) values on 3·⟨ω_n⟩, one line a column of the code.
+
+    Line c·k + j is the point 3·ω_n^c·ω_k^j, n = blowup·k: coset after coset.
+    """
+    size = rows.shape[1]
+    twiddles, inverse_twiddles, shifts = _tables(size, blowup)
+    codeword = np.zeros((blowup * size, len(rows)), dtype=np.uint32)
+    if len(rows):
+        _encode(np.ascontiguousarray(rows), inverse_twiddles, twiddles, shifts, codeword)
+    return codeword
+
+
+@lru_cache(maxsize=8)
+def _tables(size: int, blowup: int) -> tuple[Rows, Rows, Rows]:
+    """Twiddles both ways, and for each coset the factors s^i/k in bit-reversed order of i, in Montgomery form."""
+    stages = size.bit_length() - 1
+    order = np.zeros(1, dtype=np.int64)
+    while len(order) < size:
+        order = np.concatenate([2 * order, 2 * order + 1])
+    forward, backward = np.zeros((2, max(stages, 1), max(size // 2, 1)), dtype=np.uint32)
+    for stage in range(stages):
+        half = size >> (stage + 1)
+        root = root_of_unity(2 * half)
+        for table, base in ((forward, root), (backward, pow(root, P - 2, P))):
+            table[stage, :half] = montgomery(powers(np.array([base], dtype=np.uint64), half)[0])
+    root = root_of_unity(blowup * size)
+    starts = np.array([GENERATOR * pow(root, c, P) % P for c in range(blowup)], dtype=np.uint64)
+    shifts = powers(starts, size) * np.uint64(pow(size, P - 2, P)) % _P64
+    return (
+        np.ascontiguousarray(forward),
+        np.ascontiguousarray(backward),
+        np.ascontiguousarray(montgomery(shifts[:, order])),
+    )
+
+
+@njit("void(uint32[:,::1], uint32[:,::1], uint64[:,::1])", cache=True)
+def _combine(rows: Rows, weights: Rows, into: NDArray[np.uint64]) -> None:
+    count, size = rows.shape
+    outputs = weights.shape[1]
+    low = np.zeros(1024, dtype=np.uint64)
+    for start in range(0, size, 1024):
+        width = min(1024, size - start)
+        for e in range(outputs):
+            low[:] = 0
+            for r in range(count):
+                weight = weights[r, e]
+                for i in range(width):
+                    low[i] += uint64(_times(rows[r, start + i], weight))
+            for i in range(width):
+                into[start + i, e] = low[i] % _P64
+
+
+def combine(rows: Rows, weights: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Σ_r weights[r] · rows[r]: (m, k) over F and (m, c) -> (k, c)."""
+    found = np.zeros((rows.shape[1], weights.shape[1]), dtype=np.uint64)
+    if len(rows):
+        _combine(np.ascontiguousarray(rows), np.ascontiguousarray(montgomery(weights)), found)
+    return found
+
+
+@njit("void(uint32[:,:], uint64[::1])", cache=True)
+def _square_sums(lines: Rows, into: NDArray[np.uint64]) -> None:
+    for i in range(lines.shape[0]):
+        low, high = uint64(0), uint64(0)
+        for r in range(lines.shape[1]):
+            square = uint64(lines[i, r]) * uint64(lines[i, r])
+            low += square & _LOW
+            high += square >> _SHIFT
+        into[i] = ((high % _P64 << _SHIFT) + low) % _P64
+
+
+def square_sums(lines: Rows) -> NDArray[np.uint64]:
+    """(n, r) -> (n,): Σ_r lines², modulo p."""
+    found = np.zeros(len(lines), dtype=np.uint64)
+    _square_sums(lines, found)
+    return found
+
+
+@njit("void(uint32[:,:], uint32[:,:], uint32[:,::1], uint64[:,::1])", cache=True)
+def _sum_products(values: Rows, others: Rows, weights: Rows, into: NDArray[np.uint64]) -> None:
+    sums = np.zeros(DEGREE, dtype=np.uint64)
+    for i in range(values.shape[0]):
+        sums[:] = 0
+        for r in range(values.shape[1]):
+            product = _times(uint32((uint64(values[i, r]) << _SHIFT) % _P64), others[i, r])
+            for e in range(DEGREE):
+                sums[e] += uint64(_times(product, weights[r, e]))
+        for e in range(DEGREE):
+            into[i, e] = sums[e] % _P64
+
+
+def sum_products(values: Rows, others: Rows, weights: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """(n, r), (n, r) over F and (r, 4) over K -> (n, 4): Σ_r weights[r]·values[:, r]·others[:, r]."""
+    found = np.zeros((len(values), DEGREE), dtype=np.uint64)
+    if values.shape[1]:
+        _sum_products(values, others, np.ascontiguousarray(montgomery(weights)), found)
+    return found
+
+
+if __name__ == "__main__":
+    print("compiled the kernels of the prover")  # as soon as this module was imported

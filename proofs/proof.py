@@ -1,0 +1,140 @@
+"""The bytes of a proof: one form, every size known from the statement, read as if by an enemy.
+
+root of tree 1 ‖ root of tree 2 ‖ root of tree 3                                        32 bytes each
+proximity   k elements of K        coefficients, lowest first; an element is four u32, little-endian, each below p
+cells       k + t elements of K    coefficients of the quotient by the polynomial that vanishes on the lanes
+sums        2k − 1 elements of K   coefficients from X¹ up; that of X⁰ follows from the target
+for each of the four trees: t × (salt of 16 bytes ‖ the column, u32 little-endian), columns in ascending position
+for each of the four trees: its opening (proofs.columns)
+
+PeerFault
+└── ProofInvalid
+    ├── ReleasedTooLarge  a released sum that no contributions and noise add up to
+    ├── ProofMalformed    the length, or an element that is not below p
+    ├── OpeningInvalid    an opened column is not under its root
+    ├── ProximityFailed   the opened columns are not those of rows of degree below k
+    ├── CellsFailed       a cell identity does not hold: a clip, a bit, a table
+    └── SumsFailed        a sum identity does not hold: ĝ = Σ c + z, projections, counts, the committed data
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from proofs import columns
+from proofs.errors import PeerFault
+from proofs.field import DEGREE, Field, P
+from proofs.parameters import HASH_BYTES, SALT_BYTES, Parameters
+
+
+class ProofInvalid(PeerFault):
+    """A proof of the mechanism does not hold."""
+
+
+class ReleasedTooLarge(ProofInvalid):
+    """A released sum is beyond slots · clip + the loudest noise; modulo p it could stand for another."""
+
+
+class ProofMalformed(ProofInvalid):
+    """These bytes are not a proof for the statement's sizes."""
+
+
+class OpeningInvalid(ProofInvalid):
+    """An opened column is not the one that was committed to."""
+
+
+class ProximityFailed(ProofInvalid):
+    """What was committed to is not a set of rows of low degree."""
+
+
+class CellsFailed(ProofInvalid):
+    """Clip, range, bit or table: an identity that holds in every lane by itself does not."""
+
+
+class SumsFailed(ProofInvalid):
+    """Released sums, projections, counts or the data's occupancy: an identity over lanes does not hold."""
+
+
+@dataclass(frozen=True, eq=False)
+class Proof:
+    """roots: of trees 1 to 3. opened: by tree (t, rows) uint32, with salts by tree; paths: bytes by tree."""
+
+    roots: tuple[bytes, ...]
+    proximity: Field
+    cells: Field
+    sums: Field
+    opened: tuple[NDArray[np.uint32], ...]
+    salts: tuple[tuple[bytes, ...], ...]
+    paths: tuple[bytes, ...]
+
+    def encode(self) -> bytes:
+        parts = [*self.roots, *(encode_elements(part) for part in (self.proximity, self.cells, self.sums))]
+        for values, salts in zip(self.opened, self.salts, strict=True):
+            parts += [salt + line.astype("<u4").tobytes() for salt, line in zip(salts, values, strict=True)]
+        return b"".join([*parts, *self.paths])
+
+
+@dataclass(frozen=True)
+class Messages:
+    """The part of a proof whose places do not depend on which columns are opened, still bytes."""
+
+    roots: tuple[bytes, ...]
+    proximity: bytes
+    cells: bytes
+    sums: bytes
+    rest: bytes
+
+
+def encode_elements(values: Field) -> bytes:
+    return values.astype("<u4").tobytes()
+
+
+def split_messages(proof: bytes, sizes: Parameters) -> Messages:
+    """Cut after the three polynomials. Raises ProofMalformed for a length that no proof of these sizes has."""
+    if not sizes.fixed_bytes <= len(proof) <= sizes.largest_bytes:
+        raise ProofMalformed(
+            f"a proof of {len(proof)} bytes, where {sizes.fixed_bytes} to {sizes.largest_bytes} are possible"
+        )
+    lengths = [HASH_BYTES] * 3 + [4 * DEGREE * count for count in polynomial_lengths(sizes)]
+    ends = np.cumsum([0, *lengths]).tolist()
+    parts = [proof[start:end] for start, end in pairwise(ends)]
+    return Messages(tuple(parts[:3]), parts[3], parts[4], parts[5], proof[ends[-1] :])
+
+
+def polynomial_lengths(sizes: Parameters) -> tuple[int, int, int]:
+    return sizes.row, sizes.row + sizes.queries, 2 * sizes.row - 1
+
+
+def decode_elements(data: bytes) -> Field:
+    """(n, 4). Raises ProofMalformed for a number that is not below p."""
+    values = np.frombuffer(data, dtype="<u4").astype(np.uint64).reshape(-1, DEGREE)
+    if (values >= P).any():
+        raise ProofMalformed("an element of a polynomial is not below p")
+    return values
+
+
+def split_opened(
+    rest: bytes, positions: list[int], sizes: Parameters
+) -> tuple[list[Field], list[list[bytes]], list[bytes]]:
+    """(columns (t, rows), leaf hashes, opening) by tree. Raises ProofMalformed for another length, or elements ≥ p."""
+    path_bytes = columns.opening_size(positions, sizes.columns)
+    lengths = [sizes.queries * (SALT_BYTES + 4 * height) for height in sizes.heights]
+    lengths += [path_bytes] * len(sizes.heights)
+    if len(rest) != sum(lengths):
+        raise ProofMalformed(f"{len(rest)} bytes of openings, where these columns take {sum(lengths)}")
+    ends = np.cumsum([0, *lengths]).tolist()
+    parts = [rest[start:end] for start, end in pairwise(ends)]
+    values, hashes = [], []
+    for part, height in zip(parts, sizes.heights, strict=False):
+        width = SALT_BYTES + 4 * height
+        lines = [part[at : at + width] for at in range(0, len(part), width)]
+        hashes.append([columns.leaf(line[:SALT_BYTES], line[SALT_BYTES:]) for line in lines])
+        table = np.stack([np.frombuffer(line, dtype="<u4", offset=SALT_BYTES) for line in lines]).astype(np.uint64)
+        if (table >= P).any():
+            raise ProofMalformed("an element of an opened column is not below p")
+        values.append(table)
+    return values, hashes, parts[len(sizes.heights) :]

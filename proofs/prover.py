@@ -1,0 +1,319 @@
+"""The prover of the mechanism: secret words, rows and contributions in, the bytes of a proof out.
+
+The witness (`proofs.witness`) is committed to tree by tree; between the trees come the challenges of `proofs.verifier`,
+in its order. All randomness is drawn from the member's seed and from everything that the proof is about, contributions
+included: equal inputs give the equal proof, and two different proofs share no randomness but that of the commitment to
+the secret words. Two openings of that one commitment would tell more than one does: publish one proof a round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from proofs import columns as trees
+from proofs import kernels, relation
+from proofs.commitment import Committed, commit
+from proofs.field import DEGREE, GENERATOR, Field, P, ext, ext_inverse, ext_mul, interpolate, inverse, mul, powers
+from proofs.kernels import Rows
+from proofs.parameters import (
+    BLOWUP,
+    LOOKUPS,
+    PROJECTIONS,
+    RANGE,
+    SECRETS,
+    WITNESS,
+    Parameters,
+    parameters,
+)
+from proofs.proof import Proof, encode_elements
+from proofs.relation import Public, Term
+from proofs.statement import Shape, Statement
+from proofs.transcript import Transcript, field_stream
+from proofs.verifier import mask_at, vanishing
+from proofs.witness import (
+    Cells,
+    Contributions,
+    WitnessRefused,
+    count_cells,
+    range_values,
+    secret_cells,
+    witness,
+)
+from proofs.words import SecretWords
+
+Progress = Callable[[str], None]
+_P = np.uint64(P)
+CHUNK = 2048  # points at which cell identities are evaluated at a time
+
+
+def words_root(words: SecretWords, shape: Shape, rows: int) -> bytes:
+    """What a member commits to before the beacon: its secret words, and which slots hold rows. Raises ShapeRefused."""
+    return _commit_secrets(words, parameters(shape), rows).root
+
+
+def prove(
+    statement: Statement,
+    words: SecretWords,
+    rows: int,
+    contributions: Contributions,
+    progress: Progress | None = None,
+) -> bytes:
+    """The proof. contributions[t] (n_t, P) int32: those of the rows drawn in step t, rows ascending.
+
+    Raises WitnessRefused when they, the words and the released sums are not as relation M demands, ShapeRefused.
+    """
+    tell = progress or (lambda _: None)
+    sizes = parameters(statement.shape)
+    secrets = _commit_secrets(words, sizes, rows)
+    if secrets.root != statement.words_root:
+        raise WitnessRefused("the secret words or the number of rows are not those that were committed to")
+    run = _Run(statement, sizes, words, contributions)
+    tell("laying out the witness")
+    cells = witness(statement, sizes, words, rows, contributions)
+    tell("committing to the witness")
+    return run.proof(secrets, cells, tell)
+
+
+def _commit_secrets(words: SecretWords, sizes: Parameters, rows: int) -> Committed:
+    shape = sizes.shape
+    if not 0 <= rows <= shape.capacity:
+        raise WitnessRefused(f"{rows} rows do not fit the capacity of {shape.capacity}")
+    return commit(secret_cells(words, sizes, rows), sizes, SECRETS, words.stream("candor/words-pads/2", b""))
+
+
+class _Run:
+    """One proof: the transcript, and the keys of its randomness."""
+
+    def __init__(
+        self, statement: Statement, sizes: Parameters, words: SecretWords, contributions: Contributions
+    ) -> None:
+        self._statement, self._sizes, self._transcript = statement, sizes, Transcript()
+        everything = sha256(b"".join(part.astype("<i4").tobytes() for part in contributions)).digest()
+        self._key = words.stream("candor/proof-pads/1", statement.digest() + everything)
+        self._public = Public.of(statement, sizes)
+
+    def proof(self, secrets: Committed, cells: Cells, tell: Progress) -> bytes:
+        sizes, transcript = self._sizes, self._transcript
+        transcript.absorb("statement", self._statement.digest())
+        witness = self._commit(cells, WITNESS)
+        matrix = relation.projection_signs(self._challenge("witness", witness, "projections"), sizes)
+        tell("projecting")
+        cells |= self._projected(cells, matrix)
+        projections = self._commit(cells, PROJECTIONS)
+        transcript.absorb("projections", projections.root)
+        alpha, beta = transcript.elements("tables", 2)
+        tell("looking up")
+        cells |= self._inverses(cells, secrets, alpha, beta)
+        lookups = self._commit(cells, LOOKUPS, self._masks())
+        transcript.absorb("lookups", lookups.root)
+        committed = (secrets, witness, projections, lookups)
+        tell("combining")
+        return self._answer(committed, matrix, alpha, beta)
+
+    def _commit(self, cells: Cells, tree: int, whole: Cells | None = None) -> Committed:
+        return commit(cells, self._sizes, tree, sha256(self._key + bytes([tree])).digest(), whole)
+
+    def _challenge(self, label: str, committed: Committed, drawn: str) -> bytes:
+        self._transcript.absorb(label, committed.root)
+        return self._transcript.draw(drawn)
+
+    def _projected(self, cells: Cells, matrix: NDArray[np.int8]) -> Cells:
+        """y = Π·c for every slot. In float64, whose integers up to 2^53 no sum of these leaves."""
+        sizes, blocks, slots = self._sizes, self._sizes.blocks, self._sizes.shape.contributions
+        total = np.zeros((sizes.projections, slots), dtype=np.float64)
+        start = 0
+        for group, rows in enumerate(sizes.group_rows):
+            section = cells[f"contributions_{group}"].astype(np.int64)
+            signed = np.where(section > P // 2, section - P, section)[:, : blocks * slots]
+            by_coordinate = signed.reshape(rows * blocks, slots).astype(np.float64)
+            total += matrix[:, start : start + rows * blocks].astype(np.float64) @ by_coordinate
+            start += rows * blocks
+        if np.abs(total).max(initial=0) > sizes.reach:
+            raise WitnessRefused("a projection is beyond its bound, which happens once in 2^40 proofs: train again")
+        padded = np.zeros((sizes.projection_rows * blocks, slots), dtype=np.int64)
+        padded[: sizes.projections] = total
+        values = np.zeros((sizes.projection_rows, sizes.lanes), dtype=np.int64)
+        values[:, : blocks * slots] = padded.reshape(sizes.projection_rows, blocks * slots)
+        counted = count_cells(values + sizes.reach, 2 * sizes.reach + 1, "projection_counts", sizes)
+        return {"projections": np.mod(values, P).astype(np.uint32), "projection_counts": counted}
+
+    def _inverses(self, cells: Cells, secrets: Committed, alpha: Field, beta: Field) -> Cells:
+        """1/(α − value) for every value that is looked up, gathered from the inverses of the tables' entries."""
+        sizes = self._sizes
+        at, opened = 0, dict(cells)
+        for name, rows in sizes.trees[SECRETS]:
+            opened[name] = secrets.rows[at : at + rows, : sizes.lanes]
+            at += rows
+        ranges = range_values(opened, self._statement, sizes).T.astype(np.int64)
+        shifted = np.mod(cells["projections"].astype(np.int64) + sizes.reach, P)
+        tables = (
+            (ranges, ext(np.arange(RANGE, dtype=np.uint64))),
+            (shifted, ext(np.arange(2 * sizes.reach + 1, dtype=np.uint64))),
+            (cells["noise_bins"].reshape(sizes.noise_rows, sizes.lanes), relation.bin_keys(self._public.bins, beta)),
+        )
+        found = [ext_inverse((alpha + _P - entries) % _P).astype(np.uint32)[places] for places, entries in tables]
+        inverses = np.concatenate(found)
+        return {f"inverses_{e}": np.ascontiguousarray(inverses[..., e]) for e in range(DEGREE)}
+
+    def _masks(self) -> Cells:
+        """Uniform rows, but that the second kind vanishes on the lanes and the third adds up to zero over H."""
+        k, lanes = self._sizes.row, self._sizes.lanes
+        stream = field_stream(sha256(self._key + b"masks").digest(), 7 * DEGREE * k).reshape(7, DEGREE, k)
+        proximity, cells, sums = stream[0], stream[1:4], stream[4:7]
+        middle = np.where(np.arange(k) % 2 == 0, np.uint64(1), np.uint64(P - 1))  # ω^(j·k/2) = (−1)^j
+        cells[0, :, :lanes] = (2 * _P - mul(cells[1], middle)[:, :lanes] - cells[2, :, :lanes]) % _P
+        folded = (sums[0] + mul(sums[1], middle) + sums[2]).sum(axis=1) % _P
+        sums[0, :, 0] = (sums[0, :, 0] + _P - folded) % _P
+        return {
+            "mask_proximity": proximity.astype(np.uint32),
+            "mask_cells": cells.reshape(3 * DEGREE, k).astype(np.uint32),
+            "mask_sums": sums.reshape(3 * DEGREE, k).astype(np.uint32),
+        }
+
+    # ---- the three polynomials, and the opening
+
+    def _answer(self, committed: Sequence[Committed], matrix: NDArray[np.int8], alpha: Field, beta: Field) -> bytes:
+        sizes, transcript = self._sizes, self._transcript
+        factors = transcript.elements("proximity", sum(sizes.heights) - DEGREE)
+        cell_factors = relation.challenges_of_cells(transcript, sizes, alpha, beta)
+        sum_factors = relation.challenges_of_sums(transcript, sizes)
+        sections = _sections(committed, sizes)
+        proximity = interpolate(_combined_rows(sections, factors, sizes))
+        cells = self._cells(sections, cell_factors)
+        terms = [
+            *relation.sum_terms(sizes, matrix, self._public, sum_factors, alpha, beta),
+            *relation.noise_terms(self._statement, sizes, sum_factors),
+        ]
+        sums = self._sums(sections, terms)[1:]
+        for label, polynomial in (("proximity", proximity), ("cells", cells), ("sums", sums)):
+            transcript.absorb(label, encode_elements(polynomial))
+        positions = transcript.positions("columns", sizes.columns, sizes.queries).tolist()
+        return Proof(
+            tuple(part.root for part in committed[1:]),
+            proximity,
+            cells,
+            sums,
+            tuple(part.code[positions] for part in committed),
+            tuple(tuple(part.salts[at] for at in positions) for part in committed),
+            tuple(trees.opening(part.tree, positions) for part in committed),
+        ).encode()
+
+    def _cells(self, sections: dict[str, _Section], drawn: relation.CellChallenges) -> Field:
+        """Quotient of the cell identities, by their values on the coset 3·⟨ω_2k⟩, a few points at a time."""
+        sizes = self._sizes
+        points, lines = _coset(sizes)
+        public = {name: _on_coset(values, sizes) for name, values in self._public.words.items()}
+        values = np.zeros((len(points), DEGREE), dtype=np.uint64)
+        for start in range(0, len(points), CHUNK):
+            part = slice(start, start + CHUNK)
+            columns = _Columns(sections, lines[part])
+            known = {name: table[part] for name, table in public.items()}
+            values[part] = relation.cell_identities(columns, known, sizes, drawn, _Compiled())
+            values[part] += _mask_values(columns, "mask_cells", points[part], sizes)
+        quotient = mul(values % _P, inverse(vanishing(points, sizes))[:, None])
+        coefficients = _from_coset(quotient, sizes)
+        length = sizes.row + sizes.queries
+        if coefficients[length:].any():
+            raise WitnessRefused("a cell identity does not hold: the witness breaks the relation")
+        return coefficients[:length]
+
+    def _sums(self, sections: dict[str, _Section], terms: Sequence[Term]) -> Field:
+        sizes = self._sizes
+        points, lines = _coset(sizes)
+        total = _mask_values(_Columns(sections, lines), "mask_sums", points, sizes)
+        for term in terms:
+            rows = np.zeros((sizes.row, DEGREE), dtype=np.uint64)
+            for name, (first, factors) in term.coefficients.items():
+                rows += kernels.combine(sections[name].rows[first : first + len(factors)], factors)
+            pair = np.concatenate([(rows % _P), _whole(term.weights, sizes)], axis=1)
+            both = kernels.encode(np.ascontiguousarray(pair.T.astype(np.uint32)), 2).astype(np.uint64)
+            total += ext_mul(both[:, :DEGREE], both[:, DEGREE:])
+        return _from_coset(total % _P, sizes)
+
+
+@dataclass(frozen=True, eq=False)
+class _Section:
+    rows: Rows  # (r, k)
+    code: Rows  # (n, r), a view
+
+
+class _Columns(dict[str, Field]):
+    """Sections at some lines of the code; contributions stay 32 bits wide, for they are most of it."""
+
+    def __init__(self, sections: dict[str, _Section], lines: NDArray[np.int64]) -> None:
+        super().__init__()
+        self._sections, self._lines = sections, lines
+
+    def __missing__(self, name: str) -> NDArray[Any]:
+        found: NDArray[Any] = self._sections[name].code[self._lines]
+        if not name.startswith("contributions"):
+            found = found.astype(np.uint64)
+        self[name] = found
+        return found
+
+
+class _Compiled:
+    """The compiled twin of relation.Plain."""
+
+    def square_sums(self, values: Field) -> Field:
+        return kernels.square_sums(values.astype(np.uint32, copy=False))
+
+    def sum_products(self, values: Field, others: Field, weights: Field) -> Field:
+        return kernels.sum_products(values.astype(np.uint32), others.astype(np.uint32), weights)
+
+
+def _sections(committed: Sequence[Committed], sizes: Parameters) -> dict[str, _Section]:
+    found: dict[str, _Section] = {}
+    for part, tree in zip(committed, sizes.trees, strict=True):
+        start = 0
+        for name, rows in tree:
+            found[name] = _Section(part.rows[start : start + rows], part.code[:, start : start + rows])
+            start += rows
+    return found
+
+
+def _combined_rows(sections: dict[str, _Section], factors: Field, sizes: Parameters) -> Field:
+    total, at = sections["mask_proximity"].rows.T.astype(np.uint64), 0
+    for name, section in sections.items():
+        if name != "mask_proximity":
+            total = total + kernels.combine(section.rows, factors[at : at + len(section.rows)])
+            at += len(section.rows)
+    return np.asarray(total % _P, dtype=np.uint64)
+
+
+def _coset(sizes: Parameters) -> tuple[Field, NDArray[np.int64]]:
+    """(points (2k,), lines of the code (2k,)): cosets 0 and n/2k of the code are those of `kernels.encode(…, 2)`."""
+    root = pow(GENERATOR, (P - 1) // (2 * sizes.row), P)
+    ordered = mul(powers(np.array([root], dtype=np.uint64), 2 * sizes.row)[0], np.uint64(GENERATOR))
+    lines = np.concatenate([np.arange(sizes.row), BLOWUP // 2 * sizes.row + np.arange(sizes.row)])
+    return np.concatenate([ordered[0::2], ordered[1::2]]), lines
+
+
+def _from_coset(values: Field, sizes: Parameters) -> Field:
+    """(2k, 4) in the order of `_coset` -> coefficients (2k, 4)."""
+    ordered = np.zeros_like(values)
+    ordered[0::2], ordered[1::2] = values[: sizes.row], values[sizes.row :]
+    shift = powers(np.array([pow(GENERATOR, P - 2, P)], dtype=np.uint64), 2 * sizes.row)[0]
+    return mul(interpolate(ordered), shift[:, None])
+
+
+def _mask_values(columns: relation.Columns, name: str, points: Field, sizes: Parameters) -> Field:
+    half = points
+    for _ in range(sizes.row.bit_length() - 2):
+        half = mul(half, half)
+    return mask_at({name: columns[name]}, name, half, mul(half, half))
+
+
+def _whole(lanes: Field, sizes: Parameters) -> Field:
+    return np.concatenate([lanes, np.zeros((sizes.queries, lanes.shape[1]), dtype=np.uint64)])
+
+
+def _on_coset(lanes: Field, sizes: Parameters) -> Field:
+    rows = np.ascontiguousarray(_whole(lanes, sizes).T.astype(np.uint32))
+    return kernels.encode(rows, 2).astype(np.uint64)
