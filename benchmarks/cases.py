@@ -1,0 +1,54 @@
+"""Honest rounds with random contributions, of any shape: what tests and benchmarks prove."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from proofs import mechanism
+from proofs.gaussian import noise_table
+from proofs.prover import prove, words_root
+from proofs.statement import Shape, Statement
+from proofs.words import Binding, SecretWords, combine, public_draws, public_noise
+
+
+@dataclass(frozen=True, eq=False)
+class MechanismCase:
+    """One member's round: the public statement, and what it hides. `prove` makes the proof of it."""
+
+    statement: Statement
+    words: SecretWords
+    rows: int
+    contributions: tuple[NDArray[np.int32], ...]
+
+    def prove(self, progress: Callable[[str], None] | None = None) -> bytes:
+        return prove(self.statement, self.words, self.rows, self.contributions, progress)
+
+    def stating(self, **changed: Any) -> Statement:
+        return replace(self.statement, **changed)
+
+
+def mechanism_case(shape: Shape, rows: int, *, seed: int = 1, member: int = 0, round: int = 1) -> MechanismCase:
+    """Random contributions, many of them at the clip, over coordinates whose groups lie mixed."""
+    rng = np.random.default_rng(seed)
+    binding, beacon = Binding(31337, b"\2" * 20, round, member), b"\3" * 32
+    words = SecretWords(bytes([seed]) * 32, binding, shape.steps, shape.parameters, shape.capacity)
+    group_of = rng.permutation(np.repeat(np.arange(len(shape.groups)), shape.groups)).astype(np.uint8)
+    contributions, released = [], []
+    for step in range(shape.steps):
+        draws = combine(words.draws(step), public_draws(beacon, binding, step, shape.capacity))
+        drawn = mechanism.selected_rows(draws, shape.sample_threshold, rows)
+        part = np.zeros((len(drawn), shape.parameters), dtype=np.int32)
+        for group, size in enumerate(shape.groups):
+            gradients = rng.normal(size=(len(drawn), size)) * rng.choice([0.1, 1.0, 9.0], size=(len(drawn), 1))
+            part[:, group_of == group] = mechanism.to_grid(gradients, 1 / shape.clip_units, shape.clip_units)
+        noise_words = combine(words.noise(step), public_noise(beacon, binding, step, shape.parameters))
+        contributions.append(part)
+        released.append(mechanism.release(part, noise_table(shape.sigma_units).lookup(noise_words)))
+    root = words_root(words, shape, rows)
+    statement = Statement(binding, b"\4" * 32, root, beacon, shape, group_of, np.array(released))
+    return MechanismCase(statement, words, rows, tuple(contributions))
