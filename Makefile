@@ -6,7 +6,7 @@ ENV    := $(VENV)/.installed
 TOOLS  := contracts/node_modules/.installed
 ARGS   ?=
 
-.PHONY: demo test test-long test-contracts lint contracts lock bench clean
+.PHONY: demo test test-long test-contracts lint contracts lock bench bench-ezkl clean
 
 demo: $(ENV) $(TOOLS)              ## a whole federation on this machine, ending in an audit
 	$(BIN)/candor-devnet run $(ARGS)
@@ -32,6 +32,11 @@ contracts: $(ENV) $(TOOLS)         ## recompile and rewrite the committed ABI an
 
 bench: $(ENV) $(TOOLS)
 	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-ezkl: $(ENV)                 ## side by side with ezkl, in an environment of its own
+	test -x .tools/ezkl/bin/python || $(BIN)/uv venv --quiet .tools/ezkl
+	$(BIN)/uv pip install --quiet --python .tools/ezkl/bin/python ezkl==23.0.5 onnx numpy torch onnxscript
+	$(BIN)/python -m benchmarks.against_ezkl .tools/ezkl/bin/python
 
 lock: $(ENV)                       ## refresh the hashed lock; it names no index
 	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes \

@@ -3,11 +3,13 @@
 Elements of F are uint32 in [0, p). Products are Montgomery's (1985), R = 2^32: `_times(a, bR)` is a·b mod p, so that
 only constants are ever kept in Montgomery form and data never is. Elements of K are four columns.
 
-Compiled code is cached on disk beside this file (or under NUMBA_CACHE_DIR); `python -m proofs.kernels` compiles it all.
+Where torch is loaded and finds CUDA, `proofs.torch_kernels` does the same work there. Compiled code is cached on disk
+beside this file (or under NUMBA_CACHE_DIR); `python -m proofs.kernels` compiles it all.
 """
 
 from __future__ import annotations
 
+import sys
 from functools import lru_cache
 from typing import Any
 
@@ -25,6 +27,12 @@ _P64 = np.uint64(P)
 _MINUS_INVERSE = np.uint32((-pow(P, -1, 1 << 32)) % (1 << 32))
 _LOW = np.uint64(0xFFFFFFFF)
 _SHIFT = np.uint64(32)
+
+
+def _on_gpu() -> bool:
+    """torch is not loaded for this: whoever trains has it, whoever does not has no GPU to prove on."""
+    torch = sys.modules.get("torch")
+    return torch is not None and bool(torch.cuda.is_available())
 
 
 def montgomery(values: NDArray[np.uint64]) -> Rows:
@@ -116,6 +124,10 @@ def encode(rows: Rows, blowup: int) -> Rows:
 
     Line c·k + j is the point 3·ω_n^c·ω_k^j, n = blowup·k: coset after coset.
     """
+    if _on_gpu():
+        from proofs import torch_kernels
+
+        return torch_kernels.encode(rows, blowup)
     size = rows.shape[1]
     twiddles, inverse_twiddles, shifts = _tables(size, blowup)
     codeword = np.zeros((blowup * size, len(rows)), dtype=np.uint32)
@@ -166,6 +178,10 @@ def _combine(rows: Rows, weights: Rows, into: NDArray[np.uint64]) -> None:
 
 def combine(rows: Rows, weights: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Σ_r weights[r] · rows[r]: (m, k) over F and (m, c) -> (k, c)."""
+    if _on_gpu():
+        from proofs import torch_kernels
+
+        return torch_kernels.combine(rows, weights)
     found = np.zeros((rows.shape[1], weights.shape[1]), dtype=np.uint64)
     if len(rows):
         _combine(np.ascontiguousarray(rows), np.ascontiguousarray(montgomery(weights)), found)
@@ -185,6 +201,10 @@ def _square_sums(lines: Rows, into: NDArray[np.uint64]) -> None:
 
 def square_sums(lines: Rows) -> NDArray[np.uint64]:
     """(n, r) -> (n,): Σ_r lines², modulo p."""
+    if _on_gpu():
+        from proofs import torch_kernels
+
+        return torch_kernels.square_sums(lines)
     found = np.zeros(len(lines), dtype=np.uint64)
     _square_sums(lines, found)
     return found
@@ -205,6 +225,10 @@ def _sum_products(values: Rows, others: Rows, weights: Rows, into: NDArray[np.ui
 
 def sum_products(values: Rows, others: Rows, weights: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """(n, r), (n, r) over F and (r, 4) over K -> (n, 4): Σ_r weights[r]·values[:, r]·others[:, r]."""
+    if _on_gpu():
+        from proofs import torch_kernels
+
+        return torch_kernels.sum_products(values, others, weights)
     found = np.zeros((len(values), DEGREE), dtype=np.uint64)
     if values.shape[1]:
         _sum_products(values, others, np.ascontiguousarray(montgomery(weights)), found)

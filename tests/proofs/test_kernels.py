@@ -1,11 +1,16 @@
-"""Each compiled kernel beside its plain twin in numpy, on the same numbers."""
+"""Each compiled kernel beside its plain twin in numpy, and its twin in torch, on the same numbers.
+
+On a machine with a GPU the torch twin runs there, and so does the whole prover.
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import pytest
 
-from proofs import field, kernels
+from proofs import field, kernels, torch_kernels
 from proofs.field import P
 from proofs.relation import Plain
 
@@ -18,14 +23,20 @@ def rows(count: int, size: int) -> kernels.Rows:
     return values
 
 
+@pytest.fixture(params=["compiled", "torch"])
+def twin(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(kernels, "_on_gpu", lambda: False)
+    return {"compiled": kernels, "torch": torch_kernels}[request.param]
+
+
 @pytest.mark.parametrize(("count", "size", "blowup"), [(0, 8, 8), (1, 2, 2), (16, 64, 8), (37, 128, 4)])
-def test_the_code_is_evaluation_of_the_interpolating_polynomial(count: int, size: int, blowup: int) -> None:
+def test_the_code_is_evaluation_of_the_interpolating_polynomial(twin: Any, count: int, size: int, blowup: int) -> None:
     message = rows(count, size)
     root = field.root_of_unity(blowup * size)
     points = [3 * pow(root, c, P) * pow(root, blowup * j, P) % P for c in range(blowup) for j in range(size)]
     powers = field.powers(np.array(points, dtype=np.uint64), size)
     slow = field.matmul(powers, field.interpolate(message.T.astype(np.uint64)))
-    assert np.array_equal(kernels.encode(message, blowup), slow)
+    assert np.array_equal(twin.encode(message, blowup), slow)
 
 
 def test_the_code_twice_as_long_is_every_fourth_coset_of_the_code_eight_times_as_long() -> None:
@@ -35,14 +46,21 @@ def test_the_code_twice_as_long_is_every_fourth_coset_of_the_code_eight_times_as
 
 
 @pytest.mark.parametrize("count", [0, 1, 300])
-def test_combinations_of_rows(count: int) -> None:
+def test_combinations_of_rows(twin: Any, count: int) -> None:
     message, weights = rows(count, 1500), rows(count, 4).astype(np.uint64)
-    assert np.array_equal(kernels.combine(message, weights), field.matmul(message.T.astype(np.uint64), weights))
+    assert np.array_equal(twin.combine(message, weights), field.matmul(message.T.astype(np.uint64), weights))
 
 
-def test_sums_of_squares_and_of_products() -> None:
+def test_sums_of_squares_and_of_products(twin: Any) -> None:
     left, right, weights = rows(50, 41), rows(50, 41), rows(41, 4).astype(np.uint64)
     wide = left.astype(np.uint64), right.astype(np.uint64)
-    assert np.array_equal(kernels.square_sums(left), Plain().square_sums(wide[0]))
-    assert np.array_equal(kernels.square_sums(left[:, 3:20]), Plain().square_sums(wide[0][:, 3:20]))
-    assert np.array_equal(kernels.sum_products(left, right, weights), Plain().sum_products(*wide, weights))
+    assert np.array_equal(twin.square_sums(left), Plain().square_sums(wide[0]))
+    assert np.array_equal(twin.square_sums(left[:, 3:20]), Plain().square_sums(wide[0][:, 3:20]))
+    assert np.array_equal(twin.sum_products(left, right, weights), Plain().sum_products(*wide, weights))
+
+
+def test_a_proof_made_with_torch_is_the_same_to_the_byte(
+    small_case: Any, small_proof: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernels, "_on_gpu", lambda: True)
+    assert small_case.prove() == small_proof
