@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from ledger import crash
 from ledger.actions import Action, AddMember, SetAggregators
@@ -45,6 +44,7 @@ from node.logs import Log
 from node.member import Member, MemberParts
 from node.memory import AggregatorMemory, MemberMemory
 from node.privacy_ledger import PrivacyLedger
+from node.proving import Trained
 from node.sender import Sender
 from node.service import Service, turn
 from node.settings import (
@@ -122,7 +122,7 @@ class FakeTrainer:
         beacon: bytes,
         binding: Binding,
         on_step: Callable[[int, int], None],
-    ) -> NDArray[np.int32]:
+    ) -> Trained:
         self.roots.append(words.root())
         parameters = config.adapter.parameters
         steps = []
@@ -133,7 +133,7 @@ class FakeTrainer:
                 noise = noise_table(config.privacy.noise_units).lookup(drawn)
             steps.append(noise + np.int32(self.shift))
             on_step(step + 1, config.steps)
-        return np.stack(steps)
+        return Trained(np.stack(steps))
 
 
 class Faulty:

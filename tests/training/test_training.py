@@ -66,7 +66,7 @@ def job_for(model_for: Callable[..., LoadedModel], texts: list[str]) -> MakeJob:
 
 
 def run(job: TrainingJob) -> Any:
-    return train(job, lambda _done, _steps: None)
+    return train(job, lambda _done, _steps: None).released
 
 
 def noise_of(job: TrainingJob) -> Any:
