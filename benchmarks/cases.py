@@ -32,23 +32,31 @@ class MechanismCase:
         return replace(self.statement, **changed)
 
 
-def mechanism_case(shape: Shape, rows: int, *, seed: int = 1, member: int = 0, round: int = 1) -> MechanismCase:
-    """Random contributions, many of them at the clip, over coordinates whose groups lie mixed."""
-    rng = np.random.default_rng(seed)
-    binding, beacon = Binding(31337, b"\2" * 20, round, member), b"\3" * 32
-    words = SecretWords(bytes([seed]) * 32, binding, shape.steps, shape.parameters, shape.capacity)
-    group_of = rng.permutation(np.repeat(np.arange(len(shape.groups)), shape.groups)).astype(np.uint8)
-    contributions, released = [], []
+def drawn_case(
+    shape: Shape, group_of: NDArray[np.uint8], words: SecretWords, rows: int, beacon: bytes, seed: int = 1
+) -> tuple[tuple[NDArray[np.int32], ...], NDArray[np.int32]]:
+    """(contributions of each step, released sums (T, P)): random, many at the clip, by the words and the beacon."""
+    rng, contributions, released = np.random.default_rng(seed), [], []
     for step in range(shape.steps):
-        draws = combine(words.draws(step), public_draws(beacon, binding, step, shape.capacity))
+        draws = combine(words.draws(step), public_draws(beacon, words.binding, step, shape.capacity))
         drawn = mechanism.selected_rows(draws, shape.sample_threshold, rows)
         part = np.zeros((len(drawn), shape.parameters), dtype=np.int32)
         for group, size in enumerate(shape.groups):
             gradients = rng.normal(size=(len(drawn), size)) * rng.choice([0.1, 1.0, 9.0], size=(len(drawn), 1))
             part[:, group_of == group] = mechanism.to_grid(gradients, 1 / shape.clip_units, shape.clip_units)
-        noise_words = combine(words.noise(step), public_noise(beacon, binding, step, shape.parameters))
+        noise_words = combine(words.noise(step), public_noise(beacon, words.binding, step, shape.parameters))
         contributions.append(part)
         released.append(mechanism.release(part, noise_table(shape.sigma_units).lookup(noise_words)))
+    return tuple(contributions), np.array(released)
+
+
+def mechanism_case(shape: Shape, rows: int, *, seed: int = 1, member: int = 0, round: int = 1) -> MechanismCase:
+    """Coordinates whose groups lie mixed, and random contributions to them."""
+    rng = np.random.default_rng(seed)
+    binding, beacon = Binding(31337, b"\2" * 20, round, member), b"\3" * 32
+    words = SecretWords(bytes([seed]) * 32, binding, shape.steps, shape.parameters, shape.capacity)
+    group_of = rng.permutation(np.repeat(np.arange(len(shape.groups)), shape.groups)).astype(np.uint8)
+    contributions, released = drawn_case(shape, group_of, words, rows, beacon, seed)
     root = words_root(words, shape, rows)
-    statement = Statement(binding, b"\4" * 32, root, beacon, shape, group_of, np.array(released))
-    return MechanismCase(statement, words, rows, tuple(contributions))
+    statement = Statement(binding, b"\4" * 32, root, beacon, shape, group_of, released)
+    return MechanismCase(statement, words, rows, contributions)

@@ -120,7 +120,7 @@ def one_round(preset: Preset, config: Config, start: Weights, folder: Path, repe
         RoundKey(31337, bytes(20), 1, config.digest), spend, config.privacy.delta, 10**9, 0
     ))  # fmt: skip
     job = TrainingJob(config, model, data, start, words, BEACON, binding, "cpu")
-    trajectory = watch.time("training", lambda: train(job, lambda done, steps: None))
+    trajectory = watch.time("training", lambda: train(job, lambda done, steps: None).released)
     reached = watch.time("replaying the optimizer", lambda: replay(config, flatten(config, start), trajectory))
     claim = Claim(31337, bytes(20), 1, 0, bytes(32), root, words_root, spent)
     bundle = SubmissionBundle(config, claim, start | unflatten(config, reached), trajectory)

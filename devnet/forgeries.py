@@ -21,6 +21,7 @@ from ledger.bundle import (
     ADAPTER_CONFIG,
     MANIFEST,
     MAX_MANIFEST_BYTES,
+    PROOF,
     TRAJECTORY,
     SubmissionBundle,
 )
@@ -76,6 +77,24 @@ def without_noise(honest: Honest) -> Files:
 
 def half_the_noise(honest: Honest) -> Files:
     return released(honest, honest.bundle.trajectory - honest.noise() // 2)
+
+
+def off_by_one(honest: Honest) -> Files:
+    """One released sum moved by one unit, and the adapter that follows from it."""
+    trajectory = honest.bundle.trajectory.copy()
+    trajectory[0, 0] += 1
+    return released(honest, trajectory)
+
+
+def broken_proof(honest: Honest) -> Files:
+    middle = len(honest.bundle.proof) // 2
+    proof = bytearray(honest.bundle.proof)
+    proof[middle] ^= 1
+    return with_manifest(honest.files | {PROOF: bytes(proof)})
+
+
+def no_proof(honest: Honest) -> Files:
+    return with_manifest({path: data for path, data in honest.files.items() if path != PROOF})
 
 
 def another_trajectory(honest: Honest) -> Files:
@@ -160,6 +179,9 @@ def foreign_chain(honest: Honest) -> Files:
 FORGERIES: Final[dict[str, Forgery]] = {
     "no-noise": without_noise,
     "half-noise": half_the_noise,
+    "off-by-one": off_by_one,
+    "broken-proof": broken_proof,
+    "no-proof": no_proof,
     "wrong-trajectory": another_trajectory,
     "frozen-changed": frozen_changed,
     "off-grid": off_grid,

@@ -41,16 +41,14 @@ def _aggregator(name: str, does: str, caught: str) -> Kind:
     return Kind(name, "aggregator", does, None, caught)
 
 
-_QUIET = (
-    "left out: NOISE_IMPLAUSIBLE where the noise outweighs the gradients in some step; "
-    "elsewhere accepted, since noise is NOT PROVEN at this stage"
-)
-
 KINDS: Final[dict[str, Kind]] = {
     kind.name: kind
     for kind in (
-        _node("no-noise", "releases sums without noise", Reason.NOISE_IMPLAUSIBLE, _QUIET),
-        _node("half-noise", "adds half of the noise", Reason.NOISE_IMPLAUSIBLE, _QUIET),
+        _node("no-noise", "releases sums without noise", Reason.PROOF_INVALID),
+        _node("half-noise", "adds half of the noise", Reason.PROOF_INVALID),
+        _node("off-by-one", "moves one released sum by one unit", Reason.PROOF_INVALID),
+        _node("broken-proof", "changes one byte of its proof", Reason.PROOF_INVALID),
+        _node("no-proof", "leaves its proof out", Reason.BUNDLE_MALFORMED),
         _node("understate-epsilon", "declares less ε than it spends", Reason.EPSILON_UNDERSTATED),
         _node("wrong-trajectory", "publishes other sums than led to its adapter", Reason.TRAJECTORY_MISMATCH),
         _node("off-grid", "moves a weight half a grid unit", Reason.OFF_GRID),

@@ -101,7 +101,7 @@ MINILM = Preset(
     steps=12,
     sample_rate=Fraction(1, 6),
     rows=1200,
-    capacity=1536,
+    capacity=1216,
     mean_batch=200,
     rounds=3,
     epsilon=8.0,
@@ -146,7 +146,7 @@ def make_config(
         steps=preset.steps,
         mean_batch=preset.mean_batch,
         aggregation=AggregationSpec(rule or preset.rule, tuple(weights)),
-        proof_policy="none",
+        proof_policy="none" if epsilon is None else "mechanism",
         policy=policy,
     )
     return Config.decode(config.encode()), genesis(adapter.tensors, WEIGHT_BITS, GENESIS_SEED)

@@ -30,7 +30,7 @@ from ledger.audit_open import Contents
 from ledger.audit_round import Finding, RoundAudit
 from ledger.ports import ChainMoved
 from ledger.report import (
-    TRAINING_NOT_PROVEN,
+    GRADIENT_NOT_PROVEN,
     Anchor,
     Link,
     Name,
@@ -133,7 +133,8 @@ def _links(source: Source, library: Library, found: Replay, state: RoundState) -
         Name.OPENING: audited.opening_link,
         Name.CONFIG: audited.config_link,
         Name.PRIVACY: audited.privacy_link,
-        Name.TRAINING: lambda: not_proven(Name.TRAINING, TRAINING_NOT_PROVEN),
+        Name.MECHANISM: audited.mechanism_link,
+        Name.GRADIENT: lambda: not_proven(Name.GRADIENT, GRADIENT_NOT_PROVEN),
         Name.VERDICTS: audited.verdicts_link,
         Name.AGGREGATE: audited.aggregate_link,
     }

@@ -21,13 +21,25 @@ from ledger.config import Config
 from ledger.content.errors import ContentInvalid, ContentMissing
 from ledger.content.unixfs import directory_blocks
 from ledger.history import History
+from ledger.mechanism import coverage
 from ledger.privacy import EPSILON_TOLERANCE_MICRO, Spend, epsilon_micro, spend_of
 from ledger.records import Reason
-from ledger.report import Link, Name, failed, missing, not_proven, passed, reason_name, show_epsilon
+from ledger.report import (
+    MECHANISM_NOT_PROVEN,
+    Link,
+    Name,
+    failed,
+    missing,
+    not_proven,
+    passed,
+    reason_name,
+    show_epsilon,
+)
 from ledger.round_state import RoundState, known_reason
 from ledger.tensors import Weights
 from ledger.verdict import SubmissionFacts, Verdict, judge
 from proofs.errors import PeerFault
+from proofs.parameters import parameters
 
 T = TypeVar("T")
 
@@ -65,6 +77,7 @@ class RoundAudit:
     def __init__(self, library: Library, history: History, state: RoundState) -> None:
         self.library, self.history, self.state = library, history, state
         self._weights: dict[int, Weights | Unsettled] = {}
+        self._findings: dict[int, Finding] = {}
 
     @property
     def config(self) -> Config:
@@ -179,10 +192,43 @@ class RoundAudit:
             "short": declared + EPSILON_TOLERANCE_MICRO < cost,
         }
 
+    # ---- the mechanism
+
+    def mechanism_link(self) -> Link:
+        """Is every accepted member's proof valid? It is the last check of a verdict, so nothing else was broken."""
+        try:
+            if not self.config.proven:
+                return not_proven(Name.MECHANISM, MECHANISM_NOT_PROVEN)
+            findings = [self.finding(member) for member in self.state.accepted]
+        except Unsettled as unsettled:
+            return unsettled.link(Name.MECHANISM)
+        sizes = parameters(self.config.shape)
+        data = {"members": list(self.state.accepted), "steps": self.config.steps, "bits": round(sizes.bits, 2)}
+        if not findings:
+            return passed(Name.MECHANISM, "nobody was accepted, so nothing had to be proven", **data)
+        wrong = [f for f in findings if f.found.reason is Reason.PROOF_INVALID]
+        if wrong:
+            text = f"member {wrong[0].member} was accepted, and its proof does not hold: {wrong[0].found.detail}"
+            return failed(Name.MECHANISM, text, **data)
+        gone = [f.member for f in findings if f.found.reason is Reason.UNAVAILABLE]
+        if gone:
+            return missing(Name.MECHANISM, f"the proof of member {gone[0]} is not to be had", **data)
+        other = [f for f in findings if not f.found.accepted]
+        if other:
+            first = other[0]
+            text = f"member {first.member} was accepted, but is {first.found.reason.name} here: its proof is not read"
+            return not_proven(Name.MECHANISM, text, **data)
+        return passed(Name.MECHANISM, f"members {list(self.state.accepted)}: {coverage(self.config)}", **data)
+
     # ---- verdicts
 
     def finding(self, member: int) -> Finding:
-        """Re-run one member's verdict. Raises Unsettled when config, global bundle or history cannot be read."""
+        """Re-run one member's verdict, once. Raises Unsettled when config, global bundle or history cannot be read."""
+        if member not in self._findings:
+            self._findings[member] = self._find(member)
+        return self._findings[member]
+
+    def _find(self, member: int) -> Finding:
         posted = self.state.reasons.get(member)
         known = known_reason(self.state, member)
         if known is not Reason.ACCEPTED:
@@ -191,7 +237,8 @@ class RoundAudit:
         return Finding(member, posted, found, _agreement(posted, found.reason))
 
     def _judge(self, member: int) -> Verdict:
-        facts = SubmissionFacts(self._claim(member), self.config, self.global_weights, self.spends(member))
+        beacon, spends = self.state.train_beacon or b"", self.spends(member)
+        facts = SubmissionFacts(self._claim(member), self.config, self.global_weights, spends, beacon)
         try:
             digest = self.state.submissions[member].bundle
             files = self.library.contents.get_directory(digest, bundle_limits(self.config))

@@ -2,7 +2,7 @@
 
     genesis      adapter_config.json  adapter_model.safetensors  candor/manifest.json
     aggregate    these and  candor/config.json
-    submission   these and  candor/trajectory.safetensors
+    submission   these and  candor/trajectory.safetensors, and  candor/proof.bin where the config asks for proofs
 
 Nothing in a bundle is configuration to its reader: every file but the two of numbers is compared, byte for byte, with
 the one that the round's config and the chain imply, and the numbers are read at the places that the config gives them.
@@ -39,12 +39,14 @@ from ledger.tensors import (
     weight_layout,
 )
 from proofs.errors import LocalFault, PeerFault
+from proofs.parameters import largest_proof
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER = "adapter_model.safetensors"
 CONFIG = "candor/config.json"
 MANIFEST = "candor/manifest.json"
 TRAJECTORY = "candor/trajectory.safetensors"
+PROOF = "candor/proof.bin"
 SUBMISSION_FILES = (ADAPTER_CONFIG, ADAPTER, CONFIG, MANIFEST, TRAJECTORY)
 AGGREGATE_FILES = (ADAPTER_CONFIG, ADAPTER, CONFIG, MANIFEST)
 GENESIS_FILES = (ADAPTER_CONFIG, ADAPTER, MANIFEST)
@@ -80,19 +82,26 @@ class Claim:
 
 @dataclass(frozen=True, eq=False)
 class SubmissionBundle:
-    """weights: every tensor of the config in grid units; trajectory (T, P): the released sums."""
+    """weights: every tensor of the config in grid units; trajectory (T, P): the released sums.
+
+    proof: of the mechanism, not verified here; empty where the config asks for none.
+    """
 
     config: Config
     claim: Claim
     weights: Weights
     trajectory: Trajectory
+    proof: bytes = b""
 
     def files(self) -> dict[str, bytes]:
         """The directory. Raises LocalFault for numbers that do not fit the config."""
+        if bool(self.proof) != self.config.proven:
+            raise LocalFault("a bundle carries a proof exactly when its config asks for one")
         files = _weight_files(self.config, self.weights) | {
             CONFIG: self.config.encode(),
             TRAJECTORY: _encode({"trajectory": self.trajectory}, _trajectory_layout(self.config)),
         }
+        files |= {PROOF: self.proof} if self.config.proven else {}
         return files | {MANIFEST: _submission_manifest(self.config, self.claim, files)}
 
 
@@ -169,14 +178,18 @@ def bundle_limits(config: Config) -> Limits:
 
 def read_submission(files: Files, config: Config, claim: Claim) -> SubmissionBundle:
     """Read a member's bundle strictly. Raises Rejected, in the fixed order of ledger.verdict."""
-    _check_files(files, SUBMISSION_FILES, config)
+    _check_files(files, submission_files(config), config)
     if files[CONFIG] != config.encode():
         raise Rejected(Reason.CONFIG_MISMATCH, f"{CONFIG} is not the config {config.digest.hex()} of the round")
     _check_manifest(files[MANIFEST], _submission_manifest(config, claim, files))
     _check_adapter_config(files, config)
     tensors = _decode(files, ADAPTER, weight_layout(config))
     trajectory = _decode(files, TRAJECTORY, _trajectory_layout(config))["trajectory"]
-    return SubmissionBundle(config, claim, _on_grid(tensors, config), trajectory)
+    return SubmissionBundle(config, claim, _on_grid(tensors, config), trajectory, files.get(PROOF, b""))
+
+
+def submission_files(config: Config) -> tuple[str, ...]:
+    return (*SUBMISSION_FILES, PROOF) if config.proven else SUBMISSION_FILES
 
 
 def read_weights(files: Files, config: Config) -> Weights:
@@ -267,7 +280,7 @@ def _size_limits(config: Config) -> dict[str, int]:
         CONFIG: MAX_CONFIG_BYTES,
         MANIFEST: MAX_MANIFEST_BYTES,
         TRAJECTORY: 2 * encoded_size(_trajectory_layout(config)) + SLACK_BYTES,
-    }
+    } | ({PROOF: largest_proof(config.shape)} if config.proven else {})
 
 
 def _check_manifest(found: bytes, expected: bytes) -> None:

@@ -15,9 +15,15 @@ from fractions import Fraction
 from math import prod
 from typing import Any, Literal, cast
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ledger import canonical
 from ledger.canonical import FieldInvalid, Fields, format_fraction
 from ledger.records import Policy
+from proofs.mechanism import most_rows
+from proofs.parameters import ShapeRefused, parameters
+from proofs.statement import Shape
 
 MAX_CONFIG_BYTES = 1 << 20
 MAX_TENSORS = 4096
@@ -26,6 +32,8 @@ MAX_RELEASED = 1 << 28  # integers in a trajectory: one GiB
 FLOAT32_INTEGERS = 1 << 24
 
 Role = Literal["frozen", "adapter", "head"]
+ProofPolicy = Literal["none", "mechanism"]
+GROUPS: tuple[Role, ...] = ("adapter", "head")  # what is clipped together
 
 
 @dataclass(frozen=True)
@@ -127,12 +135,39 @@ class Config:
     steps: int
     mean_batch: int
     aggregation: AggregationSpec
-    proof_policy: Literal["none"]
+    proof_policy: ProofPolicy
     policy: Policy
 
     @property
     def digest(self) -> bytes:
         return canonical.digest(self.encode())
+
+    @property
+    def proven(self) -> bool:
+        """Does every submission carry a proof of the mechanism?"""
+        return self.proof_policy == "mechanism"
+
+    @property
+    def groups(self) -> dict[Role, NDArray[np.int64]]:
+        """The trained coordinates of each clipping group that is not empty."""
+        roles = np.concatenate([np.full(tensor.size, GROUPS.index(tensor.role)) for tensor in self.adapter.trained])
+        found = {role: np.flatnonzero(roles == number) for number, role in enumerate(GROUPS)}
+        return {role: columns for role, columns in found.items() if len(columns)}
+
+    @property
+    def shape(self) -> Shape:
+        """The sizes of the mechanism; `slots` is derived, so that an honest draw exceeds it less than once in 2^66."""
+        privacy = self.privacy
+        sizes = {role: sum(t.size for t in self.adapter.trained if t.role == role) for role in GROUPS}
+        return Shape(
+            steps=self.steps,
+            groups=tuple(size for size in sizes.values() if size),
+            capacity=privacy.capacity,
+            slots=most_rows(privacy.capacity, privacy.sample_threshold, self.steps),
+            clip_units=privacy.clip_units,
+            sigma_units=privacy.noise_units,
+            sample_threshold=privacy.sample_threshold,
+        )
 
     def encode(self) -> bytes:
         return canonical.encode(_to_json(self))
@@ -209,7 +244,7 @@ def _from_json(value: Any) -> Config:
         steps=fields.integer("steps", 1, 4096),
         mean_batch=fields.integer("mean_batch", 1, 1 << 20),
         aggregation=_aggregation(Fields(fields.take("aggregation"), "config.aggregation")),
-        proof_policy=cast(Literal["none"], fields.text("proof_policy", one_of=("none",))),
+        proof_policy=cast(ProofPolicy, fields.text("proof_policy", one_of=("none", "mechanism"))),
         policy=Policy.from_json(fields.take("policy")),
     )
     fields.done()
@@ -326,8 +361,20 @@ def _check_rule(config: Config) -> None:
     """A is frozen exactly under FFA, where the mean of the products is the product of the means."""
     if config.steps * config.adapter.parameters > MAX_RELEASED:
         raise FieldInvalid(f"config: steps times trained parameters must stay within {MAX_RELEASED}")
+    _check_proof(config)
     for tensor in config.adapter.tensors:
         if ".lora_A." in tensor.name and (tensor.role == "frozen") != (config.aggregation.rule == "ffa"):
             raise FieldInvalid(f"config.adapter.tensors.{tensor.name}: A is frozen exactly under the rule ffa")
         if ".lora_B." in tensor.name and tensor.role != "adapter":
             raise FieldInvalid(f"config.adapter.tensors.{tensor.name}: B has the role adapter")
+
+
+def _check_proof(config: Config) -> None:
+    if not config.proven:
+        return
+    if config.privacy.insecure_no_noise:
+        raise FieldInvalid("config.proof_policy: without noise there is no mechanism to prove; remedy: none")
+    try:
+        parameters(config.shape)
+    except ShapeRefused as error:
+        raise FieldInvalid(f"config.proof_policy: {error}; or prove nothing: none") from error

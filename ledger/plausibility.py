@@ -32,8 +32,8 @@ from numpy.typing import NDArray
 
 from ledger.config import PrivacySpec
 from proofs.gaussian import NoiseTable
+from proofs.mechanism import RARE_BITS as FALSE_ALARM_BITS
 
-FALSE_ALARM_BITS = 64
 _MP = mpmath.MPContext()  # one of its own: the precision of the shared one can change under a thread
 _MP.prec = 128
 
@@ -56,22 +56,6 @@ def too_quiet(squares: int, count: int, table: NoiseTable, sets: int) -> bool:
     return bool(surprise - table_gap > FALSE_ALARM_BITS * _MP.ln2 + _MP.log(sets))
 
 
-def most_rows(privacy: PrivacySpec, steps: int) -> int:
-    """k: in none of `steps` steps does an honest member draw more rows, but for a chance below 2^-66.
-
-    P(Binomial(N, q) ≥ k) ≤ exp(−N·KL(k/N ‖ q)) for k > N·q.
-    """
-    rows, chance = privacy.capacity, _MP.mpf(privacy.sample_threshold) / 2**32
-    if chance == 1:
-        return rows
-    allowed = (FALSE_ALARM_BITS + 2) * _MP.ln2 + _MP.log(steps)
-    low, high = int(rows * chance) + 1, rows + 1  # the answer lies in [low, high)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if rows * _divergence(_MP.mpf(middle) / rows, chance) > allowed else (middle, high)
-    return min(low, rows)
-
-
 def longest_norm(privacy: PrivacySpec, table: NoiseTable | None, count: int, rows: int, sets: int) -> int:
     """Bound on ‖ĝ‖ over `count` coordinates of a group when at most `rows` rows are drawn; no table means no noise."""
     if table is None:
@@ -80,9 +64,3 @@ def longest_norm(privacy: PrivacySpec, table: NoiseTable | None, count: int, row
     root = _MP.sqrt(count)
     noise = table.sigma_units * (root + _MP.sqrt(2 * surprise)) + root / 2
     return rows * privacy.clip_units + int(_MP.ceil(noise))
-
-
-def _divergence(found: mpmath.mpf, chance: mpmath.mpf) -> mpmath.mpf:
-    """Kullback–Leibler divergence of Bernoulli(found) from Bernoulli(chance), chance < found ≤ 1."""
-    rest = (1 - found) * _MP.log((1 - found) / (1 - chance)) if found < 1 else 0
-    return found * _MP.log(found / chance) + rest

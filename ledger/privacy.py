@@ -11,7 +11,8 @@ tests/training/test_neighbours.py finds a few at most):
 
 The released integers are the continuous Gaussian mechanism, rounded (rounding commutes with adding integers), so
 rounding costs nothing. What it does cost that the noise comes out of a table of 64 bits is paid for in δ: with τ =
-total variation of the table × coordinates × steps, summed over the history,
+total variation of the table × coordinates × steps, and 2^-64 for the chance that a round draws more rows than a proof
+has slots for (the member then leaves the round, which its data would show), summed over the history,
 
     δ = δ_gauss(ε) + (1 + e^ε)·τ
 
@@ -43,6 +44,7 @@ from dp_accounting.rdp import rdp_privacy_accountant
 from ledger.config import Config
 from proofs.errors import LocalFault
 from proofs.gaussian import MAX_SIGMA_UNITS, noise_table
+from proofs.mechanism import RARE_BITS
 
 INFINITE_MICRO = 2**64 - 1
 EPSILON_TOLERANCE_MICRO = 1000
@@ -143,8 +145,9 @@ def solve_noise_units(
 
 
 def table_variation(history: Sequence[Spend]) -> float:
-    """τ: total variation between what the tables release and rounded Gaussians, over the whole history."""
-    return sum(noise_table(s.noise_units).total_variation * s.coordinates * s.steps for s in history) * (1 + 1e-12)
+    """τ: total variation between what is released and rounded Gaussians, over the whole history."""
+    tables = sum(noise_table(s.noise_units).total_variation * s.coordinates * s.steps for s in history)
+    return (tables + len(history) * 2.0**-RARE_BITS) * (1 + 1e-12)
 
 
 @lru_cache(maxsize=256)

@@ -40,7 +40,8 @@ class Name(StrEnum):
     BEACONS = "beacons"
     SUBMISSIONS = "submissions"
     PRIVACY = "privacy"
-    TRAINING = "training"
+    MECHANISM = "mechanism"
+    GRADIENT = "gradient"
     VERDICTS = "verdicts"
     AGGREGATE = "aggregate"
     ROOTS = "roots"
@@ -59,17 +60,22 @@ ASKS: Final[dict[Name, str]] = {
     Name.BEACONS: "the randomness is the chain's own",
     Name.SUBMISSIONS: "every submission is signed by its member for this round, chain and contract",
     Name.PRIVACY: "the ε declared is enough for the history of configs, and under the cap",
-    Name.TRAINING: "the released sums came from honest training",
+    Name.MECHANISM: "contributions were clipped, rows drawn and noise added as committed words and beacon demand",
+    Name.GRADIENT: "contributions are gradients of the model on the committed rows",
     Name.VERDICTS: "every verdict is the one that the rules give",
     Name.AGGREGATE: "the average is that of the accepted, to the bit",
     Name.ROOTS: "the roots of included and excluded name who was in and who was left out",
     Name.FINALITY: "the round ended by the rules, after its time for objections",
 }
 
-TRAINING_NOT_PROVEN: Final = (
-    "no proof exists at this stage that the contributions are gradients of the model on any data, that clipping, noise "
-    "and sampling were done as the committed words and the beacon demand, or that the data is genuine; shown is only "
-    "that what was submitted follows from the sums that were released"
+MECHANISM_NOT_PROVEN: Final = (
+    "the config asks for no proof: nothing shows that clipping, noise and sampling were done as the committed words "
+    "and the beacon demand; shown is only that what was submitted follows from the sums that were released, and that "
+    "these are no larger than the config allows and loud enough to contain its noise"
+)
+GRADIENT_NOT_PROVEN: Final = (
+    "no proof exists at this stage that contributions are gradients of the model on the committed rows, that each is "
+    "made from its own row alone, or that the rows are genuine"
 )
 
 

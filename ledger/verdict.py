@@ -12,10 +12,12 @@ Checks, in this order; each has its own Reason, so whoever runs them gets the sa
     FROZEN_CHANGED       frozen tensors are the global bundle's
     TRAJECTORY_RANGE     no sum beyond what capacity, clip and noise allow, by coordinate and by norm (plausibility)
     TRAJECTORY_MISMATCH  the public optimizer leads from the global weights to the submitted ones, bit for bit
-    NOISE_IMPLAUSIBLE    the sums are loud enough to contain the noise (ledger.plausibility; left out without noise)
+    NOISE_IMPLAUSIBLE    the sums are loud enough to contain the noise (ledger.plausibility; left out without noise, and
+                         where the proof shows that it is there)
     EPSILON_UNDERSTATED  ε declared ≥ the accountant's for the member's history and this round
+    PROOF_INVALID        the proof of the mechanism verifies, where the config asks for one (proofs.verifier)
 
-What acceptance does not say: that gradients, data or noise are genuine. Training is NOT PROVEN at this stage.
+What acceptance does not say: that contributions are gradients of anything. That is NOT PROVEN at this stage.
 """
 
 from __future__ import annotations
@@ -28,16 +30,20 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ledger.bundle import Claim, Files, Rejected, SubmissionBundle, bundle_limits, read_submission
+from ledger.bundle import PROOF, Claim, Files, Rejected, SubmissionBundle, bundle_limits, read_submission
 from ledger.config import Config
 from ledger.content.errors import ContentInvalid, ContentMissing
 from ledger.content.reader import Limits
+from ledger.mechanism import coverage, statement_of
 from ledger.optimizer import replay
-from ledger.plausibility import longest_norm, most_rows, sum_of_squares, too_quiet
+from ledger.plausibility import longest_norm, sum_of_squares, too_quiet
 from ledger.privacy import EPSILON_TOLERANCE_MICRO, Spend, epsilon_micro, spend_of
 from ledger.records import Reason
 from ledger.tensors import Weights, flatten
 from proofs.gaussian import NoiseTable, noise_table
+from proofs.mechanism import most_rows
+from proofs.proof import ProofInvalid
+from proofs.verifier import verify
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,12 +51,14 @@ class SubmissionFacts:
     """All that is known of a submission without its bundle.
 
     claim: what the chain says and the manifest must repeat. history: the member's earlier spends, this round excluded.
+    beacon: the training's, which a proof of the mechanism is verified against.
     """
 
     claim: Claim
     config: Config
     global_weights: Weights
     history: tuple[Spend, ...]
+    beacon: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -92,11 +100,12 @@ def judge(facts: SubmissionFacts, files: Files | None) -> Verdict:
         check_frozen(submission, facts.global_weights)
         check_range(submission)
         check_replay(submission, facts.global_weights)
-        noise = check_noise(submission)
+        noise = coverage(facts.config) if facts.config.proven else check_noise(submission)
         check_epsilon(facts)
+        check_proof(submission, facts.beacon)
     except Rejected as error:
         return Verdict(error.reason, error.detail)
-    return Verdict(Reason.ACCEPTED, f"every check passed; {noise}; training itself is NOT PROVEN")
+    return Verdict(Reason.ACCEPTED, f"every check passed; {noise}; that contributions are gradients is NOT PROVEN")
 
 
 def check_frozen(submission: SubmissionBundle, global_weights: Weights) -> None:
@@ -112,7 +121,7 @@ def check_range(submission: SubmissionBundle) -> None:
     privacy, steps = submission.config.privacy, submission.config.steps
     table = _table(submission)
     largest = privacy.capacity * privacy.clip_units + (table.bound if table else 0)
-    rows, sets = most_rows(privacy, steps), steps * len(_groups(submission.config))
+    rows, sets = most_rows(privacy.capacity, privacy.sample_threshold, steps), steps * len(submission.config.groups)
     for step, group, released in _blocks(submission):
         loudest = int(np.abs(released.astype(np.int64)).max())
         if loudest > largest:
@@ -159,6 +168,17 @@ def check_epsilon(facts: SubmissionFacts) -> None:
         raise Rejected(Reason.EPSILON_UNDERSTATED, detail)
 
 
+def check_proof(submission: SubmissionBundle, beacon: bytes) -> None:
+    """The most expensive check, and the last. It is the member's proof, for these sums, this round and this beacon."""
+    if not submission.config.proven:
+        return
+    statement = statement_of(submission.config, submission.claim, beacon, submission.trajectory)
+    try:
+        verify(statement, submission.proof)
+    except ProofInvalid as error:
+        raise Rejected(Reason.PROOF_INVALID, f"{PROOF}: {type(error).__name__}: {error}") from error
+
+
 def _table(submission: SubmissionBundle) -> NoiseTable | None:
     privacy = submission.config.privacy
     return None if privacy.insecure_no_noise else noise_table(privacy.noise_units)
@@ -166,17 +186,7 @@ def _table(submission: SubmissionBundle) -> NoiseTable | None:
 
 def _blocks(submission: SubmissionBundle) -> Iterator[tuple[int, str, NDArray[np.int32]]]:
     """(step, group, ĝ restricted to the group) for every step and non-empty group."""
-    groups = _groups(submission.config)
+    groups = submission.config.groups
     for step, released in enumerate(submission.trajectory):
-        for group, spans in groups.items():
-            yield step, group, np.concatenate([released[span] for span in spans])
-
-
-def _groups(config: Config) -> dict[str, list[slice]]:
-    """Where the coordinates of each non-empty group lie."""
-    groups: dict[str, list[slice]] = {}
-    start = 0
-    for tensor in config.adapter.trained:
-        groups.setdefault(tensor.role, []).append(slice(start, start + tensor.size))
-        start += tensor.size
-    return groups
+        for group, columns in groups.items():
+            yield step, group, released[columns]

@@ -63,6 +63,7 @@ class GridOptimizer(DPOptimizer):  # type: ignore[misc]
         )
         self._groups = groups(model.config)
         self._noise: NDArray[np.int32] | None = None
+        self._taken: list[NDArray[np.int32]] = []
         self._sum = np.zeros(model.config.adapter.parameters, dtype=np.int64)
         self.last_release = np.zeros(model.config.adapter.parameters, dtype=np.int32)
 
@@ -81,7 +82,14 @@ class GridOptimizer(DPOptimizer):  # type: ignore[misc]
             sample = self._get_flat_grad_sample(parameter)
             samples.append(sample.reshape(len(sample), parameter.numel()).to("cpu", torch.float64))
             _mark_as_processed(parameter.grad_sample)  # type: ignore[attr-defined]
-        self._sum += self.contributions(torch.cat(samples, dim=1).numpy()).sum(axis=0, dtype=np.int64)
+        contributions = self.contributions(torch.cat(samples, dim=1).numpy())
+        self._taken.append(contributions)
+        self._sum += contributions.sum(axis=0, dtype=np.int64)
+
+    def taken(self) -> NDArray[np.int32]:
+        """(n, P): the contributions since the last call, in the order in which they were accumulated. Secret."""
+        found, self._taken = self._taken, []
+        return np.concatenate(found)
 
     def contributions(self, gradients: NDArray[np.float64]) -> NDArray[np.int32]:
         """Per-example gradients (n, P) → integers (n, P), each group clipped to its own bound."""
@@ -107,10 +115,8 @@ class GridOptimizer(DPOptimizer):  # type: ignore[misc]
 
 def groups(config: Config) -> list[tuple[NDArray[np.int64], float]]:
     """Column indices and unit (clip / clip_units) of each non-empty clipping group, in trained coordinates."""
-    roles = np.concatenate([np.full(tensor.size, tensor.role) for tensor in config.adapter.trained])
     clips = {"adapter": config.privacy.clip_adapter, "head": config.privacy.clip_head}
-    found = [(np.flatnonzero(roles == role), float(clip / config.privacy.clip_units)) for role, clip in clips.items()]
-    return [(columns, unit) for columns, unit in found if len(columns)]
+    return [(columns, float(clips[role] / config.privacy.clip_units)) for role, columns in config.groups.items()]
 
 
 def _trained(model: LoadedModel) -> dict[str, torch.nn.Parameter]:

@@ -35,6 +35,7 @@ from node.conduct import HonestMember, Submitted
 from node.logs import Log
 from node.memory import Checked, Commitment, Made, MemberMemory, MemoryContradicted
 from node.privacy_ledger import PrivacyLedger, RoundKey
+from node.proving import proof_of, words_root
 from node.recompute import Configs, Recount, round_key
 from node.round_table import MEMBER_TABLE, Do, Mine, member_situation, phase_now
 from node.sender import Sender
@@ -150,8 +151,9 @@ class Member:
         words = self._words(recount.state, seat, config)
         reached(Point.NODE_WORDS_SEED)
         data_seed = memory.seed("dataset")
-        root = dataset_root(self._parts.trainer.rows(config), config.privacy.capacity, data_seed)
-        memory.remember_commitment(key, Commitment(root, words.root()))
+        rows = self._parts.trainer.rows(config)
+        root = dataset_root(rows, config.privacy.capacity, data_seed)
+        memory.remember_commitment(key, Commitment(root, words_root(config, words, len(rows))))
 
     def _accept(self, recount: Recount, seat: Seat) -> Config:
         """Raises RoundRefused for what will not change, WireFault for content that may still come."""
@@ -220,16 +222,22 @@ class Member:
         self._parts.log.info("training", round=state.number, steps=config.steps, epsilon=spent / 1e6)
         on_step = self._on_steps_of(state)
         try:
-            trajectory = self._parts.trainer.train(config, weights, words, beacon, words.binding, on_step)
+            trained = self._parts.trainer.train(config, weights, words, beacon, words.binding, on_step)
         except LocalFault as error:
             raise RoundRefused(str(error)) from error
-        trajectory = self._conduct.trajectory(state, trajectory)
+        trajectory = self._conduct.trajectory(state, trained.released)
         reached_at = replay(config, flatten(config, weights), trajectory)
         declared = self._conduct.declared_micro(state, spent)
         made = self._parts.memory.commitment(round_key(state)) or Commitment(b"", b"")
         claim = recount.claim_with(seat.member, made.dataset_root, made.words_root, declared)
         adapter = weights | unflatten(config, reached_at)
-        bundle = SubmissionBundle(config, self._conduct.claim(state, claim), adapter, trajectory)
+        rows = len(self._parts.trainer.rows(config))
+        tell = self._on_stages_of(state)
+        try:
+            proof = proof_of(config, claim, beacon, words, rows, trained, trajectory, tell)
+        except LocalFault as error:
+            raise RoundRefused(f"the proof could not be made: {error}") from error
+        bundle = SubmissionBundle(config, self._conduct.claim(state, claim), adapter, trajectory, proof)
         return self._conduct.files(state, bundle.files()), declared, beacon
 
     def _accepted_again(self, recount: Recount) -> Config:
@@ -257,10 +265,11 @@ class Member:
         """What stands on the chain is what we are about to use: rows, order and words. Raises RoundRefused."""
         config = recount.config
         seed = self._parts.memory.seed("dataset")
-        root = dataset_root(self._parts.trainer.rows(config), config.privacy.capacity, seed)
+        rows = self._parts.trainer.rows(config)
+        root = dataset_root(rows, config.privacy.capacity, seed)
         if root != committed.dataset_root:
             raise RoundRefused("the data is not what was committed to: it changed since")
-        if words.root() != committed.words_root:
+        if words_root(config, words, len(rows)) != committed.words_root:
             raise RoundRefused("the commitment on the chain is not this state folder's: another daemon made it")
 
     def _on_steps_of(self, state: RoundState) -> OnStep:
@@ -277,6 +286,18 @@ class Member:
                 self._require_in_time(state)
 
         return on_step
+
+    def _on_stages_of(self, state: RoundState) -> Callable[[str], None]:
+        """Progress of the proof, and an end to one that is asked to stop or has become useless."""
+
+        def on_stage(stage: str) -> None:
+            self._parts.watch.set(proving=stage)
+            self._parts.watch.alive()
+            self._parts.log.info("proving", round=state.number, stage=stage)
+            self._on_step()
+            self._require_in_time(state)
+
+        return on_stage
 
     def _require_in_time(self, state: RoundState) -> None:
         """Raises RoundRefused when the submission could not be mined any more. A silent chain is no reason to stop."""

@@ -103,15 +103,17 @@ class Recount:
             claim.dataset_root,
             claim.words_root,
             claim.spent_micro.to_bytes(8),
+            self.state.train_beacon or b"",
         ]
-        return sha256(b"candor/facts/1\0" + b"".join(parts)).digest()
+        return sha256(b"candor/facts/2\0" + b"".join(parts)).digest()
 
     def verdict(self, member: int) -> Verdict:
         """Raises WireFault or LocalFault when the store could not even say that the bundle is missing."""
         known = known_reason(self.state, member)
         if known is not Reason.ACCEPTED:
             return Verdict(known, "the chain itself shows it")
-        facts = SubmissionFacts(self.claim(member), self.config, self.global_weights(), self.spends(member))
+        beacon = self.state.train_beacon or b""
+        facts = SubmissionFacts(self.claim(member), self.config, self.global_weights(), self.spends(member), beacon)
         return judge_stored(facts, self.state.submissions[member].bundle, self.store)
 
     def aggregate(self) -> AggregateBundle:

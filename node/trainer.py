@@ -9,11 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ledger.config import Config
 from ledger.tensors import Weights
+from node.proving import Trained
 from node.settings import DataSettings, Device
 from proofs.words import Binding, SecretWords
 
@@ -38,8 +36,8 @@ class Trainer(Protocol):
 
     def train(
         self, config: Config, weights: Weights, words: SecretWords, beacon: bytes, binding: Binding, on_step: OnStep
-    ) -> NDArray[np.int32]:
-        """(T, P): the released sums."""
+    ) -> Trained:
+        """The released sums, and what they are made of."""
 
 
 class ModelTrainer:
@@ -66,7 +64,7 @@ class ModelTrainer:
 
     def train(
         self, config: Config, weights: Weights, words: SecretWords, beacon: bytes, binding: Binding, on_step: OnStep
-    ) -> NDArray[np.int32]:
+    ) -> Trained:
         from node.model import attach
         from node.training import TrainingJob, train
 

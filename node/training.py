@@ -30,6 +30,7 @@ from node.data import Dataset
 from node.gradients import PerExampleGradients
 from node.grid_optimizer import GridOptimizer
 from node.model import LoadedModel, Weights
+from node.proving import Trained
 from proofs import mechanism
 from proofs.errors import LocalFault
 from proofs.gaussian import NoiseTable, noise_table
@@ -37,6 +38,10 @@ from proofs.words import Binding, SecretWords, combine, public_draws, public_noi
 
 Device = Literal["auto", "cpu", "cuda"]
 MICROBATCH = 32
+
+
+class DrawTooLarge(LocalFault):
+    """A step drew more rows than the config's slots: the round cannot be proven, and is given up."""
 
 
 class DeviceMissing(LocalFault):
@@ -58,10 +63,10 @@ class TrainingJob:
     threads: int = 1
 
 
-def train(job: TrainingJob, on_step: Callable[[int, int], None]) -> NDArray[np.int32]:
-    """The trajectory (T, P): the released sum of each step. `on_step(done, steps)` follows each of them.
+def train(job: TrainingJob, on_step: Callable[[int, int], None]) -> Trained:
+    """The released sum of each step, and what it is made of. `on_step(done, steps)` follows each of them.
 
-    Raises DeviceMissing, WeightsMisfit, DatasetTooLarge, NotPerExample.
+    Raises DeviceMissing, WeightsMisfit, DatasetTooLarge, NotPerExample, DrawTooLarge.
     """
     config = job.config
     job.dataset.check_capacity(config.privacy.capacity)
@@ -72,7 +77,7 @@ def train(job: TrainingJob, on_step: Callable[[int, int], None]) -> NDArray[np.i
         for step in range(config.steps):
             trajectory[step] = run.release(step, ids)
             on_step(step + 1, config.steps)
-    return trajectory
+    return Trained(trajectory, tuple(run.contributions))
 
 
 class _Run:
@@ -80,6 +85,7 @@ class _Run:
 
     def __init__(self, job: TrainingJob) -> None:
         self._job, config = job, job.config
+        self.contributions: list[NDArray[np.int32]] = []
         self._gradients = PerExampleGradients(job.model)
         self._optimizer = GridOptimizer(job.model, flatten(config, job.weights))
         self._table = None if config.privacy.insecure_no_noise else noise_table(config.privacy.noise_units)
@@ -87,14 +93,27 @@ class _Run:
     def release(self, step: int, ids: list[list[int]]) -> NDArray[np.int32]:
         """One step: gradients of the drawn rows, ĝ released, the next iterate loaded. Returns ĝ (P,)."""
         optimizer = self._optimizer
+        drawn = drawn_rows(self._job, step)
+        self._check_slots(len(drawn))
         optimizer.expect_noise(step_noise(self._job, self._table, step))
-        parts = list(microbatches(drawn_rows(self._job, step), ids))
+        parts = list(microbatches(drawn, ids))
         for number, rows in enumerate(parts, start=1):
             self._fill(rows, ids)
             optimizer.signal_skip_step(do_skip=number < len(parts))
             optimizer.step()
             optimizer.zero_grad()
+        self._keep([row for part in parts for row in part], optimizer.taken())
         return optimizer.last_release
+
+    def _check_slots(self, drawn: int) -> None:
+        """Before anything of the step is released. The accountant pays for what leaving a round here would show."""
+        if self._job.config.proven and drawn > self._job.config.shape.slots:
+            raise DrawTooLarge("more rows were drawn than a proof has slots for, which happens once in 2^64 rounds")
+
+    def _keep(self, rows: list[int], contributions: NDArray[np.int32]) -> None:
+        """In the order of rows, which is that of the slots."""
+        if self._job.config.proven:
+            self.contributions.append(contributions[np.argsort(rows)])
 
     def _fill(self, rows: list[int], ids: list[list[int]]) -> None:
         if not rows:

@@ -8,6 +8,7 @@ is what the accountant is told.
 
 from __future__ import annotations
 
+import mpmath
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,6 +16,9 @@ from proofs.errors import LocalFault
 
 MAX_CLIP_UNITS = 1 << 20
 MAX_SUM = 2**31 - 1
+RARE_BITS = 64  # what has a chance below 2^-64 a round never happens to an honest member
+_MP = mpmath.MPContext()  # one of its own: the precision of the shared one can change under a thread
+_MP.prec = 128
 
 
 class GradientInvalid(LocalFault):
@@ -42,6 +46,22 @@ def selected_rows(words: NDArray[np.uint16], threshold: int, rows: int) -> NDArr
         raise LocalFault(f"a sampling threshold is at most 2^32, not {threshold}")
     draws = words[:rows, 0].astype(np.int64) | words[:rows, 1].astype(np.int64) << 16
     return np.flatnonzero(draws < threshold).astype(np.int64)
+
+
+def most_rows(capacity: int, sample_threshold: int, steps: int) -> int:
+    """B: in none of `steps` steps does an honest member draw more rows, but for a chance below 2^-66.
+
+    P(Binomial(N, q) ≥ k) ≤ exp(−N·KL(k/N ‖ q)) for k > N·q.
+    """
+    rows, chance = capacity, _MP.mpf(sample_threshold) / 2**32
+    if chance == 1:
+        return rows
+    allowed = (RARE_BITS + 2) * _MP.ln2 + _MP.log(steps)
+    low, high = int(rows * chance) + 1, rows + 1  # the answer lies in [low, high)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if rows * _divergence(_MP.mpf(middle) / rows, chance) > allowed else (middle, high)
+    return min(low, rows)
 
 
 def to_grid(gradients: NDArray[np.float64], unit: float, clip_units: int) -> NDArray[np.int32]:
@@ -100,3 +120,9 @@ def _clip(gradients: NDArray[np.float64], unit: float, clip_units: int) -> NDArr
     norms = np.sqrt(np.square(direction).sum(axis=1, keepdims=True))  # 1 to sqrt(Pg), or 0 for a zero row
     with np.errstate(over="ignore"):
         return np.asarray(direction * np.minimum(largest / unit, clip_units / np.maximum(norms, 1.0)))
+
+
+def _divergence(found: mpmath.mpf, chance: mpmath.mpf) -> mpmath.mpf:
+    """Kullback–Leibler divergence of Bernoulli(found) from Bernoulli(chance), chance < found ≤ 1."""
+    rest = (1 - found) * _MP.log((1 - found) / (1 - chance)) if found < 1 else 0
+    return found * _MP.log(found / chance) + rest

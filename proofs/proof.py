@@ -125,7 +125,8 @@ def split_opened(
     lengths = [sizes.queries * (SALT_BYTES + 4 * height) for height in sizes.heights]
     lengths += [path_bytes] * len(sizes.heights)
     if len(rest) != sum(lengths):
-        raise ProofMalformed(f"{len(rest)} bytes of openings, where these columns take {sum(lengths)}")
+        cause = f"{len(rest)} bytes of openings, where the columns that this statement asks for take {sum(lengths)}"
+        raise ProofMalformed(f"{cause}: the proof was cut, or is of another statement")
     ends = np.cumsum([0, *lengths]).tolist()
     parts = [rest[start:end] for start, end in pairwise(ends)]
     values, hashes = [], []

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.cases import drawn_case
 from ledger import canonical
 from ledger.actions import (
     Action,
@@ -55,10 +56,13 @@ from ledger.signing import Key
 from ledger.tensors import encode_safetensors, flatten, unflatten
 from ledger.twin import TwinChain
 from ledger.verdict import SubmissionFacts, judge_stored
+from node.proving import Trained, proof_of, words_root
+from proofs.words import Binding, SecretWords
 
 Files = dict[str, bytes]
 CAP_MICRO = 50_000_000
 ETHER = 10**18
+ROWS = 50
 
 
 def key_of(name: str) -> Key:
@@ -160,8 +164,14 @@ class Federation:
     def commit(self, members: Iterable[int]) -> None:
         for member in members:
             root = sha256(f"data {member}".encode()).digest()
-            words = sha256(f"words {member} {self.state.number}".encode()).digest()
+            words = words_root(self.config, self.words(member), ROWS)
             self.send(self.signer(member), Commit(self.state.number, root, words))
+
+    def words(self, member: int) -> SecretWords:
+        number, config = self.state.number, self.config
+        seed = sha256(f"words {member} {number}".encode()).digest()
+        binding = Binding(self.chain.chain_id, self.chain.rounds_address, number, member)
+        return SecretWords(seed, binding, config.steps, config.adapter.parameters, config.privacy.capacity)
 
     def submit(self, member: int, bundle: bytes, spent_micro: int) -> None:
         number = self.state.number
@@ -215,11 +225,24 @@ class Federation:
         return np.rint(noise).astype(np.int32)
 
     def honest(self, member: int, *, claim: Claim | None = None, trajectory: Any = None) -> SubmissionBundle:
-        start = self.global_weights()
+        start, claim = self.global_weights(), claim or self.claim(member, self.cost(member))
+        proof = b""
+        if self.config.proven:
+            honest, proof = self.proven(member, claim)
+            trajectory = honest if trajectory is None else trajectory
         released = self.trajectory(member) if trajectory is None else trajectory
         reached = replay(self.config, flatten(self.config, start), released)
         weights = start | unflatten(self.config, reached)
-        return SubmissionBundle(self.config, claim or self.claim(member, self.cost(member)), weights, released)
+        return SubmissionBundle(self.config, claim, weights, released, proof)
+
+    def proven(self, member: int, claim: Claim) -> tuple[Any, bytes]:
+        """Released sums by the member's words and the beacon, and the proof of them."""
+        config, words, beacon = self.config, self.words(member), self.state.train_beacon or b""
+        group_of = np.zeros(config.adapter.parameters, dtype=np.uint8)
+        group_of[config.groups["head"]] = 1
+        contributions, released = drawn_case(config.shape, group_of, words, ROWS, beacon)
+        trained = Trained(released, contributions)
+        return released, proof_of(config, claim, beacon, words, ROWS, trained, released, lambda _: None)
 
     def verdicts(self) -> dict[int, int]:
         state = self.state
@@ -231,7 +254,8 @@ class Federation:
             return known
         sent = state.submissions[member]
         spends = tuple(self.spends(member, state.number))
-        facts = SubmissionFacts(self.claim(member, sent.spent_micro), self.config, self.global_weights(), spends)
+        claim, beacon = self.claim(member, sent.spent_micro), state.train_beacon or b""
+        facts = SubmissionFacts(claim, self.config, self.global_weights(), spends, beacon)
         return judge_stored(facts, sent.bundle, self.store).reason
 
     def average(self, accepted: Iterable[int]) -> Any:
@@ -347,6 +371,15 @@ def submit_released(change: Callable[[Any], Any]) -> Callable[[Federation, int],
     return submit
 
 
+def submit_off_by_one(fed: Federation, member: int) -> None:
+    """The proof is that of the honest sums, and one of them is moved by one unit."""
+    claim = fed.claim(member, fed.cost(member))
+    released = fed.proven(member, claim)[0].copy()
+    released[0, 3] += 1
+    bundle = fed.honest(member, trajectory=released)
+    fed.submit(member, fed.store.put_directory(bundle.files()), claim.spent_micro)
+
+
 def submit_cheaply(fed: Federation, member: int) -> None:
     claim = fed.claim(member, fed.cost(member) // 2)
     fed.submit(member, fed.store.put_directory(fed.honest(member, claim=claim).files()), claim.spent_micro)
@@ -404,6 +437,7 @@ MISDEEDS: dict[str, Callable[[Federation, int], None]] = {
         changed_weight("layer.lora_B.weight", lambda value: value + np.float32(2**-16))
     ),
     "NOISE_IMPLAUSIBLE": submit_released(lambda released: released * 0),
+    "PROOF_INVALID": submit_off_by_one,
     "EPSILON_UNDERSTATED": submit_cheaply,
 }
 
@@ -427,7 +461,7 @@ def _one_thread() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def misdeeds() -> list[str]:
     """Every way to misbehave that one round without proofs can show."""
-    return [kind for kind in MISDEEDS if kind not in ("ACCEPTED", "NOT_PROVED")] + ["NOT_COMMITTED"]
+    return [kind for kind in MISDEEDS if kind not in ("ACCEPTED", "NOT_PROVED", "PROOF_INVALID")] + ["NOT_COMMITTED"]
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from ledger.audit import NoSuchRound, audit, why
 from ledger.bundle import ADAPTER, MANIFEST
 from ledger.config import AggregationSpec, PrivacySpec
 from ledger.records import Policy, Reason
-from ledger.report import TRAINING_NOT_PROVEN, Name, Report, Status
+from ledger.report import GRADIENT_NOT_PROVEN, MECHANISM_NOT_PROVEN, Name, Report, Status
 
 OF_ALL = (Name.FILE, Name.HISTORY, Name.HEADERS, Name.CONTRACT)
 
@@ -31,6 +31,14 @@ def everyone_misbehaves(found_federation: Any, misdeeds: list[str]) -> Any:
     return federation
 
 
+@pytest.fixture(scope="module")
+def proven_federation(found_federation: Any) -> Any:
+    """Three members under a config that asks for proofs; the third moves one released sum by one unit."""
+    federation = found_federation(3, proof_policy="mechanism")
+    federation.play({2: "PROOF_INVALID"})
+    return federation
+
+
 def test_an_honest_history_passes_and_training_is_not_proven(found_federation: Any) -> None:
     federation = found_federation(3)
     federation.play()
@@ -38,8 +46,10 @@ def test_an_honest_history_passes_and_training_is_not_proven(found_federation: A
     report = audit(federation.chain, federation.store)
     assert failures(report) == {}
     assert report.status is Status.PASS
-    assert {link.name for link in report.links if link.status is Status.NOT_PROVEN} == {Name.TRAINING, Name.CONTRACT}
-    assert report.find(Name.TRAINING).evidence == TRAINING_NOT_PROVEN
+    unproven = {link.name for link in report.links if link.status is Status.NOT_PROVEN}
+    assert unproven == {Name.MECHANISM, Name.GRADIENT, Name.CONTRACT}
+    assert report.find(Name.MECHANISM).evidence == MECHANISM_NOT_PROVEN
+    assert report.find(Name.GRADIENT).evidence == GRADIENT_NOT_PROVEN
     assert [r.outcome for r in report.rounds] == ["final", "final"]
     assert [link.name for link in report.rounds[0].links] == [n for n in Name if n not in OF_ALL]
 
@@ -207,6 +217,39 @@ def test_a_config_that_is_none_fails_and_nothing_else_is_guessed(found_federatio
     assert not {Name.MEMBERS, Name.HISTORY, Name.SUBMISSIONS} & set(failures(report))
 
 
+def test_a_proven_round_passes_at_the_mechanism_and_says_what_is_not_proven(proven_federation: Any) -> None:
+    report = audit(proven_federation.chain, proven_federation.store)
+    assert failures(report) == {}
+    mechanism = report.find(Name.MECHANISM)
+    assert mechanism.status is Status.PASS
+    assert "all 3 steps and 88 coordinates at 100 bits" in mechanism.evidence
+    assert report.find(Name.GRADIENT).status is Status.NOT_PROVEN
+
+
+def test_a_member_that_adds_other_noise_than_its_words_say_is_left_out_with_that_reason(proven_federation: Any) -> None:
+    told = why(proven_federation.chain, proven_federation.store, round_number=1, member=2)
+    assert told.finding.found.reason is Reason.PROOF_INVALID
+    assert told.finding.found.detail.startswith("candor/proof.bin: ")
+    assert told.finding.agrees
+
+
+def test_letting_in_a_member_without_a_valid_proof_fails_at_the_mechanism(found_federation: Any) -> None:
+    federation = found_federation(3, proof_policy="mechanism")
+    federation.play({2: "PROOF_INVALID"}, verdicts=lambda honest: honest | {2: Reason.ACCEPTED})
+    report = audit(federation.chain, federation.store)
+    assert set(failures(report)) == {Name.MECHANISM, Name.VERDICTS}
+    assert "member 2 was accepted, and its proof does not hold" in failures(report)[Name.MECHANISM]
+
+
+def test_a_proof_that_is_gone_is_missing_not_wrong(found_federation: Any) -> None:
+    federation = found_federation(3, proof_policy="mechanism")
+    federation.play()
+    del federation.store.blocks[federation.state.submissions[1].bundle]
+    report = audit(federation.chain, federation.store)
+    assert failures(report) == {}
+    assert report.find(Name.MECHANISM).missing
+
+
 def test_content_that_is_gone_is_missing_not_wrong(found_federation: Any) -> None:
     federation = found_federation(3)
     federation.play()
@@ -225,7 +268,7 @@ def test_without_any_content_everything_on_chain_is_still_audited(found_federati
     passed = {link.name for link in report.links if link.status is Status.PASS}
     assert passed >= {Name.HISTORY, Name.BEACONS, Name.SUBMISSIONS, Name.ROOTS, Name.FINALITY}
     assert {link.name for link in report.links if link.missing} == {
-        Name.CONFIG, Name.OPENING, Name.PRIVACY, Name.VERDICTS, Name.AGGREGATE,
+        Name.CONFIG, Name.OPENING, Name.PRIVACY, Name.MECHANISM, Name.VERDICTS, Name.AGGREGATE,
     }  # fmt: skip
 
 

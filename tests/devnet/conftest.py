@@ -9,6 +9,7 @@ from hashlib import sha256
 import numpy as np
 import pytest
 
+from benchmarks.cases import drawn_case
 from devnet.forgeries import Honest
 from ledger.bundle import Claim, SubmissionBundle
 from ledger.config import (
@@ -25,6 +26,8 @@ from ledger.privacy import epsilon_micro, spend_of
 from ledger.records import Policy
 from ledger.tensors import flatten, unflatten
 from ledger.verdict import SubmissionFacts
+from node.proving import Trained, proof_of, words_root
+from proofs.words import Binding, SecretWords
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ def small_config() -> Config:
         steps=3,
         mean_batch=8,
         aggregation=AggregationSpec("ffa"),
-        proof_policy="none",
+        proof_policy="mechanism",
         policy=Policy(40, 40, 0, 20, 20, 3, 2, False),
     )
 
@@ -61,14 +64,18 @@ def small_config() -> Config:
 def case() -> Case:
     config, rng = small_config(), np.random.default_rng(5)
     start = {t.name: rng.integers(-900, 900, t.shape, dtype=np.int64) for t in config.adapter.tensors}
-    shape = (config.steps, config.adapter.parameters)
-    noise = np.rint(rng.normal(0, config.privacy.noise_units, shape)).astype(np.int32)
-    gradients = rng.integers(-8, 9, shape).astype(np.int32)
-    trajectory = gradients + noise
+    binding, beacon, rows = Binding(31337, bytes(20), 1, 0), bytes(32), 50
+    words = SecretWords(b"\5" * 32, binding, config.steps, config.adapter.parameters, config.privacy.capacity)
+    group_of = np.zeros(config.adapter.parameters, dtype=np.uint8)
+    group_of[config.groups["head"]] = 1
+    contributions, trajectory = drawn_case(config.shape, group_of, words, rows, beacon)
+    noise = trajectory - np.stack([part.sum(axis=0, dtype=np.int32) for part in contributions])
     weights = start | unflatten(config, replay(config, flatten(config, start), trajectory))
     spent = epsilon_micro([spend_of(config)], config.privacy.delta)
-    claim = Claim(31337, bytes(20), 1, 0, bytes(32), bytes(32), bytes(32), spent)
+    claim = Claim(31337, bytes(20), 1, 0, bytes(32), bytes(32), words_root(config, words, rows), spent)
+    trained = Trained(trajectory, contributions)
+    proof = proof_of(config, claim, beacon, words, rows, trained, trajectory, lambda _: None)
     return Case(
-        Honest(SubmissionBundle(config, claim, weights, trajectory), start, lambda: noise),
-        SubmissionFacts(claim, config, start, ()),
+        Honest(SubmissionBundle(config, claim, weights, trajectory, proof), start, lambda: noise),
+        SubmissionFacts(claim, config, start, (), beacon),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -131,6 +132,30 @@ def test_a_config_without_a_meaning_is_refused(
 ) -> None:
     with pytest.raises(FieldInvalid):
         Config.decode(edited(config, lambda json_value: put(json_value, value)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "cause"),
+    [
+        ({"noise_units": 0, "insecure_no_noise": True}, "without noise there is no mechanism"),
+        ({"clip_units": 4096}, "clip_units from 1 to 2048"),
+    ],
+)
+def test_a_proof_that_nobody_could_make_is_refused_with_the_remedy(
+    config: Config, changes: dict[str, Any], cause: str
+) -> None:
+    asked = replace(config, proof_policy="mechanism", privacy=replace(config.privacy, **changes))
+    with pytest.raises(FieldInvalid, match=f"config.proof_policy: .*{cause}.*none"):
+        Config.decode(asked.encode())
+
+
+def test_the_shape_of_a_config_counts_groups_and_slots(config: Config) -> None:
+    """What a proof's sizes follow from: groups in the order adapter, head, and no more slots than rows."""
+    shape = config.shape
+    assert sum(shape.groups) == config.adapter.parameters
+    assert [len(columns) for columns in config.groups.values()] == list(shape.groups)
+    assert list(config.groups) == ["adapter", "head"]
+    assert shape.slots <= config.privacy.capacity
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:

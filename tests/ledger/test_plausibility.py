@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from ledger.config import Config
-from ledger.plausibility import longest_norm, most_rows, sum_of_squares, too_quiet
+from ledger.plausibility import longest_norm, sum_of_squares, too_quiet
 from proofs.gaussian import noise_table
+from proofs.mechanism import most_rows
 
 SETS = 61  # 30 steps of two groups, and all together
 
@@ -74,18 +75,21 @@ def test_the_edge_is_one_integer_and_the_same_on_every_machine() -> None:
 
 def test_an_honest_draw_never_has_more_rows_than_the_bound(config: Config) -> None:
     privacy = config.privacy
-    rows, drawn = most_rows(privacy, 30), np.random.default_rng(1).binomial(64, 1 / 16, 1_000_000)
+    rows, drawn = (
+        most_rows(privacy.capacity, privacy.sample_threshold, 30),
+        np.random.default_rng(1).binomial(64, 1 / 16, 1_000_000),
+    )
     assert drawn.max() < rows < 64
 
 
 def test_the_bound_on_rows_follows_the_rate(config: Config) -> None:
     privacy = config.privacy
     every = replace(privacy, sample_threshold=1 << 32)
-    assert most_rows(every, 30) == privacy.capacity
-    assert most_rows(replace(privacy, capacity=1), 30) == 1
+    assert most_rows(every.capacity, every.sample_threshold, 30) == privacy.capacity
+    assert most_rows(1, privacy.sample_threshold, 30) == 1
     wide = replace(privacy, capacity=10_000)
-    assert 625 < most_rows(wide, 30) < 1000
-    assert most_rows(wide, 30) < most_rows(wide, 3000)
+    assert 625 < most_rows(wide.capacity, wide.sample_threshold, 30) < 1000
+    assert most_rows(wide.capacity, wide.sample_threshold, 30) < most_rows(wide.capacity, wide.sample_threshold, 3000)
 
 
 @pytest.mark.parametrize("count", [10, 1000, 75_000])

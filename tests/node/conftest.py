@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from ledger import crash
 from ledger.actions import Action, AddMember, SetAggregators
@@ -45,6 +44,7 @@ from node.logs import Log
 from node.member import Member, MemberParts
 from node.memory import AggregatorMemory, MemberMemory
 from node.privacy_ledger import PrivacyLedger
+from node.proving import Trained, words_root
 from node.sender import Sender
 from node.service import Service, turn
 from node.settings import (
@@ -56,7 +56,8 @@ from node.settings import (
 )
 from node.watch import Watch
 from proofs.gaussian import noise_table
-from proofs.words import Binding, SecretWords, combine, public_noise
+from proofs.mechanism import selected_rows
+from proofs.words import Binding, SecretWords, combine, public_draws, public_noise
 
 ETHER = 10**18
 POLICY = Policy(6, 8, 0, 8, 6, 6, 2, False)
@@ -122,18 +123,21 @@ class FakeTrainer:
         beacon: bytes,
         binding: Binding,
         on_step: Callable[[int, int], None],
-    ) -> NDArray[np.int32]:
-        self.roots.append(words.root())
+    ) -> Trained:
+        self.roots.append(words_root(config, words, len(self.data)))
         parameters = config.adapter.parameters
-        steps = []
+        steps, contributions = [], []
         for step in range(config.steps):
+            draws = combine(words.draws(step), public_draws(beacon, binding, step, config.privacy.capacity))
+            drawn = selected_rows(draws, config.privacy.sample_threshold, len(self.data))
+            contributions.append(np.zeros((len(drawn), parameters), dtype=np.int32))
             noise = np.zeros(parameters, dtype=np.int32)
             if config.privacy.noise_units:
                 drawn = combine(words.noise(step), public_noise(beacon, binding, step, parameters))
                 noise = noise_table(config.privacy.noise_units).lookup(drawn)
             steps.append(noise + np.int32(self.shift))
             on_step(step + 1, config.steps)
-        return np.stack(steps)
+        return Trained(np.stack(steps), contributions)
 
 
 class Faulty:

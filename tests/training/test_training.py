@@ -24,6 +24,7 @@ from node.grid_optimizer import GridOptimizer, ReleaseTwice, groups
 from node.model import LoadedModel, Weights, attach, load_base
 from node.training import (
     DeviceMissing,
+    DrawTooLarge,
     TrainingJob,
     drawn_rows,
     microbatches,
@@ -66,7 +67,16 @@ def job_for(model_for: Callable[..., LoadedModel], texts: list[str]) -> MakeJob:
 
 
 def run(job: TrainingJob) -> Any:
-    return train(job, lambda _done, _steps: None)
+    return train(job, lambda _done, _steps: None).released
+
+
+def contribution_of(job: TrainingJob, row: int) -> Any:
+    """(P,): one row's contribution at the start, computed alone."""
+    optimizer, gradients = GridOptimizer(job.model, flatten(job.config, job.weights)), PerExampleGradients(job.model)
+    job.model.load_weights(job.weights)
+    gradients.fill([job.model.encode(job.dataset.texts)[row]], [job.dataset.labels[row]])
+    optimizer.clip_and_accumulate()
+    return optimizer.taken()[0]
 
 
 def noise_of(job: TrainingJob) -> Any:
@@ -131,6 +141,36 @@ def samples(gradients: PerExampleGradients) -> Any:
 def test_without_noise_the_trajectory_is_the_bare_sum(job_for: MakeJob) -> None:
     job = job_for(noise_units=0, insecure_no_noise=True, sample_threshold=NEVER)
     assert not run(job).any()
+
+
+@pytest.mark.parametrize("threshold", [1, 1 << 31, ALWAYS])
+def test_contributions_are_those_of_the_rows_drawn_in_their_order_and_add_up(threshold: int, job_for: MakeJob) -> None:
+    """What a proof is made from: one row of integers for each row drawn, ascending, whatever the microbatches."""
+    job = job_for(sample_threshold=threshold, noise_units=1000)
+    job = replace(job, config=replace(job.config, proof_policy="mechanism"))
+    trained = train(job, lambda _done, _steps: None)
+    sums = np.stack([part.sum(axis=0, dtype=np.int32) for part in trained.contributions])
+    assert np.array_equal(sums + noise_of(job), trained.released)
+    rows = [drawn_rows(job, step) for step in range(job.config.steps)]
+    assert [len(part) for part in trained.contributions] == [len(drawn) for drawn in rows]
+    for slot in range(0, len(rows[0]), 4):
+        alone = contribution_of(job, int(rows[0][slot]))
+        assert np.abs(alone - trained.contributions[0][slot]).max() <= 1  # another batch, another rounding
+    assert "contributions" not in repr(trained)
+
+
+def test_without_a_proof_to_make_no_contribution_is_kept(job_for: MakeJob) -> None:
+    assert train(job_for(), lambda _done, _steps: None).contributions == ()
+
+
+def test_a_draw_beyond_the_slots_ends_training_before_the_step_is_released(
+    job_for: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = job_for(sample_threshold=ALWAYS, noise_units=1000)
+    job = replace(job, config=replace(job.config, proof_policy="mechanism"))
+    monkeypatch.setattr("ledger.config.most_rows", lambda *_: len(job.dataset) - 1)
+    with pytest.raises(DrawTooLarge):
+        train(job, lambda _done, _steps: None)
 
 
 def test_one_row_moves_a_release_by_no_more_than_the_clip(job_for: MakeJob) -> None:

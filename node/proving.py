@@ -1,0 +1,56 @@
+"""A member's side of proofs: what it commits to before the beacon, and the proof in its bundle.
+
+The prover is loaded when it is first used: it brings a compiler, and most of a daemon's commands have no need of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ledger.bundle import Claim
+from ledger.config import Config
+from ledger.mechanism import statement_of
+from proofs.words import SecretWords
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """released (T, P): ĝ of every step, to be published. contributions: of each step, (n_t, P) int32, one for each row
+    drawn, in the order of rows; never to be published, and empty where nothing is to be proven."""
+
+    released: NDArray[np.int32]
+    contributions: Sequence[NDArray[np.int32]] = field(default=(), repr=False)
+
+
+def words_root(config: Config, words: SecretWords, rows: int) -> bytes:
+    """The root that binds the secret words, and under a proof policy which slots hold rows."""
+    if not config.proven:
+        return words.root()
+    from proofs.prover import words_root as proven_root
+
+    return proven_root(words, config.shape, rows)
+
+
+def proof_of(
+    config: Config,
+    claim: Claim,
+    beacon: bytes,
+    words: SecretWords,
+    rows: int,
+    trained: Trained,
+    released: NDArray[np.int32],
+    tell: Callable[[str], None],
+) -> bytes:
+    """The proof of the mechanism for a bundle, empty where the config asks for none. `tell` follows its stages.
+
+    Raises proofs.witness.WitnessRefused (a LocalFault) when what was released is not what training did.
+    """
+    if not config.proven:
+        return b""
+    from proofs.prover import prove
+
+    return prove(statement_of(config, claim, beacon, released), words, rows, trained.contributions, tell)
