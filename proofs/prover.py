@@ -231,7 +231,9 @@ class _Run:
             rows = np.zeros((sizes.row, DEGREE), dtype=np.uint64)
             for name, (first, factors) in term.coefficients.items():
                 rows += kernels.combine(sections[name].rows[first : first + len(factors)], factors)
-            pair = np.concatenate([(rows % _P), _whole(term.weights, sizes)], axis=1)
+            weights = np.zeros((sizes.row, DEGREE), dtype=np.uint64)
+            weights[term.start : term.start + len(term.weights)] = term.weights
+            pair = np.concatenate([(rows % _P), weights], axis=1)
             both = kernels.encode(np.ascontiguousarray(pair.T.astype(np.uint32)), 2).astype(np.uint64)
             total += ext_mul(both[:, :DEGREE], both[:, DEGREE:])
         return _from_coset(total % _P, sizes)

@@ -8,6 +8,7 @@ was sent: a verifier that forgot to absorb a message would be in that place.
 from __future__ import annotations
 
 import os
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
@@ -33,6 +34,7 @@ from proofs.proof import (
     polynomial_lengths,
 )
 from proofs.relation import challenges_of_cells, challenges_of_sums, target
+from proofs.statement import Shape
 from proofs.transcript import Transcript
 from proofs.verifier import points_of, verify
 from proofs.words import Binding
@@ -293,6 +295,21 @@ class TestStaleProofs:
             verify(other.statement, parts.proof)
         with pytest.raises(OpeningInvalid):
             verify(other.statement, parts.proof, Recorded(parts.drawn))
+
+
+def test_many_coordinates_of_a_single_slot_cost_a_verifier_no_more_than_a_few_proofs(
+    make_case: Callable[..., Case],
+) -> None:
+    """A config of one step and one row has as many blocks as lanes; what is laid out for each must not be a row long."""
+    case = make_case(Shape(1, (1500,), 1, 1, 64, 100, 1 << 32), 1)
+    proof = case.prove()
+    tracemalloc.start()
+    try:
+        verify(case.statement, proof)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 64 << 20, peak
 
 
 class TestAnyBytes:
