@@ -58,6 +58,8 @@ def test_the_errors_of_a_proof_add_up_to_less_than_the_target() -> None:
     ("changed", "cause"),
     [
         ({"clip_units": 2049}, "clip_units from 1 to 2048"),
+        ({"clip_units": 2048, "slots": 520_192}, "or sums wrap"),  # 2^30 > B·C = p/2
+        ({"sample_threshold": (1 << 32) + 1}, "at most 2\\^32"),
         ({"groups": (4, 0)}, "at least one"),
         ({"groups": (90_000,), "clip_units": 2048}, "more than one proof holds"),
         ({"steps": 4096, "slots": 4096}, "more than one proof holds"),
