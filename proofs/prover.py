@@ -83,7 +83,7 @@ def prove(
 def _commit_secrets(words: SecretWords, sizes: Parameters, rows: int) -> Committed:
     shape = sizes.shape
     if not 0 <= rows <= shape.capacity:
-        raise WitnessRefused(f"{rows} rows do not fit the capacity of {shape.capacity}")
+        raise WitnessRefused(f"there are more rows than the capacity of {shape.capacity}")
     return commit(secret_cells(words, sizes, rows), sizes, SECRETS, words.stream("candor/words-pads/2", b""))
 
 
@@ -239,7 +239,7 @@ class _Run:
         return _from_coset(total % _P, sizes)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class _Section:
     rows: Rows  # (r, k)
     code: Rows  # (n, r), a view

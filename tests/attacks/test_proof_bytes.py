@@ -300,7 +300,7 @@ class TestStaleProofs:
 def test_many_coordinates_of_a_single_slot_cost_a_verifier_no_more_than_a_few_proofs(
     make_case: Callable[..., Case],
 ) -> None:
-    """A config of one step and one row has as many blocks as lanes; what is laid out for each must not be a row long."""
+    """A config of one step and one row has as many blocks as lanes; what each takes must not be a row long."""
     case = make_case(Shape(1, (1500,), 1, 1, 64, 100, 1 << 32), 1)
     proof = case.prove()
     tracemalloc.start()

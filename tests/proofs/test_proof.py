@@ -103,7 +103,7 @@ class TestWhatDoesNotHoldIsNotProven:
         self.refused(small_case, "more rows than its 16 slots", contributions=parts)
 
     def test_more_rows_than_the_capacity(self, small_case: Case) -> None:
-        with pytest.raises(WitnessRefused, match="17 rows do not fit"):
+        with pytest.raises(WitnessRefused, match="more rows than the capacity of 16"):
             words_root(small_case.words, small_case.statement.shape, 17)
 
 
