@@ -22,7 +22,8 @@ SHAPES = {
     "no rows at all": (Shape(1, (4,), 8, 4, 32, 50, 1 << 31), 0),
     "the largest clip and the loudest noise": (Shape(1, (40, 2), 8, 8, 2048, 3500, 1 << 31), 8),
     "three groups": (Shape(2, (2, 9, 1), 8, 8, 1000, 700, 3 << 30), 5),
-    "words in more than a row": (Shape(9, (30,), 40, 25, 64, 100, 1 << 30), 31),
+    "many steps": (Shape(9, (30,), 40, 25, 64, 100, 1 << 30), 31),
+    "everything in more than a row": (Shape(3, (700, 60), 700, 12, 64, 100, 1 << 24), 690),
 }
 
 
@@ -45,6 +46,11 @@ def test_a_zero_draw_still_proves_its_noise(make_case: Callable[..., Case]) -> N
 def test_equal_inputs_give_the_equal_proof(small_case: Case, small_proof: bytes) -> None:
     """After a crash a member publishes the same bytes again, or nothing."""
     assert small_case.prove() == small_proof
+
+
+def test_one_of_the_sizes_takes_several_rows_for_everything() -> None:
+    sizes = parameters(SHAPES["everything in more than a row"][0])
+    assert min(sizes.noise_rows, sizes.draw_rows, sizes.projection_rows, *sizes.group_rows) > 1
 
 
 def test_the_errors_of_a_proof_add_up_to_less_than_the_target() -> None:
