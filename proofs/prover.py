@@ -84,7 +84,8 @@ def _commit_secrets(words: SecretWords, sizes: Parameters, rows: int) -> Committ
     shape = sizes.shape
     if not 0 <= rows <= shape.capacity:
         raise WitnessRefused(f"there are more rows than the capacity of {shape.capacity}")
-    return commit(secret_cells(words, sizes, rows), sizes, SECRETS, words.stream("candor/words-pads/2", b""))
+    key = words.stream("candor/words-pads/2", shape.encode() + rows.to_bytes(4, "big"))
+    return commit(secret_cells(words, sizes, rows), sizes, SECRETS, key)
 
 
 class _Run:

@@ -290,6 +290,26 @@ def test_proofs_of_other_words_share_nothing(
     assert not Watch(monkeypatch, small_case).all & Watch(monkeypatch, other).all
 
 
+def test_commitments_to_the_same_words_for_other_rows_or_sizes_share_nothing(
+    small_case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A member that finds itself a row short commits anew; pads that hid both would tell them apart."""
+    made: list[Committed] = []
+    honest = prover.commit
+
+    def watched(*arguments: Any) -> Committed:
+        made.append(honest(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr(prover, "commit", watched)
+    shape = small_case.statement.shape
+    for other, rows in ((shape, 11), (shape, 10), (replace(shape, clip_units=63), 11)):
+        prover.words_root(small_case.words, other, rows)
+    lanes = parameters(shape).lanes
+    random = [{row.tobytes() for row in part.rows[:, lanes:]} | set(part.salts) for part in made]
+    assert len(set[bytes]().union(*random)) == sum(map(len, random))
+
+
 def test_masks_are_what_section_8_says(small_case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     """A + X^(k/2)·B + X^k·C: zero on every lane for cells and nowhere else, a sum of zero over H for sums."""
     watch = Watch(monkeypatch, small_case)
