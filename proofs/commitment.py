@@ -16,9 +16,12 @@ from proofs.transcript import field_stream
 from proofs.witness import Cells
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Committed:
-    """rows (m, k) with their random cells; code (n, m), one line a column; tree and salts over the lines."""
+    """rows (m, k) with their random cells; code (n, m), one line a column; tree and salts over the lines.
+
+    All but the root is secret, so that its repr shows none of it.
+    """
 
     rows: Rows
     code: Rows

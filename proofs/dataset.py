@@ -30,7 +30,7 @@ def dataset_root(rows: Sequence[bytes], capacity: int, seed: bytes) -> bytes:
 def dataset_leaves(rows: Sequence[bytes], capacity: int, seed: bytes) -> list[bytes]:
     """Leaf hashes in slot order; `merkle.inclusion_path` opens one of them."""
     if len(seed) != SEED_BYTES or not len(rows) <= capacity < 1 << 32:
-        raise LocalFault(f"a dataset needs a seed of {SEED_BYTES} bytes, and has {len(rows)} rows for {capacity} slots")
+        raise LocalFault(f"a dataset needs a seed of {SEED_BYTES} bytes, and no more rows than its {capacity} slots")
     salts = shake_256(b"candor/dataset-salt/1\0" + seed + capacity.to_bytes(4, "big")).digest(SALT_BYTES * capacity)
     return [
         merkle.leaf_hash(leaf_data(salts[SALT_BYTES * i : SALT_BYTES * (i + 1)], rows[i] if i < len(rows) else None))

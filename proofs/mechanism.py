@@ -41,7 +41,7 @@ def selected_rows(words: NDArray[np.uint16], threshold: int, rows: int) -> NDArr
     if words.dtype != np.uint16 or words.ndim != 2 or words.shape[1] != 2:
         raise LocalFault(f"draw words are uint16 of shape (capacity, 2), not {words.dtype} of {words.shape}")
     if not 0 <= rows <= len(words):
-        raise LocalFault(f"{rows} rows do not fit {len(words)} slots")
+        raise LocalFault(f"there are more rows than the {len(words)} slots")
     if not 0 <= threshold <= 1 << 32:
         raise LocalFault(f"a sampling threshold is at most 2^32, not {threshold}")
     draws = words[:rows, 0].astype(np.int64) | words[:rows, 1].astype(np.int64) << 16

@@ -171,7 +171,7 @@ class Parameters:
 
     @property
     def largest_sum(self) -> int:
-        """|ĝ| at most: every slot at the clip, and the loudest noise. Far below p/2, so that nothing wraps."""
+        """|ĝ| at most: every slot at the clip, and the loudest noise. Below p/2, so that nothing wraps."""
         return self.shape.slots * self.shape.clip_units + noise_table(self.shape.sigma_units).bound
 
     @property
@@ -234,8 +234,10 @@ def _reach(shape: Shape) -> int:
         raise ShapeRefused(
             f"{len(shape.groups)} groups of clip {shape.clip_units} units are too much; lower clip_units"
         )
-    if shape.slots * shape.clip_units >= 1 << 30:
-        raise ShapeRefused("slots times clip_units must stay below 2^30; lower the batch or clip_units")
+    if not 0 <= shape.sample_threshold <= 1 << 32:
+        raise ShapeRefused(f"a sampling threshold is at most 2^32, not {shape.sample_threshold}")
+    if 2 * (shape.slots * shape.clip_units + noise_table(shape.sigma_units).bound) >= P:
+        raise ShapeRefused("slots times clip_units must stay below 2^30, or sums wrap; lower either")
     return reach
 
 

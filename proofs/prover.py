@@ -83,8 +83,9 @@ def prove(
 def _commit_secrets(words: SecretWords, sizes: Parameters, rows: int) -> Committed:
     shape = sizes.shape
     if not 0 <= rows <= shape.capacity:
-        raise WitnessRefused(f"{rows} rows do not fit the capacity of {shape.capacity}")
-    return commit(secret_cells(words, sizes, rows), sizes, SECRETS, words.stream("candor/words-pads/2", b""))
+        raise WitnessRefused(f"there are more rows than the capacity of {shape.capacity}")
+    key = words.stream("candor/words-pads/2", shape.encode() + rows.to_bytes(4, "big"))
+    return commit(secret_cells(words, sizes, rows), sizes, SECRETS, key)
 
 
 class _Run:
@@ -231,13 +232,15 @@ class _Run:
             rows = np.zeros((sizes.row, DEGREE), dtype=np.uint64)
             for name, (first, factors) in term.coefficients.items():
                 rows += kernels.combine(sections[name].rows[first : first + len(factors)], factors)
-            pair = np.concatenate([(rows % _P), _whole(term.weights, sizes)], axis=1)
+            weights = np.zeros((sizes.row, DEGREE), dtype=np.uint64)
+            weights[term.start : term.start + len(term.weights)] = term.weights
+            pair = np.concatenate([(rows % _P), weights], axis=1)
             both = kernels.encode(np.ascontiguousarray(pair.T.astype(np.uint32)), 2).astype(np.uint64)
             total += ext_mul(both[:, :DEGREE], both[:, DEGREE:])
         return _from_coset(total % _P, sizes)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class _Section:
     rows: Rows  # (r, k)
     code: Rows  # (n, r), a view

@@ -27,6 +27,7 @@ from proofs.words import public_draws, public_noise
 Columns = Mapping[str, Field]
 _P = np.uint64(P)
 _ONE = np.uint64(1)
+CHUNK = 1 << 14  # coordinates of Π that are widened at a time
 BITS = ("active", "last", "noise_carry", "low_borrow", "high_borrow", "draw_carry", "draw_borrow", "drawn", "filled")
 
 
@@ -190,8 +191,12 @@ def _words(cells: Field, rows: int) -> list[Field]:
 
 @dataclass(frozen=True, eq=False)
 class Term:
-    """weights (lanes, 4); coefficients: section -> (first row, (rows, 4)): Σ_lanes weight·Σ_rows coefficient·cell."""
+    """weights (n, 4) of the lanes from `start` on, zero elsewhere: there can be as many terms as lanes.
 
+    coefficients: section -> (first row, (rows, 4)): Σ_lanes weight·Σ_rows coefficient·cell.
+    """
+
+    start: int
     weights: Field
     coefficients: dict[str, tuple[int, Field]]
 
@@ -255,7 +260,9 @@ def target(statement: Statement, sizes: Parameters, drawn: SumChallenges) -> Fie
 def _terms_of_slots(sizes: Parameters, matrix: NDArray[np.int8], drawn: SumChallenges) -> Iterator[Term]:
     """Projections are those of the contributions; squares and what is left add up to C²; slots in use come first."""
     shape, blocks = sizes.shape, sizes.blocks
-    projected = matmul(element(matrix.T), drawn.projections[: sizes.projections])
+    factors = drawn.projections[: sizes.projections]
+    parts = (matrix[:, start : start + CHUNK].T for start in range(0, sizes.projected, CHUNK))
+    projected = np.concatenate([matmul(element(part), factors) for part in parts])
     by_group = np.split((_P - projected) % _P, np.cumsum([rows * blocks for rows in sizes.group_rows])[:-1])
     clip = np.uint64(shape.clip_units**2)
     all_norms = drawn.norms.sum(axis=0) % _P
@@ -270,11 +277,11 @@ def _terms_of_slots(sizes: Parameters, matrix: NDArray[np.int8], drawn: SumChall
             coefficients["norm_high"] = (0, mul(drawn.norms, np.uint64(NORM_SHIFT)))
             coefficients["active"] = (0, (_P - mul(all_norms, clip))[None] % _P)
             coefficients["last"] = (0, (_P - drawn.order)[None] % _P)
-        yield Term(_in_block(drawn.slots, block, sizes), coefficients)
+        yield Term(block * shape.contributions, drawn.slots, coefficients)
     by_step = drawn.slots.reshape(shape.steps, shape.slots, DEGREE)
     before = np.concatenate([np.zeros_like(by_step[:, :1]), by_step[:, :-1]], axis=1)
     steps_down = ((by_step + _P - before) % _P).reshape(-1, DEGREE)
-    yield Term(_in_block(steps_down, 0, sizes), {"active": (0, drawn.order[None])})
+    yield Term(0, steps_down, {"active": (0, drawn.order[None])})
 
 
 def _terms_of_steps(sizes: Parameters, drawn: SumChallenges) -> Iterator[Term]:
@@ -288,7 +295,7 @@ def _terms_of_steps(sizes: Parameters, drawn: SumChallenges) -> Iterator[Term]:
         }
         if block == 0:
             coefficients["active"] = (0, drawn.counts[None])
-        yield Term(_in_block(of_slot, block, sizes), coefficients)
+        yield Term(block * shape.contributions, of_slot, coefficients)
     drawn_weights = np.repeat(ext_mul(drawn.steps, (_P - drawn.counts) % _P), shape.capacity, axis=0)
     yield from _by_row("used", drawn_weights, sizes.draw_rows, sizes.lanes)
     same = ext_mul(drawn.steps[:, None], drawn.rows[None])
@@ -314,7 +321,7 @@ def _terms_of_lookups(
     ends = np.cumsum([0, sizes.range_lookups, sizes.projection_rows, sizes.noise_rows])
     factors = np.repeat(drawn.tables, np.diff(ends), axis=0)
     units = np.eye(DEGREE, dtype=np.uint64)
-    yield Term(everywhere, {f"inverses_{e}": (0, ext_mul(factors, units[e])) for e in range(DEGREE)})
+    yield Term(0, everywhere, {f"inverses_{e}": (0, ext_mul(factors, units[e])) for e in range(DEGREE)})
     entries = (
         ("range_counts", ext(np.arange(RANGE, dtype=np.uint64))),
         ("projection_counts", ext(np.arange(2 * sizes.reach + 1, dtype=np.uint64))),
@@ -329,16 +336,7 @@ def _terms_of_lookups(
 def _by_row(name: str, weights: Field, rows: int, lanes: int) -> Iterator[Term]:
     """One term for each row of a section that is filled cell after cell."""
     one = ext(np.ones(1, dtype=np.uint64))
-    padded = _padded(weights, rows * lanes).reshape(rows, lanes, DEGREE)
-    yield from (Term(padded[row], {name: (row, one)}) for row in range(rows))
-
-
-def _in_block(weights: Field, block: int, sizes: Parameters) -> Field:
-    """(A, 4) -> (lanes, 4), at the lanes of one block of slots."""
-    found = np.zeros((sizes.lanes, DEGREE), dtype=np.uint64)
-    start = block * sizes.shape.contributions
-    found[start : start + len(weights)] = weights
-    return found
+    yield from (Term(0, weights[row * lanes : (row + 1) * lanes], {name: (row, one)}) for row in range(rows))
 
 
 def _padded(values: Field, length: int) -> Field:

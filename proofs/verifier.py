@@ -34,10 +34,14 @@ _P = np.uint64(P)
 
 @dataclass(frozen=True, eq=False)
 class _Opened:
-    """points (t,): where the opened columns lie. powers (t, 2k). sections: name -> (t, rows)."""
+    """points (t,): where the opened columns lie. powers (t, 2k). sections: name -> (t, rows).
+
+    basis (t, k): values on H, times it, are the values of their interpolating polynomial at the points.
+    """
 
     points: Field
     powers: Field
+    basis: Field
     sections: dict[str, Field]
 
 
@@ -122,7 +126,10 @@ def _open(rest: bytes, positions: list[int], roots: tuple[bytes, ...], sizes: Pa
             sections[name] = table[:, start : start + rows]
             start += rows
     points = points_of(np.array(positions, dtype=np.int64), sizes)
-    return _Opened(points, powers(points, 2 * sizes.row), sections)
+    exponents = powers(points, 2 * sizes.row)
+    # Σ_j x^j·(1/k)·Σ_i v_i·ω^(−ij) = Σ_i v_i·(1/k)·Σ_j x^j·ω^(−ij): the powers are transformed once, for all values
+    basis = np.ascontiguousarray(interpolate(np.ascontiguousarray(exponents[:, : sizes.row].T)).T)
+    return _Opened(points, exponents, basis, sections)
 
 
 def _check_proximity(opened: _Opened, sent: Field, factors: Field, sizes: Parameters) -> None:
@@ -138,7 +145,7 @@ def _check_cells(
     opened: _Opened, quotient: Field, public: Public, drawn: relation.CellChallenges, sizes: Parameters
 ) -> None:
     """Σ factor·identity + mask is divisible by the polynomial that vanishes on the lanes."""
-    known = {name: _at_points(values, opened, sizes) for name, values in public.words.items()}
+    known = {name: _at_points(0, values, opened) for name, values in public.words.items()}
     found = relation.cell_identities(opened.sections, known, sizes, drawn, Plain())
     found = (found + _mask(opened, "mask_cells", sizes)) % _P
     expected = mul(matmul(opened.powers[:, : len(quotient)], quotient), vanishing(opened.points, sizes)[:, None])
@@ -148,23 +155,21 @@ def _check_cells(
 
 def _check_sums(opened: _Opened, sent: Field, terms: list[Term], target: Field, sizes: Parameters) -> None:
     """Σ over H of Σ weight·(Σ coefficient·row) + mask = target: the sum over H of a polynomial is k·(c₀ + c_k)."""
-    weights = _at_points(np.concatenate([term.weights for term in terms], axis=1), opened, sizes)
     found = _mask(opened, "mask_sums", sizes)
-    for number, term in enumerate(terms):
+    for term in terms:
         combined = np.zeros_like(found)
         for name, (first, factors) in term.coefficients.items():
             combined += matmul(opened.sections[name][:, first : first + len(factors)], factors)
-        found = found + ext_mul(weights[:, DEGREE * number : DEGREE * (number + 1)], combined % _P)
+        found = found + ext_mul(_at_points(term.start, term.weights, opened), combined % _P)
     constant = (mul(target, np.uint64(pow(sizes.row, P - 2, P))) + _P - sent[sizes.row - 1]) % _P
     expected = matmul(opened.powers, np.concatenate([constant[None], sent]))
     if not np.array_equal(found % _P, expected):
         raise SumsFailed("the released sums, the counts or the data do not follow from what was committed to")
 
 
-def _at_points(lanes: Field, opened: _Opened, sizes: Parameters) -> Field:
-    """(lanes, c), zero on the rest of H, -> (t, c): the interpolating polynomials at the opened points."""
-    padded = np.concatenate([lanes, np.zeros((sizes.queries, lanes.shape[1]), dtype=np.uint64)])
-    return matmul(opened.powers[:, : sizes.row], interpolate(padded))
+def _at_points(start: int, lanes: Field, opened: _Opened) -> Field:
+    """(n, c) from lane `start` on, zero on the rest of H, -> (t, c): their interpolating polynomials at the points."""
+    return matmul(opened.basis[:, start : start + len(lanes)], lanes)
 
 
 def _mask(opened: _Opened, name: str, sizes: Parameters) -> Field:

@@ -1,7 +1,7 @@
 """One honest submission, and what a forger needs to change one thing about it and sign for the rest.
 
 The manifest writer here is written from the format's description, not taken from ledger.bundle: a forger would seal its
-own bundle correctly, so that only the one lie is left to find.
+own bundle correctly, so that only the one lie is left to find. `Forger` does the same for proofs of the mechanism.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from hashlib import sha256
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -31,8 +32,17 @@ from ledger.privacy import Spend, epsilon_micro, spend_of
 from ledger.records import Policy
 from ledger.tensors import Weights, flatten, unflatten
 from ledger.verdict import SubmissionFacts
+from proofs import columns as trees
+from proofs import prover, relation
+from proofs.commitment import Committed, commit
+from proofs.field import P, ext_inverse
 from proofs.gaussian import noise_table
 from proofs.mechanism import release, selected_rows, to_grid
+from proofs.parameters import NORM_SHIFT, RANGE, parameters
+from proofs.relation import Public
+from proofs.statement import Statement
+from proofs.transcript import Transcript
+from proofs.witness import secret_cells, witness
 from proofs.words import Binding, SecretWords, combine, public_draws, public_noise
 
 PREFIX = "base_model.model."
@@ -213,3 +223,171 @@ def trained_with(honest: Honest) -> Callable[[int], Honest]:
         return honest.retrained(train(honest.config, sigma))
 
     return make
+
+
+Cells = dict[str, np.ndarray]
+Lie = Callable[[Cells], None]
+
+
+def no_lie(cells: Cells) -> None:
+    """Leaves everything as it is."""
+
+
+class Forger:
+    """A member that proves what is not so: its witness is the honest one but for its lies, and refuses nothing.
+
+    Lies change cells in place: `early` what is committed to before the beacon, `later` the rest of the witness, before
+    values are counted; `counted` after that, and once more for projections; `projected`, `inverted` and `masked` what
+    is made after challenges. `coded` (tree, columns (n, rows)) changes columns after the code was made. What follows
+    from the changed cells is made to fit: counts and inverses of values that are in no table are as good as they can
+    be; sums are those of the cells, unless `released` says otherwise; the words root is the forged one's, unless `root`
+    says otherwise.
+    """
+
+    def __init__(self, case: Any) -> None:
+        self.case, self.shape, self.sizes = case, case.statement.shape, parameters(case.statement.shape)
+        self.public = Public.of(case.statement, self.sizes)
+
+    def prove(
+        self,
+        *,
+        early: Lie = no_lie,
+        later: Lie = no_lie,
+        counted: Lie = no_lie,
+        projected: Lie = no_lie,
+        inverted: Lie = no_lie,
+        masked: Lie = no_lie,
+        coded: Callable[[int, np.ndarray], None] | None = None,
+        released: np.ndarray | None = None,
+        root: bytes | None = None,
+        transcript: Transcript | None = None,
+    ) -> tuple[Statement, bytes]:
+        """The statement that is claimed, and the forged proof of it."""
+        case, sizes = self.case, self.sizes
+        cells = secret_cells(case.words, sizes, case.rows)
+        early(cells)
+        secrets = recoded(commit(cells, sizes, 0, b"a forger's pads"), 0, coded)
+        cells |= witness(case.statement, sizes, case.words, case.rows, case.contributions)
+        later(cells)
+        self.count(cells)
+        counted(cells)
+        claimed = self.sums(cells) if released is None else released
+        statement = replace(case.statement, words_root=root or secrets.root, released=claimed)
+        run = Forging(statement, sizes, case.words, case.contributions)
+        run.forger, run.coded = self, coded
+        run.lies = {"counted": counted, "projected": projected, "inverted": inverted, "masked": masked}
+        run._transcript = transcript or Transcript()
+        return statement, run.proof(secrets, cells, lambda _: None)
+
+    def integers(self, cells: Cells, group: int) -> np.ndarray:
+        """(places of the group, A): contributions as integers of least magnitude, filled-up places included."""
+        rows, held = self.sizes.group_rows[group], self.sizes.blocks * self.shape.contributions
+        return least(cells[f"contributions_{group}"][:, :held]).reshape(rows * self.sizes.blocks, -1)
+
+    def sums(self, cells: Cells) -> np.ndarray:
+        """(T, P) int32: contributions and noise added up, as the cells have them."""
+        steps, size = self.shape.steps, self.shape.parameters
+        total = least(cells["noise"]).reshape(-1)[: steps * size].reshape(steps, size)
+        for group, count in enumerate(self.shape.groups):
+            mine = self.integers(cells, group)[:count].reshape(count, steps, -1).sum(axis=2)
+            total[:, self.case.statement.group_of == group] += mine.T
+        return total.astype(np.int32)
+
+    def norms(self, cells: Cells) -> None:
+        """Squares of the contributions, and limbs of what they leave of the clip modulo p, in range or not."""
+        for group in range(len(self.shape.groups)):
+            squares = np.square(least(cells[f"contributions_{group}"])).sum(axis=0)
+            cells["squares"][group] = squares % P
+            by_slot = squares[: self.sizes.blocks * self.shape.contributions].reshape(self.sizes.blocks, -1).sum(axis=0)
+            left = (self.shape.clip_units**2 * cells["active"][0, : len(by_slot)].astype(np.int64) - by_slot) % P
+            cells["norm_low"][group, : len(by_slot)] = left % NORM_SHIFT
+            cells["norm_high"][group, : len(by_slot)] = left // NORM_SHIFT
+
+    def look_ups(self, cells: Cells) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What is looked up: (rows, lanes) in the range, in the projections, and (rows, lanes, 9) in the bins."""
+        columns = {name: section.T.astype(np.uint64) for name, section in cells.items() if section.ndim == 2}
+        columns.setdefault("projections", np.zeros((self.sizes.lanes, 0), dtype=np.uint64))
+        ranges, projections = relation.looked_up(columns, self.public.words, self.sizes)
+        rows = self.sizes.noise_rows
+        edges = [cells[name].reshape(4, rows, -1) for name in ("bin_low", "bin_high")]
+        return ranges.T, projections.T, np.stack([cells["noise"], *edges[0], *edges[1]], axis=-1).astype(np.uint64)
+
+    def count(self, cells: Cells) -> None:
+        ranges, _, bins = self.look_ups(cells)
+        self.lay(cells, "range_counts", np.bincount(ranges[ranges < RANGE].astype(np.int64), minlength=RANGE))
+        places = {entry.tobytes(): at for at, entry in enumerate(self.public.bins)}
+        known = [places[entry.tobytes()] for entry in bins.reshape(-1, 9) if entry.tobytes() in places]
+        self.lay(cells, "noise_counts", np.bincount(known, minlength=len(places)))
+
+    def lay(self, cells: Cells, name: str, values: np.ndarray) -> None:
+        height = {name: rows for tree in self.sizes.trees for name, rows in tree}[name]
+        cells[name] = relation.in_rows(values[:, None].astype(np.uint32), height, self.sizes.lanes)
+
+
+class Forging(prover._Run):
+    """The honest steps of a proof, without their refusals."""
+
+    forger: Forger
+    lies: dict[str, Lie]
+    coded: Callable[[int, np.ndarray], None] | None
+
+    def _commit(self, cells: Cells, tree: int, whole: Cells | None = None) -> Committed:
+        return recoded(super()._commit(cells, tree, whole), tree, self.coded)
+
+    def _projected(self, cells: Cells, matrix: np.ndarray) -> Cells:
+        sizes, forger = self._sizes, self.forger
+        whole = np.concatenate([forger.integers(cells, group) for group in range(len(sizes.group_rows))])
+        padded = np.zeros((sizes.projection_rows * sizes.blocks, sizes.shape.contributions), dtype=np.int64)
+        padded[: sizes.projections] = matrix.astype(np.int64) @ whole
+        values = np.zeros((sizes.projection_rows, sizes.lanes), dtype=np.int64)
+        values[:, : sizes.blocks * sizes.shape.contributions] = padded.reshape(sizes.projection_rows, -1)
+        found = {"projections": np.mod(values, P).astype(np.uint32)}
+        self.lies["projected"](found)
+        shifted = (found["projections"].astype(np.int64) + sizes.reach) % P
+        held = shifted[shifted <= 2 * sizes.reach]
+        forger.lay(found, "projection_counts", np.bincount(held, minlength=2 * sizes.reach + 1))
+        self.lies["counted"](found)
+        return found
+
+    def _inverses(self, cells: Cells, secrets: Committed, alpha: np.ndarray, beta: np.ndarray) -> Cells:
+        ranges, projections, bins = self.forger.look_ups(cells)
+        values = [np.stack([part] + [np.zeros_like(part)] * 3, axis=-1) for part in (ranges, projections)]
+        values.append(relation.bin_keys(bins, beta))
+        inverses = ext_inverse((alpha + np.uint64(P) - np.concatenate(values)) % np.uint64(P)).astype(np.uint32)
+        found = {f"inverses_{e}": np.ascontiguousarray(inverses[..., e]) for e in range(4)}
+        self.lies["inverted"](found)
+        return found
+
+    def _masks(self) -> Cells:
+        found = super()._masks()
+        self.lies["masked"](found)
+        return found
+
+    def _cells(self, *arguments: Any) -> np.ndarray:
+        honest, length = prover._from_coset, self._sizes.row + self._sizes.queries
+
+        def cut(values: np.ndarray, sizes: Any) -> np.ndarray:
+            return np.concatenate([honest(values, sizes)[:length], np.zeros((2 * sizes.row - length, 4), np.uint64)])
+
+        with patch.object(prover, "_from_coset", cut):
+            return super()._cells(*arguments)
+
+
+def least(cells: np.ndarray) -> np.ndarray:
+    """Elements of F as integers of least magnitude."""
+    return np.where(cells > P // 2, cells.astype(np.int64) - P, cells.astype(np.int64))
+
+
+def recoded(found: Committed, tree: int, coded: Callable[[int, np.ndarray], None] | None) -> Committed:
+    """The same commitment with its columns changed, and everything above them."""
+    if coded is None:
+        return found
+    code = found.code.copy()
+    coded(tree, code)
+    leaves = [trees.leaf(salt, line.tobytes()) for salt, line in zip(found.salts, code, strict=True)]
+    return replace(found, code=code, tree=trees.levels(leaves))
+
+
+@pytest.fixture
+def forger(small_case: Any) -> Forger:
+    return Forger(small_case)

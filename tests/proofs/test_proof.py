@@ -22,7 +22,8 @@ SHAPES = {
     "no rows at all": (Shape(1, (4,), 8, 4, 32, 50, 1 << 31), 0),
     "the largest clip and the loudest noise": (Shape(1, (40, 2), 8, 8, 2048, 3500, 1 << 31), 8),
     "three groups": (Shape(2, (2, 9, 1), 8, 8, 1000, 700, 3 << 30), 5),
-    "words in more than a row": (Shape(9, (30,), 40, 25, 64, 100, 1 << 30), 31),
+    "many steps": (Shape(9, (30,), 40, 25, 64, 100, 1 << 30), 31),
+    "everything in more than a row": (Shape(3, (700, 60), 700, 12, 64, 100, 1 << 24), 690),
 }
 
 
@@ -47,6 +48,11 @@ def test_equal_inputs_give_the_equal_proof(small_case: Case, small_proof: bytes)
     assert small_case.prove() == small_proof
 
 
+def test_one_of_the_sizes_takes_several_rows_for_everything() -> None:
+    sizes = parameters(SHAPES["everything in more than a row"][0])
+    assert min(sizes.noise_rows, sizes.draw_rows, sizes.projection_rows, *sizes.group_rows) > 1
+
+
 def test_the_errors_of_a_proof_add_up_to_less_than_the_target() -> None:
     for shape, _ in SHAPES.values():
         sizes = parameters(shape)
@@ -58,6 +64,8 @@ def test_the_errors_of_a_proof_add_up_to_less_than_the_target() -> None:
     ("changed", "cause"),
     [
         ({"clip_units": 2049}, "clip_units from 1 to 2048"),
+        ({"clip_units": 2048, "slots": 520_192}, "or sums wrap"),  # 2^30 > B·C = p/2
+        ({"sample_threshold": (1 << 32) + 1}, "at most 2\\^32"),
         ({"groups": (4, 0)}, "at least one"),
         ({"groups": (90_000,), "clip_units": 2048}, "more than one proof holds"),
         ({"steps": 4096, "slots": 4096}, "more than one proof holds"),
@@ -101,7 +109,7 @@ class TestWhatDoesNotHoldIsNotProven:
         self.refused(small_case, "more rows than its 16 slots", contributions=parts)
 
     def test_more_rows_than_the_capacity(self, small_case: Case) -> None:
-        with pytest.raises(WitnessRefused, match="17 rows do not fit"):
+        with pytest.raises(WitnessRefused, match="more rows than the capacity of 16"):
             words_root(small_case.words, small_case.statement.shape, 17)
 
 

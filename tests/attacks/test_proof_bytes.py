@@ -1,0 +1,364 @@
+"""Forged bytes: messages altered one by one, challenges that forget a message, stale proofs, mutations of all kinds.
+
+Where a proof is altered after it was made, its challenges no longer fit and the opened columns are the wrong ones. So
+that each test of the verifier is seen to bite by itself, it is also handed the challenges of the honest proof, whatever
+was sent: a verifier that forgot to absorb a message would be in that place.
+"""
+
+from __future__ import annotations
+
+import os
+import tracemalloc
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from proofs.field import P, mul
+from proofs.parameters import parameters
+from proofs.proof import (
+    CellsFailed,
+    OpeningInvalid,
+    ProofInvalid,
+    ProofMalformed,
+    ProximityFailed,
+    SumsFailed,
+    decode_elements,
+    encode_elements,
+    polynomial_lengths,
+)
+from proofs.relation import challenges_of_cells, challenges_of_sums, target
+from proofs.statement import Shape
+from proofs.transcript import Transcript
+from proofs.verifier import points_of, verify
+from proofs.words import Binding
+
+Case, Forger = Any, Any  # fixtures
+LABELS = ("statement", "witness", "projections", "lookups", "proximity", "cells", "sums")
+ELSEWHERE = (ProofMalformed, OpeningInvalid)  # other challenges, hence other columns
+EXAMPLES = 4000 if os.environ.get("CANDOR_LONG") == "1" else 40
+BOUNDED = settings(
+    derandomize=True,
+    max_examples=EXAMPLES,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+
+
+class Recorded(Transcript):
+    """Draws the keys that another transcript drew, whatever is absorbed."""
+
+    def __init__(self, drawn: list[bytes]) -> None:
+        super().__init__()
+        self._left = list(drawn)
+
+    def draw(self, label: str) -> bytes:
+        return self._left.pop(0)
+
+
+class Recording(Transcript):
+    def __init__(self) -> None:
+        super().__init__()
+        self.drawn: list[bytes] = []
+
+    def draw(self, label: str) -> bytes:
+        self.drawn.append(super().draw(label))
+        return self.drawn[-1]
+
+
+class Forgetful(Transcript):
+    """Absorbs everything but the messages with these labels."""
+
+    def __init__(self, *forgotten: str) -> None:
+        super().__init__()
+        self._forgotten = forgotten
+
+    def absorb(self, label: str, data: bytes) -> None:
+        super().absorb(label, b"" if label in self._forgotten else data)
+
+
+class Parts:
+    """A proof cut into its fields, which can be altered and put together again."""
+
+    def __init__(self, case: Case, proof: bytes) -> None:
+        self.statement, self.proof, self.sizes = case.statement, proof, parameters(case.statement.shape)
+        lengths = [32, 32, 32, *(16 * count for count in polynomial_lengths(self.sizes))]
+        lengths += [self.sizes.queries * (16 + 4 * height) for height in self.sizes.heights]
+        lengths += [(len(proof) - sum(lengths)) // 4] * 4
+        assert sum(lengths) == len(proof)
+        names = ["root 1", "root 2", "root 3", "proximity", "cells", "sums"]
+        names += [f"columns {tree}" for tree in range(4)] + [f"path {tree}" for tree in range(4)]
+        starts = np.cumsum([0, *lengths]).tolist()
+        self.fields = {name: proof[start:end] for name, (start, end) in zip(names, pairwise(starts), strict=True)}
+
+    @cached_property
+    def drawn(self) -> list[bytes]:
+        recording = Recording()
+        verify(self.statement, self.proof, recording)
+        return recording.drawn
+
+    def altered(self, name: str, at: int, change: int = 1) -> bytes:
+        """One byte of a field."""
+        data = bytearray(self.fields[name])
+        data[at] ^= change
+        return self.with_field(name, bytes(data))
+
+    def with_field(self, name: str, data: bytes) -> bytes:
+        return b"".join((self.fields | {name: data}).values())
+
+    def refused(self, proof: bytes, *errors: type[ProofInvalid], transcript: Transcript | None = None) -> None:
+        assert proof != self.proof
+        with pytest.raises(ProofInvalid) as caught:
+            verify(self.statement, proof, transcript)
+        assert type(caught.value) in errors, repr(caught.value)
+
+
+@pytest.fixture(scope="session")
+def parts(small_case: Case, small_proof: bytes) -> Parts:
+    return Parts(small_case, small_proof)
+
+
+class TestEveryFieldCounts:
+    @pytest.mark.parametrize("name", ["root 1", "root 2", "root 3"])
+    def test_another_root(self, parts: Parts, name: str) -> None:
+        parts.refused(parts.altered(name, 0), *ELSEWHERE)
+        parts.refused(parts.altered(name, 31), OpeningInvalid, transcript=Recorded(parts.drawn))
+
+    @pytest.mark.parametrize(
+        ("name", "error"), [("proximity", ProximityFailed), ("cells", CellsFailed), ("sums", SumsFailed)]
+    )
+    @pytest.mark.parametrize("coefficient", [0, 1, 500, 1023, -1])
+    def test_another_polynomial(self, parts: Parts, name: str, error: type[ProofInvalid], coefficient: int) -> None:
+        """With the challenges of the honest proof it fails its own check: polynomials agree in few columns only."""
+        proof = parts.altered(name, 16 * coefficient)
+        parts.refused(proof, *ELSEWHERE)
+        parts.refused(proof, error, transcript=Recorded(parts.drawn))
+
+    @pytest.mark.parametrize("tree", range(4))
+    @pytest.mark.parametrize("at", [0, 15, 16, -4])
+    def test_another_salt_or_entry_of_a_column(self, parts: Parts, tree: int, at: int) -> None:
+        parts.refused(parts.altered(f"columns {tree}", at), OpeningInvalid)
+
+    @pytest.mark.parametrize("tree", range(4))
+    @pytest.mark.parametrize("at", [0, -1])
+    def test_another_hash_of_an_opening(self, parts: Parts, tree: int, at: int) -> None:
+        parts.refused(parts.altered(f"path {tree}", at), OpeningInvalid)
+
+    @pytest.mark.parametrize("name", ["proximity", "cells", "sums", "columns 0", "columns 3"])
+    def test_an_element_plus_the_modulus_is_not_a_second_way_to_write_it(self, parts: Parts, name: str) -> None:
+        at, data = (16 if name.startswith("columns") else 0), bytearray(parts.fields[name])
+        value = int.from_bytes(data[at : at + 4], "little") + P
+        data[at : at + 4] = value.to_bytes(4, "little")
+        parts.refused(parts.with_field(name, bytes(data)), ProofMalformed, transcript=Recorded(parts.drawn))
+
+    @pytest.mark.parametrize("tree", range(4))
+    def test_columns_in_another_order(self, parts: Parts, tree: int) -> None:
+        data, width = parts.fields[f"columns {tree}"], 16 + 4 * parts.sizes.heights[tree]
+        swapped = data[width : 2 * width] + data[:width] + data[2 * width :]
+        parts.refused(parts.with_field(f"columns {tree}", swapped), OpeningInvalid)
+
+    @pytest.mark.parametrize(("one", "other"), [("root 1", "root 2"), ("path 0", "path 1"), ("path 2", "path 3")])
+    def test_fields_in_each_others_place(self, parts: Parts, one: str, other: str) -> None:
+        fields = parts.fields | {one: parts.fields[other], other: parts.fields[one]}
+        parts.refused(b"".join(fields.values()), *ELSEWHERE)
+
+
+class TestChallenges:
+    """Every message is absorbed before what it could be fitted to is drawn."""
+
+    @pytest.mark.parametrize("label", LABELS)
+    def test_a_prover_that_forgets_a_message_is_believed_by_its_like_alone(self, forger: Forger, label: str) -> None:
+        statement, proof = forger.prove(transcript=Forgetful(label))
+        verify(statement, proof, Forgetful(label))
+        with pytest.raises(ELSEWHERE):
+            verify(statement, proof)
+
+    def test_whoever_knows_the_columns_first_proves_what_is_not_so(self, forger: Forger) -> None:
+        """A sum off by one, under polynomials fitted to the columns to come: it takes a verifier that forgets them."""
+        statement, proof = forger.prove(transcript=Forgetful("statement", "sums"))
+        false = replace(statement, released=statement.released + np.eye(2, 8, dtype=np.int32))
+        parts = Parts(replace(forger.case, statement=statement), proof)
+        forged = parts.with_field("sums", fitted(parts, statement, false))
+        verify(false, forged, Forgetful("statement", "sums"))
+        for honest in (Forgetful("statement"), Transcript()):
+            with pytest.raises(ELSEWHERE):
+                verify(false, forged, honest)
+
+
+def fitted(parts: Parts, statement: Any, false: Any) -> bytes:
+    """`sums` with a multiple of the polynomial that vanishes at the opened columns, so that the target is another's."""
+    sizes, transcript = parts.sizes, Forgetful("statement", "sums")
+    factors: list[Any] = []
+
+    def spy(own: Transcript) -> None:
+        own.absorb("statement", b"")
+        own.absorb("witness", parts.fields["root 1"])
+        own.draw("projections")
+        own.absorb("projections", parts.fields["root 2"])
+        alpha, beta = own.elements("tables", 2)
+        own.absorb("lookups", parts.fields["root 3"])
+        own.elements("proximity", sum(sizes.heights) - 4)
+        challenges_of_cells(own, sizes, alpha, beta)
+        factors.append(challenges_of_sums(own, sizes))
+        for label in ("proximity", "cells", "sums"):
+            own.absorb(label, parts.fields[label])
+
+    spy(transcript)
+    points = points_of(transcript.positions("columns", sizes.columns, sizes.queries), sizes)
+    vanishing = np.ones(1, dtype=np.uint64)
+    for point in points:
+        shifted = np.concatenate([np.zeros(1, np.uint64), vanishing])
+        vanishing = (shifted + mul(np.append(vanishing, np.uint64(0)), np.uint64(P) - point)) % np.uint64(P)
+    wrong = (target(false, sizes, factors[0]) + np.uint64(P) - target(statement, sizes, factors[0])) % np.uint64(P)
+    per_constant = mul(wrong, np.uint64(pow(sizes.row * int(vanishing[0]), P - 2, P)))
+    sums = decode_elements(parts.fields["sums"])
+    sums[: sizes.queries] += mul(vanishing[1:, None], per_constant[None])
+    return encode_elements(sums % np.uint64(P))
+
+
+BINDING = Binding(31337, b"\2" * 20, 1, 0)  # of the small case
+STALE: dict[str, tuple[dict[str, Any], type[ProofInvalid] | None]] = {
+    "another chain": ({"binding": replace(BINDING, chain_id=1)}, CellsFailed),
+    "another contract": ({"binding": replace(BINDING, contract=b"\3" * 20)}, CellsFailed),
+    "another round": ({"binding": replace(BINDING, round=2)}, CellsFailed),
+    "another member": ({"binding": replace(BINDING, member=1)}, CellsFailed),
+    "another beacon": ({"beacon": b"\5" * 32}, CellsFailed),
+    "another words root": ({"words_root": b"\5" * 32}, OpeningInvalid),
+    "another context": ({"context": b"\5" * 32}, None),
+}
+
+
+class TestStaleProofs:
+    """A proof is of one statement. With the challenges of the other one, public words and roots differ still."""
+
+    @pytest.mark.parametrize("name", STALE)
+    def test_a_proof_of_another_statement(self, small_case: Case, parts: Parts, name: str) -> None:
+        changed, error = STALE[name]
+        other = small_case.stating(**changed)
+        assert other.digest() != small_case.statement.digest()
+        with pytest.raises(ELSEWHERE):
+            verify(other, parts.proof)
+        if error is None:
+            verify(other, parts.proof, Recorded(parts.drawn))  # the challenges are all that ties it
+        else:
+            with pytest.raises(error):
+                verify(other, parts.proof, Recorded(parts.drawn))
+
+    @pytest.mark.parametrize(
+        ("changed", "error"),
+        [
+            ({"sample_threshold": (1 << 31) + 1}, CellsFailed),
+            ({"sample_threshold": (1 << 31) - (1 << 16)}, CellsFailed),
+            ({"sigma_units": 101}, None),
+            ({"clip_units": 63}, None),
+            ({"clip_units": 65}, None),
+            ({"slots": 15}, None),
+            ({"capacity": 15}, None),
+            ({"groups": (3, 5)}, None),
+            ({"groups": (8,)}, None),
+        ],
+        ids=str,
+    )
+    def test_a_proof_for_other_sizes(
+        self, small_case: Case, parts: Parts, changed: dict[str, Any], error: type[ProofInvalid] | None
+    ) -> None:
+        shape = replace(small_case.statement.shape, **changed)
+        group_of = np.repeat(np.arange(len(shape.groups)), shape.groups).astype(np.uint8)
+        other = small_case.stating(shape=shape, **({"group_of": group_of} if "groups" in changed else {}))
+        with pytest.raises(ELSEWHERE):
+            verify(other, parts.proof)
+        if error is not None:
+            with pytest.raises(error):
+                verify(other, parts.proof, Recorded(parts.drawn))
+
+    def test_a_proof_for_another_assignment_of_groups(self, small_case: Case, parts: Parts) -> None:
+        """The clip of one group must not be spent on the coordinates of another."""
+        other = small_case.stating(group_of=np.roll(small_case.statement.group_of, 1))
+        assert not np.array_equal(other.group_of, small_case.statement.group_of)
+        with pytest.raises(ELSEWHERE):
+            verify(other, parts.proof)
+        with pytest.raises(SumsFailed):
+            verify(other, parts.proof, Recorded(parts.drawn))
+
+    def test_a_proof_of_another_round_of_the_same_member(
+        self, small_case: Case, parts: Parts, make_case: Callable[..., Case]
+    ) -> None:
+        other = make_case(small_case.statement.shape, small_case.rows, round=2)
+        verify(other.statement, other.prove())
+        with pytest.raises(ELSEWHERE):
+            verify(other.statement, parts.proof)
+        with pytest.raises(OpeningInvalid):
+            verify(other.statement, parts.proof, Recorded(parts.drawn))
+
+
+def test_many_coordinates_of_a_single_slot_cost_a_verifier_no_more_than_a_few_proofs(
+    make_case: Callable[..., Case],
+) -> None:
+    """A config of one step and one row has as many blocks as lanes; what each takes must not be a row long."""
+    case = make_case(Shape(1, (1500,), 1, 1, 64, 100, 1 << 32), 1)
+    proof = case.prove()
+    tracemalloc.start()
+    try:
+        verify(case.statement, proof)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 64 << 20, peak
+
+
+class TestAnyBytes:
+    def test_lengths_that_no_proof_has_are_refused_before_anything_is_read(self, parts: Parts) -> None:
+        for proof in (b"", parts.proof[:1], parts.proof[: parts.sizes.fixed_bytes - 1], parts.proof * 2):
+            parts.refused(proof, ProofMalformed)
+        parts.refused(bytes(parts.sizes.largest_bytes + 1), ProofMalformed)
+
+    @pytest.mark.parametrize("cut", [1, 4, 32, 128])
+    def test_cut_short_or_padded(self, parts: Parts, cut: int) -> None:
+        parts.refused(parts.proof[:-cut], ProofMalformed)
+        parts.refused(parts.proof + bytes(cut), ProofMalformed)
+        parts.refused(parts.proof[cut:] + parts.proof[:cut], *ELSEWHERE)
+
+    @pytest.mark.parametrize("byte", [0, 1, 0x7E, 0xFF])
+    def test_a_proof_of_one_byte_over_and_over(self, parts: Parts, byte: int) -> None:
+        parts.refused(bytes([byte]) * len(parts.proof), *ELSEWHERE)
+
+    @BOUNDED
+    @given(place=st.floats(0, 1, exclude_max=True), change=st.integers(1, 255))
+    def test_one_changed_byte(self, parts: Parts, place: float, change: int) -> None:
+        data = bytearray(parts.proof)
+        data[int(place * len(data))] ^= change
+        parts.refused(bytes(data), *ELSEWHERE)
+
+    @BOUNDED
+    @given(data=st.data())
+    def test_slices_moved_copied_blanked_or_taken_from_another_proof(self, parts: Parts, data: st.DataObject) -> None:
+        proof = parts.proof
+        length = data.draw(st.sampled_from([1, 4, 16, 32, 100, 10_000]))
+        one, other = (data.draw(st.integers(0, len(proof) - length)) for _ in range(2))
+        moved = {
+            "copied": proof[:one] + proof[other : other + length] + proof[one + length :],
+            "blanked": proof[:one] + bytes(length) + proof[one + length :],
+            "left out": proof[:one] + proof[one + length :],
+            "doubled": proof[:one] + proof[other : other + length] + proof[one:],
+            "random": proof[:one]
+            + data.draw(st.randoms(use_true_random=False)).randbytes(length)
+            + proof[one + length :],
+        }
+        altered = moved[data.draw(st.sampled_from(sorted(moved)))]
+        if altered != proof:
+            parts.refused(altered, *ELSEWHERE)
+            with pytest.raises(ProofInvalid):
+                verify(parts.statement, altered, Recorded(parts.drawn))
+
+    @BOUNDED
+    @given(seed=st.integers(0, 2**32), extra=st.integers(-300, 300))
+    def test_random_bytes(self, parts: Parts, seed: int, extra: int) -> None:
+        rng = np.random.default_rng(seed)
+        words = rng.integers(0, P, (len(parts.proof) + extra) // 4 + 1, dtype=np.uint32)
+        parts.refused(words.tobytes()[: len(parts.proof) + extra], *ELSEWHERE)

@@ -1,0 +1,378 @@
+"""What a proof shows: a simulator without a witness, how opened columns are spread, and what is never the same twice.
+
+The simulator is that of README.md, section 8. It knows the challenges beforehand, which the verifier takes here as an
+argument; under the challenges of the real transcript what it makes is worth nothing, or anybody could prove anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+import pytest
+
+from proofs import columns as trees
+from proofs import prover, relation
+from proofs.commitment import Committed
+from proofs.errors import CandorError
+from proofs.field import P, ext_mul, interpolate, matmul, mul, powers
+from proofs.parameters import Parameters, parameters
+from proofs.proof import Proof, ProofInvalid, split_messages, split_opened
+from proofs.relation import Plain, Public
+from proofs.statement import Shape, Statement
+from proofs.transcript import Transcript, field_stream
+from proofs.verifier import points_of, vanishing, verify
+from proofs.words import SecretWords
+
+Case = Any
+TINY = Shape(1, (2, 1), 4, 4, 32, 50, 1 << 31)
+_P = np.uint64(P)
+
+
+class Chosen(Transcript):
+    """Challenges that were there before anything was absorbed."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self._state = sha256(b"chosen" + seed.to_bytes(8, "big")).digest()
+
+    def absorb(self, label: str, data: bytes) -> None:
+        pass
+
+
+def simulated(statement: Statement, seed: int) -> tuple[Statement, bytes]:
+    """A proof for the challenges of Chosen(seed), from the statement alone, and the statement with its words root."""
+    sizes, own = parameters(statement.shape), Chosen(seed)
+    matrix = relation.projection_signs(own.draw("projections"), sizes)
+    alpha, beta = own.elements("tables", 2)
+    factors = own.elements("proximity", sum(sizes.heights) - 4)
+    cell_factors = relation.challenges_of_cells(own, sizes, alpha, beta)
+    sum_factors = relation.challenges_of_sums(own, sizes)
+    positions = own.positions("columns", sizes.columns, sizes.queries)
+    points = points_of(positions, sizes)
+    at = powers(points, 2 * sizes.row)
+
+    stream, k, t = uniform(seed), sizes.row, sizes.queries
+    proximity, cells, sums = (next(stream)[: 4 * count].reshape(count, 4) for count in (k, k + t, 2 * k - 1))
+    opened = {name: next(stream)[: t * rows].reshape(t, rows) for tree in sizes.trees for name, rows in tree}
+
+    basis = interpolate(np.ascontiguousarray(at[:, :k].T)).T
+    public = Public.of(statement, sizes)
+    known = {name: matmul(basis[:, : sizes.lanes], values) for name, values in public.words.items()}
+    found = relation.cell_identities(opened, known, sizes, cell_factors, Plain())
+    wanted = mul(matmul(at[:, : k + t], cells), vanishing(points, sizes)[:, None])
+    solve(opened["mask_cells"], (wanted + _P - found) % _P, at)
+
+    total = np.zeros((t, 4), dtype=np.uint64)
+    for term in (
+        *relation.sum_terms(sizes, matrix, public, sum_factors, alpha, beta),
+        *relation.noise_terms(statement, sizes, sum_factors),
+    ):
+        rows = sum(
+            matmul(opened[name][:, first : first + len(part)], part)
+            for name, (first, part) in term.coefficients.items()
+        )
+        weights = matmul(basis[:, term.start : term.start + len(term.weights)], term.weights)
+        total = (total + ext_mul(weights, np.asarray(rows % _P, dtype=np.uint64))) % _P
+    target = relation.target(statement, sizes, sum_factors)
+    constant = (mul(target, np.uint64(pow(k, P - 2, P))) + _P - sums[k - 1]) % _P
+    solve(opened["mask_sums"], (matmul(at, np.concatenate([constant[None], sums])) + _P - total) % _P, at)
+
+    order = [name for tree in sizes.trees for name, _ in tree if name != "mask_proximity"]
+    combined = matmul(np.concatenate([opened[name] for name in order], axis=1), factors)
+    opened["mask_proximity"][:] = (matmul(at[:, :k], proximity) + _P - combined) % _P
+    return hashed(statement, sizes, opened, (proximity, cells, sums), positions.tolist(), seed)
+
+
+def solve(mask: np.ndarray, wanted: np.ndarray, at: np.ndarray) -> None:
+    """A of A + x^(k/2)·B + x^k·C = wanted, B and C being there already."""
+    k = at.shape[1] // 2
+    rest = mul(mask[:, 4:8], at[:, k // 2, None]) + mul(mask[:, 8:12], at[:, k, None])
+    mask[:, :4] = (wanted + 2 * _P - rest) % _P
+
+
+def hashed(
+    statement: Statement, sizes: Parameters, opened: dict[str, np.ndarray], sent: Any, positions: list[int], seed: int
+) -> tuple[Statement, bytes]:
+    """Trees in which all that is known are the opened leaves; the hashes of the others are drawn."""
+    rng = np.random.default_rng(seed)
+    tables, salts, paths, roots = [], [], [], []
+    for tree in sizes.trees:
+        table = np.concatenate([opened[name] for name, _ in tree], axis=1).astype(np.uint32)
+        leaves = [rng.bytes(32) for _ in range(sizes.columns)]
+        own = tuple(rng.bytes(16) for _ in positions)
+        for place, salt, line in zip(positions, own, table, strict=True):
+            leaves[place] = trees.leaf(salt, line.astype("<u4").tobytes())
+        levels = trees.levels(leaves)
+        tables.append(table)
+        salts.append(own)
+        paths.append(trees.opening(levels, positions))
+        roots.append(levels[-1][0])
+    proof = Proof(tuple(roots[1:]), *sent, tuple(tables), tuple(salts), tuple(paths))
+    return replace(statement, words_root=roots[0]), proof.encode()
+
+
+def uniform(seed: int) -> Iterator[np.ndarray]:
+    number = 0
+    while True:
+        yield field_stream(sha256(f"simulator {seed} {number}".encode()).digest(), 1 << 18)
+        number += 1
+
+
+class TestSimulator:
+    @pytest.mark.parametrize("seed", range(3))
+    def test_a_proof_made_without_a_witness_is_accepted_under_challenges_known_beforehand(
+        self, small_case: Case, seed: int
+    ) -> None:
+        verify(*simulated(small_case.statement, seed), Chosen(seed))
+
+    def test_so_is_one_of_what_is_not_so(self, small_case: Case) -> None:
+        false = small_case.stating(released=small_case.statement.released + np.int32(1), beacon=b"\7" * 32)
+        verify(*simulated(false, 5), Chosen(5))
+
+    def test_and_no_such_proof_is_accepted_under_the_challenges_that_follow_from_it(self, small_case: Case) -> None:
+        for seed in range(3):
+            statement, proof = simulated(small_case.statement, seed)
+            for transcript in (None, Chosen(seed + 1)):
+                with pytest.raises(ProofInvalid):
+                    verify(statement, proof, transcript)
+
+    def test_one_column_that_was_not_solved_for_is_enough_to_be_refused(self, small_case: Case) -> None:
+        """The verifier's three tests bite at every column: the simulator needs all of its freedom."""
+        statement, proof = simulated(small_case.statement, 1)
+        sizes, altered = parameters(statement.shape), bytearray(proof)
+        first = 96 + 16 * (4 * sizes.row + sizes.queries - 1) + 16
+        altered[first] ^= 1
+        with pytest.raises(ProofInvalid):
+            verify(statement, bytes(altered), Chosen(1))
+
+
+# ------------------------------------------------------------------------------------------ how opened columns look
+
+
+def opened_of(statement: Statement, proof: bytes) -> dict[str, np.ndarray]:
+    """section -> (t, rows): what a verifier sees of it."""
+    positions: list[int] = []
+
+    class Spy(Transcript):
+        def positions(self, label: str, below: int, count: int) -> Any:
+            found = super().positions(label, below, count)
+            positions.extend(found.tolist())
+            return found
+
+    verify(statement, proof, Spy())
+    sizes = parameters(statement.shape)
+    tables, _, _ = split_opened(split_messages(proof, sizes).rest, positions, sizes)
+    found = {}
+    for table, tree in zip(tables, sizes.trees, strict=True):
+        parts = np.split(table, np.cumsum([rows for _, rows in tree])[:-1], axis=1)
+        found |= {name: part for (name, _), part in zip(tree, parts, strict=True)}
+    return found
+
+
+def unevenness(values: np.ndarray, bins: int = 16) -> float:
+    """χ² of integers below p in equal bins, in standard deviations above its mean."""
+    counts = np.bincount(
+        (values.reshape(-1).astype(np.uint64) * np.uint64(bins) // _P).astype(np.int64), minlength=bins
+    )
+    expected = values.size / bins
+    return float((np.square(counts - expected).sum() / expected - (bins - 1)) / np.sqrt(2 * (bins - 1)))
+
+
+@pytest.fixture(scope="module")
+def seen(make_case: Callable[..., Case]) -> list[list[dict[str, np.ndarray]]]:
+    """Two witnesses as unlike as can be, four seeds each: everybody is there, or nobody."""
+    cases = [[make_case(TINY, rows, seed=seed, round=rows + 1) for seed in range(1, 5)] for rows in (4, 0)]
+    return [[opened_of(case.statement, case.prove()) for case in of_rows] for of_rows in cases]
+
+
+def test_every_opened_section_is_spread_evenly_whatever_the_witness(seen: list[list[dict[str, np.ndarray]]]) -> None:
+    """Bits, counts of zero and absent contributions too. The seeds are fixed: six deviations are far out of reach."""
+    for proofs in seen:
+        for name in proofs[0]:
+            assert unevenness(np.concatenate([found[name] for found in proofs])) < 6, name
+
+
+def test_every_row_by_itself_and_the_differences_of_neighbours_are_spread_evenly(
+    seen: list[list[dict[str, np.ndarray]]],
+) -> None:
+    """Neither a row that stands out among many, nor entries of a row that follow from each other."""
+    for proofs in seen:
+        for name in proofs[0]:
+            table = np.concatenate([found[name] for found in proofs]).astype(np.int64)
+            rows = [unevenness(row.astype(np.uint64)) for row in table.T]
+            steps = [unevenness((np.diff(row) % P).astype(np.uint64)) for row in table.T]
+            assert max(rows + steps) < 9, name
+            assert abs(np.mean(rows)) < 4 / np.sqrt(len(rows)), name
+
+
+def test_polynomials_and_differences_between_witnesses_are_spread_evenly(make_case: Callable[..., Case]) -> None:
+    for rows in (4, 0):
+        case = make_case(TINY, rows, seed=1, round=rows + 1)
+        messages = split_messages(case.prove(), parameters(TINY))
+        for sent in (messages.proximity, messages.cells, messages.sums):
+            assert unevenness(np.frombuffer(sent, dtype="<u4")) < 6
+
+
+def test_without_random_cells_the_same_look_tells_witnesses_apart(
+    make_case: Callable[..., Case], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The look has teeth: rows of zeros are zero everywhere when nothing random is added to them."""
+    monkeypatch.setattr("proofs.commitment.field_stream", lambda key, count: np.zeros(count, dtype=np.uint64))
+    case = make_case(TINY, 0, seed=99)
+    found = opened_of(case.statement, case.prove())
+    assert not found["contributions_0"].any()
+    assert unevenness(found["contributions_0"]) > 100
+
+
+# -------------------------------------------------------------------------------------- what is never the same twice
+
+
+class Watch:
+    """Everything random that went into one proof: pads by row, salts by leaf, masks by row."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, case: Case, statement: Statement | None = None) -> None:
+        self.trees: list[Committed] = []
+        honest = prover.commit
+
+        def watched(*arguments: Any) -> Committed:
+            self.trees.append(honest(*arguments))
+            return self.trees[-1]
+
+        with monkeypatch.context() as patched:
+            patched.setattr(prover, "commit", watched)
+            prover.prove(statement or case.statement, case.words, case.rows, case.contributions)
+        self.sizes = parameters(case.statement.shape)
+
+    def random(self, tree: int) -> set[bytes]:
+        found = self.trees[tree]
+        return {row.tobytes() for row in found.rows[:, self.sizes.lanes :]} | set(found.salts)
+
+    @property
+    def all(self) -> set[bytes]:
+        return set[bytes]().union(*(self.random(tree) for tree in range(4)))
+
+
+def test_within_a_proof_no_pad_no_salt_and_no_mask_is_used_twice(
+    small_case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch = Watch(monkeypatch, small_case)
+    assert len(watch.all) == sum(watch.sizes.heights) + 4 * watch.sizes.columns
+
+
+def test_proofs_of_two_statements_share_only_what_hides_the_words_they_share(
+    small_case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another context is enough. The commitment to the words is the same: only one of the two may be published."""
+    one = Watch(monkeypatch, small_case)
+    other = Watch(monkeypatch, small_case, small_case.stating(context=b"\5" * 32))
+    assert one.all & other.all == one.random(0) == other.random(0)
+
+
+def test_proofs_of_the_same_sums_by_other_contributions_share_no_more(
+    small_case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two rows exchange their slots: every public number is the same, and the pads are not."""
+    parts = [part.copy() for part in small_case.contributions]
+    parts[0][[0, 1]] = parts[0][[1, 0]]
+    one, other = Watch(monkeypatch, small_case), Watch(monkeypatch, replace(small_case, contributions=tuple(parts)))
+    assert one.all & other.all == one.random(0)
+
+
+@pytest.mark.parametrize("changed", [{"round": 2}, {"member": 1}, {"seed": 2}], ids=str)
+def test_proofs_of_other_words_share_nothing(
+    small_case: Case, make_case: Callable[..., Case], monkeypatch: pytest.MonkeyPatch, changed: dict[str, int]
+) -> None:
+    other = make_case(small_case.statement.shape, small_case.rows, **changed)
+    assert not Watch(monkeypatch, small_case).all & Watch(monkeypatch, other).all
+
+
+def test_commitments_to_the_same_words_for_other_rows_or_sizes_share_nothing(
+    small_case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A member that finds itself a row short commits anew; pads that hid both would tell them apart."""
+    made: list[Committed] = []
+    honest = prover.commit
+
+    def watched(*arguments: Any) -> Committed:
+        made.append(honest(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr(prover, "commit", watched)
+    shape = small_case.statement.shape
+    for other, rows in ((shape, 11), (shape, 10), (replace(shape, clip_units=63), 11)):
+        prover.words_root(small_case.words, other, rows)
+    lanes = parameters(shape).lanes
+    random = [{row.tobytes() for row in part.rows[:, lanes:]} | set(part.salts) for part in made]
+    assert len(set[bytes]().union(*random)) == sum(map(len, random))
+
+
+def test_masks_are_what_section_8_says(small_case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A + X^(k/2)·B + X^k·C: zero on every lane for cells and nowhere else, a sum of zero over H for sums."""
+    watch = Watch(monkeypatch, small_case)
+    k, rows = watch.sizes.row, watch.trees[3].rows[-24:].astype(np.int64).reshape(2, 3, 4, -1)
+    signs = np.where(np.arange(k) % 2 == 0, 1, -1)
+    cells, sums = ((part[0] + signs * part[1] + part[2]) % P for part in rows)
+    assert not cells[:, : watch.sizes.lanes].any()
+    assert cells[:, watch.sizes.lanes :].all()
+    assert not (sums.sum(axis=1) % P).any()
+    assert (sums != 0).mean() > 0.99
+
+
+# ------------------------------------------------------------------------------------------------ errors and reprs
+
+
+def refusals(case: Case) -> dict[str, str]:
+    """The text of every refusal that the prover's own checks lead to."""
+    shape, parts = case.statement.shape, [part.copy() for part in case.contributions]
+    long = [np.full_like(parts[0], 63), *parts[1:]]
+    many = [np.zeros((shape.slots + 1 + case.rows, shape.parameters), dtype=np.int32), *parts[1:]]
+    released = case.statement.released.copy()
+    released[0, 0] += 1
+    other = SecretWords(b"\xee" * 32, case.words.binding, shape.steps, shape.parameters, shape.capacity)
+    found = {}
+    for name, (statement, words, rows, given) in {
+        "too many rows": (case.statement, case.words, shape.capacity + case.rows, parts),
+        "other rows": (case.statement, case.words, case.rows - 1, parts),
+        "other words": (case.statement, other, case.rows, parts),
+        "too long": (case.statement, case.words, case.rows, long),
+        "too many": (case.statement, case.words, case.rows, many),
+        "one fewer": (case.statement, case.words, case.rows, [parts[0][1:], *parts[1:]]),
+        "another step": (case.statement, case.words, case.rows, parts[:1]),
+        "other sums": (replace(case.statement, released=released), case.words, case.rows, parts),
+    }.items():
+        with pytest.raises(CandorError) as caught:
+            prover.prove(statement, words, rows, given)
+        found[name] = f"{caught.value} {caught.value!r} {caught.value.__cause__}"
+    return found
+
+
+def test_no_refusal_tells_seed_words_contributions_or_rows(small_case: Case, make_case: Callable[..., Case]) -> None:
+    """Members with other secrets get the same texts, word for word."""
+    shape = small_case.statement.shape
+    texts = [refusals(case) for case in (small_case, make_case(shape, 11, seed=7), make_case(shape, 13, seed=8))]
+    assert texts[0] == texts[1] == texts[2]
+    assert len(set(texts[0].values())) >= 6
+
+
+def test_a_projection_beyond_its_bound_is_not_named_either(small_case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proofs.relation.projection_signs", lambda key, sizes: np.full((178, 56), 100, dtype=np.int8))
+    with pytest.raises(prover.WitnessRefused) as caught:
+        small_case.prove()
+    assert str(caught.value) == "a projection is beyond its bound, which happens once in 2^40 proofs: train again"
+
+
+def test_what_a_prover_holds_shows_in_no_repr(small_case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    watch = Watch(monkeypatch, small_case)
+    sizes = parameters(small_case.statement.shape)
+    run = prover._Run(small_case.statement, sizes, small_case.words, small_case.contributions)
+    section = next(iter(prover._sections(watch.trees, sizes).values()))
+    for held in (small_case.words, watch.trees[0], watch.trees[3], run, section):
+        shown = repr(held) + str(held)
+        assert "array" not in shown
+        assert "\\x01" not in shown
+        assert (b"\1" * 32).hex() not in shown
+        assert len(shown) < 400
