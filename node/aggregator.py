@@ -19,7 +19,7 @@ from ledger.content import ContentStore
 from ledger.crash import Point, reached
 from ledger.history import History
 from ledger.ports import ChainPort
-from ledger.records import Phase, Reason
+from ledger.records import Phase, Reason, Signed
 from ledger.round_state import RoundState, excluded_root, included_root, known_reason
 from ledger.signing import Key
 from node.aggregator_table import (
@@ -188,7 +188,7 @@ class Aggregator:
         posted = self._conduct.reasons(state, reasons)
         codes = bytes(int(posted[seat.member]) for seat in state.seats)
         name = f"round-{state.number}/verdicts/{sha256(codes).hexdigest()[:8]}"
-        action = PostVerdicts(state.number, codes)
+        action = PostVerdicts(state.number, codes, Signed(0, b"", b""))
         self._parts.sender.ensure(name, action, Point.AGGREGATOR_VERDICTS_INTENT)
 
     # ---- Propose

@@ -86,7 +86,7 @@ def small_config(**changes: Any) -> Config:
         mean_batch=8,
         aggregation=AggregationSpec("ffa"),
         proof_policy="none",
-        policy=Policy(40, 40, 0, 20, 20, 3, 2, False),
+        policy=Policy(40, 40, 0, 20, 20, 3, 2, False, 2),
     )
     return replace(config, **changes)
 

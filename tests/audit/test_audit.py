@@ -25,7 +25,7 @@ def failures(report: Report) -> dict[Name, str]:
 @pytest.fixture(scope="module")
 def everyone_misbehaves(found_federation: Any, misdeeds: list[str]) -> Any:
     """Two honest members, and one for each way to be left out; all in one round, which becomes final."""
-    federation = found_federation(2 + len(misdeeds), policy=Policy(60, 60, 0, 20, 20, 3, 2, False))
+    federation = found_federation(2 + len(misdeeds), policy=Policy(60, 60, 0, 20, 20, 3, 2, False, 2))
     federation.kinds = dict(enumerate(misdeeds, start=2))
     federation.play(federation.kinds)
     return federation
@@ -62,7 +62,7 @@ def test_a_round_in_which_all_kinds_misbehave_passes_and_each_reason_is_re_run(e
 
 
 def test_a_member_that_owes_a_proof_is_left_out(found_federation: Any) -> None:
-    federation = found_federation(3, policy=Policy(40, 40, 5, 20, 20, 3, 2, True))
+    federation = found_federation(3, policy=Policy(40, 40, 5, 20, 20, 3, 2, True, 2))
     federation.play({2: "NOT_PROVED"})
     report = audit(federation.chain, federation.store)
     assert failures(report) == {}

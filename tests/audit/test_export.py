@@ -84,7 +84,7 @@ def test_a_round_in_which_all_kinds_misbehave_gives_the_same_verdict_offline(
     found_federation: Any, misdeeds: list[str], tmp_path: Path
 ) -> None:
     """Bundles that break the format travel as the blocks on which their refusal rests."""
-    made = found_federation(2 + len(misdeeds), policy=Policy(60, 60, 0, 20, 20, 3, 2, False))
+    made = found_federation(2 + len(misdeeds), policy=Policy(60, 60, 0, 20, 20, 3, 2, False, 2))
     made.play(dict(enumerate(misdeeds, start=2)))
     written = export_round(tmp_path / "all.car", made.chain, made.store, round_number=1)
     assert len(written.file.absent) == 1

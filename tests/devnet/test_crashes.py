@@ -34,7 +34,7 @@ pytestmark = [pytest.mark.anvil, pytest.mark.timeout(900)]
 SMALL = replace(TINY, steps=2, rows=64, capacity=64, mean_batch=16, held_out=30)
 POLICY = Policy(
     commit_blocks=300, train_blocks=300, prove_blocks=0, verify_blocks=120, propose_blocks=120, challenge_blocks=30,
-    quorum=2, proof_required=False,
+    quorum=2, proof_required=False, verifier_quorum=2,
 )  # fmt: skip
 LIES, LAST = 1, 2
 # in the order in which each daemon comes to them; together every Point, for node and for aggregator

@@ -59,7 +59,7 @@ from proofs.gaussian import noise_table
 from proofs.words import Binding, SecretWords, combine, public_noise
 
 ETHER = 10**18
-POLICY = Policy(6, 8, 0, 8, 6, 6, 2, False)
+POLICY = Policy(6, 8, 0, 8, 6, 6, 2, False, 2)
 
 
 class PowerCut(BaseException):

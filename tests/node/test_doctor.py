@@ -25,7 +25,7 @@ from node.settings import NodeSettings, load_node
 pytestmark = [pytest.mark.anvil, pytest.mark.timeout(300)]
 
 SMALL = replace(TINY, steps=2, rows=64, capacity=64, mean_batch=16, held_out=30)
-POLICY = Policy(40, 40, 0, 20, 20, 6, 1, False)
+POLICY = Policy(40, 40, 0, 20, 20, 6, 1, False, 1)
 
 
 @dataclass

@@ -99,7 +99,7 @@ def test_a_bundle_that_nobody_has_is_waited_for_and_then_called_unavailable(make
 
 
 def replace_policy(**changes: Any) -> Policy:
-    return replace(Policy(6, 8, 0, 8, 6, 6, 2, False), **changes)
+    return replace(Policy(6, 8, 0, 8, 6, 6, 2, False, 2), **changes)
 
 
 def refused_because(world: Any) -> str:

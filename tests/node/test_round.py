@@ -21,7 +21,7 @@ MakeWorld = Callable[..., Any]
 
 
 def replace_policy(**changes: Any) -> Policy:
-    return replace(Policy(6, 8, 0, 8, 6, 6, 2, False), **changes)
+    return replace(Policy(6, 8, 0, 8, 6, 6, 2, False, 2), **changes)
 
 
 class OneUnitOff(HonestAggregator):
