@@ -23,28 +23,21 @@ from ledger import bls, canonical
 from ledger.bls import BlsKey
 from ledger.canonical import FieldInvalid, Fields, NotCanonical
 from ledger.eip712 import Domain
-from ledger.records import Seat, Signed, VerdictsPosted
+from ledger.records import Signed, VerdictsPosted
 from ledger.round_state import RoundState, bitmap
 from ledger.rules import Rule, RuleBroken
-from ledger.signing import Key
 from proofs.errors import PeerFault
 
 KIND: Final = "candor/signed-verdicts/1"
 MAX_SEATS: Final = 256
 MAX_RECORD_BYTES: Final = 4096
 MAX_CHARS: Final = 1024
-PURPOSE: Final = b"candor/verifier/1"
 _VERDICTS_LABEL: Final = keccak(text="candor/verdicts/1")
 _POSSESSION_LABEL: Final = keccak(text="candor/possession/1")
 
 
 class SignatureRefused(PeerFault):
     """A signed verdict that is malformed, or not by whom it says, or over another round than ours."""
-
-
-def verifier_key(key: Key) -> BlsKey:
-    """The key with which the holder of a signing key signs verdicts: derived, so that there is one secret to keep."""
-    return BlsKey.derived(key.secret, PURPOSE)
 
 
 def key_hash(public: bytes) -> bytes:
@@ -130,12 +123,6 @@ class SignedVerdicts:
         """Did this key sign this? Slow."""
         digest = verdict_digest(domain, self.round, self.transcript, self.reasons)
         return bls.verify((self.key,), digest, self.signature)
-
-
-def sign_verdicts(key: BlsKey, state: RoundState, seat: Seat, reasons: bytes) -> SignedVerdicts:
-    """Does not guard against a second, different answer: see ledger.signing.SigningGuard."""
-    digest = verdict_digest(state.domain, state.number, state.transcript, reasons)
-    return SignedVerdicts(state.number, seat.member, state.transcript, reasons, key.public, key.sign(digest))
 
 
 def combine(records: Iterable[SignedVerdicts]) -> Signed:

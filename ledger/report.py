@@ -60,7 +60,7 @@ ASKS: Final[dict[Name, str]] = {
     Name.SUBMISSIONS: "every submission is signed by its member for this round, chain and contract",
     Name.PRIVACY: "the ε declared is enough for the history of configs, and under the cap",
     Name.TRAINING: "the released sums came from honest training",
-    Name.VERDICTS: "every verdict is the one that the rules give",
+    Name.VERDICTS: "every verdict is the one that the rules give, and a quorum of verifiers signed it",
     Name.AGGREGATE: "the average is that of the accepted, to the bit",
     Name.ROOTS: "the roots of included and excluded name who was in and who was left out",
     Name.FINALITY: "the round ended by the rules, after its time for objections",

@@ -19,7 +19,7 @@ from ledger.content import ContentStore
 from ledger.crash import Point, reached
 from ledger.history import History
 from ledger.ports import ChainPort
-from ledger.records import Phase, Reason, Signed
+from ledger.records import Phase, Reason
 from ledger.round_state import RoundState, excluded_root, included_root, known_reason
 from ledger.signing import Key
 from node.aggregator_table import (
@@ -29,6 +29,7 @@ from node.aggregator_table import (
     opening_situation,
     patience_ends,
 )
+from node.collecting import Agreed, Answers, Collector, PeerAnswers
 from node.conduct import HonestAggregator
 from node.logs import Log
 from node.member import advance
@@ -66,6 +67,7 @@ class AggregatorParts:
     coordinator: Coordinator | None
     watch: Watch
     log: Log
+    answers: Answers
 
 
 class Aggregator:
@@ -77,6 +79,7 @@ class Aggregator:
         self._told: tuple[int, Phase] = (0, Phase.NONE)
         self._order: tuple[int, list[bytes]] = (-1, [])
         self._refused: dict[int, str] = {}
+        self._collector = Collector(parts.answers, parts.watch, parts.log)
         self._do: Mapping[Do, Callable[[Recount, int], None]] = {
             Do.JUDGE: self._judge,
             Do.POST: self._post,
@@ -182,14 +185,21 @@ class Aggregator:
         return reasons
 
     def _post(self, recount: Recount, head: int) -> None:
+        """Post what a quorum of verifiers signed; until they have, ask again each turn."""
         state, reasons = recount.state, self._verdicts_of(recount)
-        if reasons is None:
+        name = f"round-{state.number}/verdicts/{state.transcript.hex()[:8]}"
+        known = self._parts.sender.outbox.get(name)
+        if known is not None:
+            self._parts.sender.ensure(name, known.action, Point.AGGREGATOR_VERDICTS_INTENT)
             return
-        posted = self._conduct.reasons(state, reasons)
-        codes = bytes(int(posted[seat.member]) for seat in state.seats)
-        name = f"round-{state.number}/verdicts/{sha256(codes).hexdigest()[:8]}"
-        action = PostVerdicts(state.number, codes, Signed(0, b"", b""))
-        self._parts.sender.ensure(name, action, Point.AGGREGATOR_VERDICTS_INTENT)
+        agreed = None if reasons is None else self._collector.collect(state, _codes(state, reasons))
+        if agreed is not None:
+            action = PostVerdicts(state.number, self._said(state, agreed), agreed.signed)
+            self._parts.sender.ensure(name, action, Point.AGGREGATOR_VERDICTS_INTENT)
+
+    def _said(self, state: RoundState, agreed: Agreed) -> bytes:
+        pairs = zip(state.seats, agreed.reasons, strict=True)
+        return _codes(state, self._conduct.reasons(state, {seat.member: code for seat, code in pairs}))
 
     # ---- Propose
 
@@ -255,6 +265,7 @@ def run(
                     coordinator=coordinator,
                     watch=service.watch,
                     log=service.log,
+                    answers=PeerAnswers(settings.content.peers, settings.content.timeout_s),
                 )
                 run_loop(service, Aggregator(parts, conduct).act)
     except Stopped:
@@ -272,6 +283,11 @@ def read_coordinator(settings: CoordinatorSettings) -> Coordinator:
     except PeerFault as error:
         raise SettingsInvalid(f"{settings.config}: {error}") from error
     return Coordinator(config, settings.rounds, settings.voids, settings.global_bundle)
+
+
+def _codes(state: RoundState, reasons: Mapping[int, int]) -> bytes:
+    """One byte a seat."""
+    return bytes(int(reasons[seat.member]) for seat in state.seats)
 
 
 def _verdict_facts(state: RoundState) -> bytes:

@@ -16,7 +16,7 @@ from ledger.actions import Action
 from ledger.bundle import Claim
 from ledger.content import ContentStore
 from ledger.eip712 import Domain, Submission
-from ledger.records import Reason
+from ledger.records import Seat
 from ledger.round_state import RoundState
 from ledger.signing import Key, SigningGuard
 from ledger.tensors import Weights
@@ -71,6 +71,10 @@ class HonestMember:
     def submitted(self, sent: Submitted) -> None:
         """The submission is an intent in the outbox."""
 
+    def verdicts(self, state: RoundState, seat: Seat, reasons: bytes) -> bytes:
+        """What to sign as a verifier, one reason a seat, given the honest answer."""
+        return reasons
+
     def objects(self, state: RoundState, expected: bytes | None) -> bytes | None:
         """What to object with (32 bytes, zero for wrong verdicts), None for no objection, given the honest answer."""
         return expected
@@ -79,8 +83,8 @@ class HonestMember:
 class HonestAggregator:
     """What an aggregator does. Subclasses change one answer."""
 
-    def reasons(self, state: RoundState, reasons: dict[int, Reason]) -> dict[int, Reason]:
-        """Verdicts to post, by member, given the honest ones."""
+    def reasons(self, state: RoundState, reasons: dict[int, int]) -> dict[int, int]:
+        """Verdicts to post, by member, given those that the quorum signed."""
         return reasons
 
     def average(self, state: RoundState, weights: Weights) -> Weights:

@@ -287,3 +287,50 @@ def test_one_round_of_many_is_audited_on_demand(found_federation: Any) -> None:
         audit(federation.chain, federation.store, rounds={3})
     with pytest.raises(NoSuchRound):
         why(federation.chain, federation.store, round_number=2, member=9)
+
+
+# ---- verdicts by quorum
+
+
+def test_the_quorum_is_named_and_its_signature_checked(found_federation: Any) -> None:
+    federation = found_federation(4)
+    federation.play()
+    link = audit(federation.chain, federation.store).find(Name.VERDICTS)
+    assert link.status is Status.PASS
+    assert "signed by members [0, 1] of 3 verifiers, 2 needed" in link.evidence
+    assert (link.data["signers"], link.data["verifiers"], link.data["needed"]) == ([0, 1], [0, 1, 2], 2)
+    assert "1 without a key to verify with" in audit(federation.chain, federation.store).find(Name.MEMBERS).evidence
+
+
+def test_a_dissenter_is_named_and_the_rerun_says_who_is_right(found_federation: Any) -> None:
+    federation = found_federation(3)
+    federation.play(dissents={2: {0: Reason.OFF_GRID}})
+    link = audit(federation.chain, federation.store).find(Name.VERDICTS)
+    assert link.status is Status.PASS, "evidence, and no fault of the round's"
+    assert "member 2 dissents (member 0 OFF_GRID): the re-run supports what was posted" in link.evidence
+    assert link.data["dissents"] == [
+        {
+            "member": 2,
+            "says": {"0": "OFF_GRID"},
+            "posted": {"0": "ACCEPTED"},
+            "supported": False,
+            "signed_too": False,
+        }
+    ]
+
+
+def test_a_dissenter_against_a_lying_quorum_is_supported(found_federation: Any) -> None:
+    federation = found_federation(3)
+    lies = {1: Reason.OFF_GRID}
+    federation.play(verdicts=lambda honest: honest | lies, dissents={2: {1: Reason.ACCEPTED}})
+    link = audit(federation.chain, federation.store).find(Name.VERDICTS)
+    assert link.status is Status.FAIL
+    assert "member 2 dissents (member 1 ACCEPTED): the re-run supports it" in link.evidence
+
+
+def test_a_dissenter_can_be_as_wrong_as_the_quorum_and_be_of_it(found_federation: Any) -> None:
+    federation = found_federation(3)
+    lies = {1: Reason.OFF_GRID}
+    federation.play(verdicts=lambda honest: honest | lies, dissents={0: {1: Reason.TENSOR_LAYOUT}})
+    link = audit(federation.chain, federation.store).find(Name.VERDICTS)
+    assert "the re-run is with neither; it signed what was posted, too" in link.evidence

@@ -29,7 +29,7 @@ from ledger.eip712 import Domain, Submission, sign_submission
 from ledger.evm import EvmChain
 from ledger.history import History
 from ledger.ports import ChainPort, Receipt
-from ledger.quorum import combine, possession, sign_verdicts, verifier_key
+from ledger.quorum import SignedVerdicts, combine, possession, verdict_digest
 from ledger.records import Policy, RoundView, Signed
 from ledger.round_state import RoundState, due, excluded_root, included_root, known_reason
 from ledger.signing import Key
@@ -134,16 +134,19 @@ class Lab(ABC):
         return Submit(number, member, digest, spent * number, signature)
 
     def registration(self, member: int, key: Key | None = None) -> RegisterVerifier:
-        verifier = verifier_key(key or self.cast.signers[member])
+        verifier = (key or self.cast.signers[member]).verifier
         proof = possession(verifier, self.chain.chain_id, self.chain.federation_address, member)
         return RegisterVerifier(member, verifier.public, proof)
 
     def signed(self, number: int, reasons: bytes, signers: tuple[int, ...] = (0, 1)) -> Signed:
         """By these members, over the round as it stands."""
-        state = self.state(number)
-        seats = [seat for seat in state.seats if seat.member in signers]
-        keys = {seat.member: verifier_key(self.cast.signers[seat.member]) for seat in seats}
-        return combine(sign_verdicts(keys[seat.member], state, seat, reasons) for seat in seats)
+        before = self.state(number).transcript
+        digest = verdict_digest(self.domain, number, before, reasons)
+        keys = {member: self.cast.signers[member].verifier for member in signers}
+        return combine(
+            SignedVerdicts(number, member, before, reasons, key.public, key.sign(digest))
+            for member, key in keys.items()
+        )
 
     def commit_all(self, number: int = 1) -> None:
         for member in range(MEMBERS):

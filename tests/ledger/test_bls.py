@@ -1,4 +1,4 @@
-"""BLS signatures: RFC 9380's own points, py_ecc's ciphersuite, the contract's bytes; and what is no point is refused."""
+"""BLS signatures: RFC 9380's own points, py_ecc's ciphersuite, the contract's bytes; what is no point is refused."""
 
 from __future__ import annotations
 
