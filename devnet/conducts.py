@@ -144,12 +144,15 @@ class DishonestMember(HonestMember):
 class DishonestAggregator(HonestAggregator):
     chosen: Chosen
 
-    def reasons(self, state: RoundState, reasons: dict[int, int]) -> dict[int, int]:
-        """wrong-verdict: the first that ought to be accepted is left out, for a reason that it did not give."""
+    def reasons(self, state: RoundState, reasons: dict[int, Reason]) -> dict[int, Reason]:
         self._sleep(state)
-        honest = [member for member, reason in sorted(reasons.items()) if reason == Reason.ACCEPTED]
-        wrong = acting(self.chosen, state.number) == "wrong-verdict" and honest
-        return reasons | {honest[0]: Reason.OFF_GRID} if wrong else reasons
+        return reasons
+
+    def posted(self, state: RoundState, reasons: bytes) -> bytes:
+        """wrong-verdict: the first that ought to be accepted is left out, for a reason that it did not give."""
+        if acting(self.chosen, state.number) != "wrong-verdict" or 0 not in reasons:
+            return reasons
+        return reasons.replace(b"\0", bytes([Reason.OFF_GRID]), 1)
 
     def average(self, state: RoundState, weights: Weights) -> Weights:
         """tampered-aggregate: one weight, one unit."""

@@ -29,7 +29,7 @@ from node.aggregator_table import (
     opening_situation,
     patience_ends,
 )
-from node.collecting import Agreed, Answers, Collector, PeerAnswers
+from node.collecting import Answers, Collector, PeerAnswers
 from node.conduct import HonestAggregator
 from node.logs import Log
 from node.member import advance
@@ -192,14 +192,13 @@ class Aggregator:
         if known is not None:
             self._parts.sender.ensure(name, known.action, Point.AGGREGATOR_VERDICTS_INTENT)
             return
-        agreed = None if reasons is None else self._collector.collect(state, _codes(state, reasons))
+        if reasons is None:
+            return
+        own = self._conduct.reasons(state, reasons)
+        agreed = self._collector.collect(state, bytes(int(own[seat.member]) for seat in state.seats))
         if agreed is not None:
-            action = PostVerdicts(state.number, self._said(state, agreed), agreed.signed)
+            action = PostVerdicts(state.number, self._conduct.posted(state, agreed.reasons), agreed.signed)
             self._parts.sender.ensure(name, action, Point.AGGREGATOR_VERDICTS_INTENT)
-
-    def _said(self, state: RoundState, agreed: Agreed) -> bytes:
-        pairs = zip(state.seats, agreed.reasons, strict=True)
-        return _codes(state, self._conduct.reasons(state, {seat.member: code for seat, code in pairs}))
 
     # ---- Propose
 
@@ -283,11 +282,6 @@ def read_coordinator(settings: CoordinatorSettings) -> Coordinator:
     except PeerFault as error:
         raise SettingsInvalid(f"{settings.config}: {error}") from error
     return Coordinator(config, settings.rounds, settings.voids, settings.global_bundle)
-
-
-def _codes(state: RoundState, reasons: Mapping[int, int]) -> bytes:
-    """One byte a seat."""
-    return bytes(int(reasons[seat.member]) for seat in state.seats)
 
 
 def _verdict_facts(state: RoundState) -> bytes:

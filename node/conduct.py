@@ -16,7 +16,7 @@ from ledger.actions import Action
 from ledger.bundle import Claim
 from ledger.content import ContentStore
 from ledger.eip712 import Domain, Submission
-from ledger.records import Seat
+from ledger.records import Reason, Seat
 from ledger.round_state import RoundState
 from ledger.signing import Key, SigningGuard
 from ledger.tensors import Weights
@@ -83,8 +83,12 @@ class HonestMember:
 class HonestAggregator:
     """What an aggregator does. Subclasses change one answer."""
 
-    def reasons(self, state: RoundState, reasons: dict[int, int]) -> dict[int, int]:
-        """Verdicts to post, by member, given those that the quorum signed."""
+    def reasons(self, state: RoundState, reasons: dict[int, Reason]) -> dict[int, Reason]:
+        """Its own verdicts, by member, for which it looks for a quorum, given the honest ones."""
+        return reasons
+
+    def posted(self, state: RoundState, reasons: bytes) -> bytes:
+        """What to post under the quorum's signature, given what the quorum signed."""
         return reasons
 
     def average(self, state: RoundState, weights: Weights) -> Weights:

@@ -27,6 +27,8 @@ from node.watch import Watch
 
 RECORDS_KEPT: Final = 8
 NO_KEY: Final = bytes(32)
+NOT_YET: Final = "not registered yet"
+ANOTHER_KEY: Final = "another key is registered: only the owner can replace it"
 
 
 class Board:
@@ -148,8 +150,8 @@ def registration_of(member: Member, key: BlsKey) -> str:
     if member.verifier == mine:
         return "registered" if member.next_verifier == NO_KEY else "registered, replaced at the next opening"
     if member.verifier == member.next_verifier == NO_KEY:
-        return "not registered yet"
-    return "another key is registered: only the owner can replace it"
+        return NOT_YET
+    return ANOTHER_KEY
 
 
 def verifiers_patience_ends(state: RoundState, head: int) -> bool:
