@@ -26,6 +26,7 @@ from node.sender import Sender
 from node.watch import Watch
 
 RECORDS_KEPT: Final = 8
+VERDICTS_KEPT: Final = 1024
 NO_KEY: Final = bytes(32)
 NOT_YET: Final = "not registered yet"
 ANOTHER_KEY: Final = "another key is registered: only the owner can replace it"
@@ -103,6 +104,8 @@ class Verifier:
         known = self.judged.get(where)
         if known is None:
             known = recount.verdict(member)
+            if len(self.judged) >= VERDICTS_KEPT:
+                self.judged.clear()
             if known.reason is not Reason.UNAVAILABLE:
                 self.judged[where] = known
         return known

@@ -59,8 +59,9 @@ uint64 constant BEACON_DELAY = 2;
 /// - Verdicts are what `verifierQuorum` verifiers signed. So many of them that lie together can still admit and exclude
 ///   whom they like, though not unseen: whoever disagrees says so (`dissent`), any audit re-runs the verdicts, and members
 ///   can void the round (`object`, strict majority of those who committed); they cannot correct it.
-/// - With more than `seats - verifierQuorum` verifiers silent the round is void for NoVerdict: two thirds needed means that
-///   a third and one more can stop it, and that no lie passes without a third of the honest helping.
+/// - With too few verifiers left to make a quorum the round is void for NoVerdict: where two thirds are needed, it takes two
+///   thirds to lie, and a third and one more to stop everything by silence.
+/// - Nothing shows that a verifier re-ran anything. It may sign what others serve.
 /// - An aggregator chooses whom of those who agree it counts, and when it posts within the phase. Being named or not among
 ///   `signers` says nothing of a verifier.
 /// - An equivocation after verifiers signed makes every signature over the round void. Each member can do so once: let
