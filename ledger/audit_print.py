@@ -76,7 +76,7 @@ class Printer:
         finding = why.finding
         posted = "nothing" if finding.posted is None else reason_name(finding.posted)
         self.line(f"Round {why.round} ({why.outcome}), member {finding.member}")
-        self.line(f"  the aggregator said   {posted}")
+        self.line(f"  the quorum said       {posted}")
         self.line(f"  the rules give here   {finding.found.reason.name}")
         self.line(f"  because               {finding.found.detail}")
         told = {True: "they agree", False: "THEY DISAGREE", None: "NOT PROVEN: whether they agree cannot be told"}

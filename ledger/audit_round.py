@@ -49,7 +49,7 @@ class Finding:
 
     @property
     def missing(self) -> bool:
-        """Another try may tell: the bundle was there for the aggregator, and is not here."""
+        """Another try may tell: the bundle was there for the verifiers, and is not here."""
         return self.agrees is None and self.posted not in (None, Reason.UNAVAILABLE)
 
     def to_json(self) -> dict[str, Any]:

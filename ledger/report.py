@@ -191,7 +191,7 @@ def missing(name: Name, evidence: str, **data: Any) -> Link:
 
 
 def reason_name(code: int) -> str:
-    """A verdict's number in words; the contract lets an aggregator post numbers that mean nothing."""
+    """A verdict's number in words; the contract lets a quorum sign numbers that mean nothing."""
     return Reason(code).name if code in Reason._value2member_map_ else f"code {code}, which is no reason"
 
 
