@@ -23,7 +23,7 @@ def main() -> None:
     )
     for preset in (TINY, MINILM):
         config, _ = make_config(
-            preset, epsilon=preset.epsilon, rounds=preset.rounds, policy=Policy(1, 1, 1, 1, 1, 1, 1, False)
+            preset, epsilon=preset.epsilon, rounds=preset.rounds, policy=Policy(1, 1, 1, 1, 1, 1, 1, False, 1)
         )
         spend, delta = privacy.spend_of(config), float(config.privacy.delta)
         multiplier = spend.noise_units / (spend.clip_units * sqrt(spend.groups))

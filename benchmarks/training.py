@@ -65,7 +65,9 @@ def main() -> None:
 
 
 def prepare(preset: Preset) -> Bench:
-    config, weights = make_config(preset, epsilon=preset.epsilon, rounds=1, policy=Policy(1, 1, 1, 1, 1, 1, 1, False))
+    config, weights = make_config(
+        preset, epsilon=preset.epsilon, rounds=1, policy=Policy(1, 1, 1, 1, 1, 1, 1, False, 1)
+    )
     lot = notes.members(1, MICROBATCH, 7)[0]
     rows = [row_bytes(note.text, note.label) for note in lot]
     data = Dataset(rows, [note.text for note in lot], [notes.LABELS.index(note.label) for note in lot])

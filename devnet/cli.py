@@ -129,6 +129,7 @@ def policy_for(preset: Preset, nodes: int) -> Policy:
         challenge_blocks=6,
         quorum=min(2, nodes),
         proof_required=False,
+        verifier_quorum=-(-2 * nodes // 3),
     )
 
 

@@ -22,6 +22,7 @@ from ledger.records import Phase, Reason, Seat
 from ledger.round_state import RoundState
 from ledger.signing import Key, SigningGuard
 from ledger.tensors import Weights
+from node.acceptance import RoundRefused
 from node.conduct import HonestAggregator, HonestMember, Submitted
 from proofs.errors import LocalFault, PeerFault
 from proofs.gaussian import noise_table
@@ -97,6 +98,15 @@ class DishonestMember(HonestMember):
         action = Submit(second.round, second.member, second.bundle, second.spent_micro, signature)
         sent.post(f"round-{second.round}/second-submit", action)
 
+    def verdicts(self, state: RoundState, seat: Seat, reasons: bytes) -> bytes:
+        """false-verdict: the first other member that ought to be accepted is left out."""
+        if self._kind(state) == "vanish":
+            raise RoundRefused("conduct: never heard of again")
+        others = [at for at, other in enumerate(state.seats) if other.member != seat.member and not reasons[at]]
+        if self._kind(state) != "false-verdict" or not others:
+            return reasons
+        return reasons[: others[0]] + bytes([Reason.OFF_GRID]) + reasons[others[0] + 1 :]
+
     def objects(self, state: RoundState, expected: bytes | None) -> bytes | None:
         return bytes(32) if self._kind(state) == "false-objection" else expected
 
@@ -135,11 +145,14 @@ class DishonestAggregator(HonestAggregator):
     chosen: Chosen
 
     def reasons(self, state: RoundState, reasons: dict[int, Reason]) -> dict[int, Reason]:
-        """wrong-verdict: the first that ought to be accepted is left out, for a reason that it did not give."""
         self._sleep(state)
-        honest = [member for member, reason in sorted(reasons.items()) if reason is Reason.ACCEPTED]
-        wrong = acting(self.chosen, state.number) == "wrong-verdict" and honest
-        return reasons | {honest[0]: Reason.OFF_GRID} if wrong else reasons
+        return reasons
+
+    def posted(self, state: RoundState, reasons: bytes) -> bytes:
+        """wrong-verdict: the first that ought to be accepted is left out, for a reason that it did not give."""
+        if acting(self.chosen, state.number) != "wrong-verdict" or 0 not in reasons:
+            return reasons
+        return reasons.replace(b"\0", bytes([Reason.OFF_GRID]), 1)
 
     def average(self, state: RoundState, weights: Weights) -> Weights:
         """tampered-aggregate: one weight, one unit."""

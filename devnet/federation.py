@@ -39,6 +39,7 @@ from ledger.records import Policy
 from ledger.signing import Key, create_keystore
 from node.privacy_ledger import PrivacyLedger
 from node.service import PRIVACY
+from node.verifying import registration
 from proofs.errors import LocalFault
 
 CHAIN_ID: Final = 31337
@@ -78,8 +79,9 @@ class Plan:
         """Raises PlanInvalid."""
         if not 1 <= self.nodes <= 64 or not 1 <= self.aggregators <= 8 or self.rounds < 1:
             raise PlanInvalid("a devnet has 1 to 64 nodes, 1 to 8 aggregators and at least one round")
-        if self.policy.quorum > self.nodes:
-            raise PlanInvalid(f"a quorum of {self.policy.quorum} cannot be met by {self.nodes} nodes")
+        quorum = max(self.policy.quorum, self.policy.verifier_quorum)
+        if quorum > self.nodes:
+            raise PlanInvalid(f"a quorum of {quorum} cannot be met by {self.nodes} nodes")
         unknown = sorted(set(self.misbehave) - {*self.node_names, *self.aggregator_names})
         if unknown:
             raise PlanInvalid(
@@ -282,8 +284,9 @@ def _deploy(plan: Plan, anvil: Anvil, nodes: tuple[Site, ...], aggregators: tupl
     deployment = deploy(anvil.rpc_url, coordinator, coordinator.address)
     chain = EvmChain(anvil.rpc_url, deployment.rounds, chain_id=deployment.chain_id)
     act(chain, coordinator, SetAggregators(tuple(site.key.address for site in aggregators)))
-    for site in nodes:
+    for member, site in enumerate(nodes):
         act(chain, coordinator, AddMember(Key.create().address, site.key.address, plan.cap_micro))
+        act(chain, site.key, registration(site.key.verifier, chain, member))
     return deployment
 
 

@@ -78,6 +78,12 @@ KINDS: Final[dict[str, Kind]] = {
             Reason.ACCEPTED,
             "alone it changes nothing: only a strict majority of the committed voids a round",
         ),
+        _node(
+            "false-verdict",
+            "signs as a verifier that an honest member is to be left out",
+            Reason.ACCEPTED,
+            "the quorum does without it; it dissents on chain, and candor-audit shows which side the re-run supports",
+        ),
         _aggregator(
             "tampered-aggregate",
             "moves one weight of the average by one grid unit",
@@ -85,8 +91,8 @@ KINDS: Final[dict[str, Kind]] = {
         ),
         _aggregator(
             "wrong-verdict",
-            "leaves an honest member out with an invented reason",
-            "members object, the round is void: Disputed; candor-audit: FAIL at verdicts",
+            "posts verdicts that the quorum did not sign, under the quorum's signature",
+            "refused on chain: BadQuorumSignature; with no other aggregator, the round is void: NoVerdict",
         ),
         _aggregator(
             "sleeps",

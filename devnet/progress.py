@@ -23,6 +23,7 @@ from ledger.privacy import INFINITE_MICRO
 from ledger.records import (
     AggregateProposed,
     Committed,
+    Dissented,
     Equivocation,
     Finalised,
     Logged,
@@ -182,6 +183,8 @@ def tell(event: RoundEvent, watch: Watch) -> str:
             return f"node-{event.member} submitted a second, different bundle: out of the round"
         case VerdictsPosted():
             return _verdicts(event, watch.rounds[event.round])
+        case Dissented():
+            return f"node-{event.member} dissents: {_reasons(event.reasons, watch.rounds[event.round])}"
         case AggregateProposed():
             files = _size_text(watch.bytes_of(event.aggregate_bundle))
             return f"aggregate {_short(event.aggregate_bundle)} proposed, {files}"
@@ -198,10 +201,15 @@ def tell(event: RoundEvent, watch: Watch) -> str:
 
 
 def _verdicts(event: VerdictsPosted, state: RoundState) -> str:
-    reasons = {seat.member: code for seat, code in zip(state.seats, event.reasons, strict=True)}
+    signers = ", ".join(f"node-{member}" for member in event.signed.members)
+    return f"verdicts: {_reasons(event.reasons, state)}; signed by {signers}"
+
+
+def _reasons(codes: bytes, state: RoundState) -> str:
+    reasons = {seat.member: code for seat, code in zip(state.seats, codes, strict=True)}
     left_out = [f"node-{member} ({reason_text(code)})" for member, code in reasons.items() if code]
     accepted = [f"node-{member}" for member, code in reasons.items() if not code]
-    return f"verdicts: accepted {', '.join(accepted) or 'nobody'}; left out {', '.join(left_out) or 'nobody'}"
+    return f"accepted {', '.join(accepted) or 'nobody'}; left out {', '.join(left_out) or 'nobody'}"
 
 
 def _short(digest: bytes) -> str:

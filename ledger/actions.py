@@ -13,8 +13,8 @@ from eth_abi.abi import decode, encode
 from eth_abi.exceptions import DecodingError, EncodingError
 from eth_utils.crypto import keccak
 
-from ledger.events import POLICY_ABI, address_bytes, fixed_bytes, policy_values
-from ledger.records import Policy
+from ledger.events import POLICY_ABI, SIGNED_ABI, address_bytes, fixed_bytes, policy_values, signed_values
+from ledger.records import Policy, Signed
 from proofs.errors import LocalFault, PeerFault
 
 Target = Literal["rounds", "federation"]
@@ -66,7 +66,17 @@ class Prove:
 
 @dataclass(frozen=True)
 class PostVerdicts:
-    """Aggregator: one reason byte per seat, in seat order."""
+    """Aggregator: one reason byte per seat, in seat order, and who signed them (ledger.quorum)."""
+
+    round: int
+    reasons: bytes
+    signed: Signed
+    target: ClassVar[Target] = "rounds"
+
+
+@dataclass(frozen=True)
+class Dissent:
+    """A seat's signer: the verdicts should have been these."""
 
     round: int
     reasons: bytes
@@ -122,6 +132,16 @@ class RotateSigner:
 
 
 @dataclass(frozen=True)
+class RegisterVerifier:
+    """The owner; the signer too, as long as the member has none. See ledger.quorum for both."""
+
+    member: int
+    key: bytes
+    proof: bytes
+    target: ClassVar[Target] = "federation"
+
+
+@dataclass(frozen=True)
 class SetCap:
     member: int
     cap_micro: int
@@ -142,8 +162,8 @@ class SetRounds:
     target: ClassVar[Target] = "federation"
 
 
-RoundsAction = Open | Commit | Submit | Prove | PostVerdicts | Propose | Object | Advance
-FederationAction = AddMember | RemoveMember | RotateSigner | SetCap | SetAggregators | SetRounds
+RoundsAction = Open | Commit | Submit | Prove | PostVerdicts | Dissent | Propose | Object | Advance
+FederationAction = AddMember | RemoveMember | RotateSigner | RegisterVerifier | SetCap | SetAggregators | SetRounds
 Action = RoundsAction | FederationAction
 
 
@@ -163,13 +183,15 @@ CALLS: Final[tuple[CallAbi, ...]] = (
     CallAbi(Commit, "commit", ("uint64", "bytes32", "bytes32")),
     CallAbi(Submit, "submit", ("uint64", "uint8", "bytes32", "uint64", "bytes")),
     CallAbi(Prove, "prove", ("uint64", "bytes32")),
-    CallAbi(PostVerdicts, "postVerdicts", ("uint64", "bytes")),
+    CallAbi(PostVerdicts, "postVerdicts", ("uint64", "bytes", SIGNED_ABI)),
+    CallAbi(Dissent, "dissent", ("uint64", "bytes")),
     CallAbi(Propose, "propose", ("uint64", "bytes32", "bytes32", "bytes32")),
     CallAbi(Object, "object", ("uint64", "bytes32")),
     CallAbi(Advance, "advance", ("uint64", "bytes")),
     CallAbi(AddMember, "addMember", ("address", "address", "uint64")),
     CallAbi(RemoveMember, "removeMember", ("uint8",)),
     CallAbi(RotateSigner, "rotateSigner", ("uint8", "address")),
+    CallAbi(RegisterVerifier, "registerVerifier", ("uint8", "bytes", "bytes")),
     CallAbi(SetCap, "setCap", ("uint8", "uint64")),
     CallAbi(SetAggregators, "setAggregators", ("address[]",)),
     CallAbi(SetRounds, "setRounds", ("address",)),
@@ -212,6 +234,8 @@ def _to_abi(value: Any, kind: str, name: str) -> Any:
         return fixed_bytes(value, 20, name)
     if kind == "address[]":
         return [fixed_bytes(item, 20, name) for item in value]
+    if kind == SIGNED_ABI:
+        return signed_values(value)
     return policy_values(value) if kind == POLICY_ABI else value
 
 
@@ -220,4 +244,6 @@ def _from_abi(value: Any, kind: str) -> Any:
         return address_bytes(value)
     if kind == "address[]":
         return tuple(map(address_bytes, value))
+    if kind == SIGNED_ABI:
+        return Signed(*value)
     return Policy(*value) if kind == POLICY_ABI else value

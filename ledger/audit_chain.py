@@ -17,6 +17,7 @@ from ledger.ports import UnknownBlock
 from ledger.records import (
     AggregateProposed,
     Committed,
+    Dissented,
     Equivocation,
     Logged,
     Phase,
@@ -92,6 +93,8 @@ _OF_RULE: Final[dict[Rule, Name]] = {
     Rule.BEACON: Name.BEACONS,
     Rule.VERDICTS: Name.VERDICTS,
     Rule.ACCEPTED: Name.VERDICTS,
+    Rule.VERIFIERS: Name.VERDICTS,
+    Rule.DISSENT: Name.VERDICTS,
     Rule.TURN: Name.VERDICTS,
     Rule.ROOTS: Name.ROOTS,
     Rule.AGGREGATE: Name.AGGREGATE,
@@ -103,6 +106,7 @@ _OF_EVENT: Final[dict[type[RoundEvent], Name]] = {
     Submitted: Name.SUBMISSIONS,
     Equivocation: Name.SUBMISSIONS,
     VerdictsPosted: Name.VERDICTS,
+    Dissented: Name.VERDICTS,
     AggregateProposed: Name.AGGREGATE,
 }
 _OF_HISTORY: Final = (Rule.ORDER, Rule.ROUND_NUMBER, Rule.ROUND_STILL_OPEN, Rule.TRANSCRIPT, Rule.OWED)
@@ -195,12 +199,15 @@ def members_link(_: Source, state: RoundState) -> Link:
             "member": seat.member,
             "owner": "0x" + seat.owner.hex(),
             "signer": "0x" + seat.signer.hex(),
+            "verifier": seat.verifier.hex() if seat.member in state.verifiers else None,
             "cap_micro": seat.cap_micro,
             "spent_micro": seat.spent_micro,
         }
         for seat in state.seats
     ]
     text = f"{len(seats)} seats, each with keys of its own and the ε that it declared last"
+    if len(state.verifiers) < len(seats):
+        text += f"; {len(seats) - len(state.verifiers)} without a key to verify with"
     return passed(Name.MEMBERS, text, seats=seats)
 
 

@@ -76,7 +76,7 @@ class Printer:
         finding = why.finding
         posted = "nothing" if finding.posted is None else reason_name(finding.posted)
         self.line(f"Round {why.round} ({why.outcome}), member {finding.member}")
-        self.line(f"  the aggregator said   {posted}")
+        self.line(f"  the quorum said       {posted}")
         self.line(f"  the rules give here   {finding.found.reason.name}")
         self.line(f"  because               {finding.found.detail}")
         told = {True: "they agree", False: "THEY DISAGREE", None: "NOT PROVEN: whether they agree cannot be told"}
@@ -142,6 +142,8 @@ def round_json(state: RoundState) -> dict[str, Any]:
         "equivocated": sorted(state.equivocations),
         "accepted": list(state.accepted),
         "objected": sorted(state.objections),
+        "signers": list(state.verdicts.signed.members) if state.verdicts else [],
+        "dissented": sorted(state.dissents),
         "seats": [_seat_json(state, seat.member, reasons) for seat in state.seats],
         "blocks": [state.log[0].block_number, state.log[-1].block_number],
         "transcript": state.transcript.hex(),
@@ -166,6 +168,7 @@ def member_json(member: Member) -> dict[str, Any]:
         "status": member.status.name,
         "owner": "0x" + member.owner.hex(),
         "signer": "0x" + member.signer.hex(),
+        "verifier": member.verifier.hex() if any(member.verifier) else None,
         "spent": show_epsilon(member.spent_micro),
         "cap": show_epsilon(member.cap_micro),
         "spent_micro": member.spent_micro,

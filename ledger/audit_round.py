@@ -7,7 +7,7 @@ Content that nobody has makes a link NOT PROVEN, content that breaks a rule make
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from ledger.aggregate import aggregate_bundle
 from ledger.audit_library import Library, Unsettled
+from ledger.audit_quorum import dissent_text, dissents, quorum_data, quorum_text
 from ledger.bundle import AggregateBundle, Claim, Rejected, bundle_limits, read_submission, read_weights
 from ledger.canonical import format_fraction
 from ledger.config import Config
@@ -23,6 +24,7 @@ from ledger.content.unixfs import directory_blocks
 from ledger.history import History
 from ledger.mechanism import coverage
 from ledger.privacy import EPSILON_TOLERANCE_MICRO, Spend, epsilon_micro, spend_of
+from ledger.quorum import check_signed
 from ledger.records import Reason
 from ledger.report import (
     MECHANISM_NOT_PROVEN,
@@ -36,6 +38,7 @@ from ledger.report import (
     show_epsilon,
 )
 from ledger.round_state import RoundState, known_reason
+from ledger.rules import RuleBroken
 from ledger.tensors import Weights
 from ledger.verdict import SubmissionFacts, Verdict, judge
 from proofs.errors import PeerFault
@@ -58,7 +61,7 @@ class Finding:
 
     @property
     def missing(self) -> bool:
-        """Another try may tell: the bundle was there for the aggregator, and is not here."""
+        """Another try may tell: the bundle was there for the verifiers, and is not here."""
         return self.agrees is None and self.posted not in (None, Reason.UNAVAILABLE)
 
     def to_json(self) -> dict[str, Any]:
@@ -275,15 +278,19 @@ class RoundAudit:
     def verdicts_link(self) -> Link:
         if self.state.verdicts is None:
             return passed(Name.VERDICTS, "no verdicts were posted")
+        data: dict[str, Any] = {"aggregator": "0x" + self.state.verdicts.aggregator.hex()} | quorum_data(self.state)
         try:
+            check_signed(self.state)
             findings = [self.finding(seat.member) for seat in self.state.seats]
+        except RuleBroken as error:
+            return failed(Name.VERDICTS, str(error), **data)
         except Unsettled as unsettled:
-            return missing(Name.VERDICTS, f"cannot be re-run: {unsettled.cause}")
-        data = {
-            "aggregator": "0x" + self.state.verdicts.aggregator.hex(),
-            "members": [finding.to_json() for finding in findings],
-        }
-        return _verdicts(findings, data)
+            return missing(Name.VERDICTS, f"cannot be re-run: {unsettled.cause}", **data)
+        told = dissents(self.state, {finding.member: finding.found for finding in findings})
+        data |= {"members": [finding.to_json() for finding in findings], "dissents": told}
+        link = _verdicts(findings, data)
+        evidence = [link.evidence, quorum_text(self.state), *map(dissent_text, told)]
+        return replace(link, evidence="; ".join(evidence))
 
     # ---- aggregate
 

@@ -18,6 +18,7 @@ from eth_utils.crypto import keccak
 from ledger.records import (
     AggregateProposed,
     Committed,
+    Dissented,
     Equivocation,
     Finalised,
     Objected,
@@ -28,6 +29,7 @@ from ledger.records import (
     RoundOpened,
     Sealed,
     Seat,
+    Signed,
     Submitted,
     VerdictsPosted,
     Voided,
@@ -35,9 +37,10 @@ from ledger.records import (
 )
 from proofs.errors import LocalFault, PeerFault
 
-POLICY_ABI = "(uint32,uint32,uint32,uint32,uint32,uint32,uint8,bool)"
-SEAT_ABI = "(uint8,address,address,uint64,uint64)"
-MAX_LOG_BYTES = 1 << 17  # 256 seats need 41 KiB
+POLICY_ABI = "(uint32,uint32,uint32,uint32,uint32,uint32,uint8,bool,uint8)"
+SEAT_ABI = "(uint8,address,address,uint64,uint64,bytes32)"
+SIGNED_ABI = "(uint256,bytes,bytes)"
+MAX_LOG_BYTES = 1 << 17  # 256 seats need 49 KiB, the keys of 256 verifiers 32
 NO_TRANSCRIPT = bytes(32)
 
 
@@ -69,7 +72,8 @@ EVENTS: Final[tuple[EventAbi, ...]] = (
     EventAbi(Submitted, ("uint64", "uint8", "bytes32", "uint64", "bytes", "bytes32"), 2),
     EventAbi(Equivocation, ("uint64", "uint8", "bytes32", "uint64", "bytes", "bytes32"), 2),
     EventAbi(Proved, ("uint64", "uint8", "bytes32", "bytes32"), 2),
-    EventAbi(VerdictsPosted, ("uint64", "address", "uint256", "bytes", "bytes32"), 2),
+    EventAbi(VerdictsPosted, ("uint64", "address", "uint256", "bytes", SIGNED_ABI, "bytes32"), 2),
+    EventAbi(Dissented, ("uint64", "uint8", "bytes", "bytes32"), 2),
     EventAbi(AggregateProposed, ("uint64", "address", "bytes32", "bytes32", "bytes32", "bytes32"), 2),
     EventAbi(Objected, ("uint64", "uint8", "bytes32", "bytes32"), 2),
     EventAbi(Finalised, ("uint64", "bytes32", "bytes32"), 1),
@@ -136,6 +140,8 @@ def _to_abi(value: Any, kind: str, name: str) -> Any:
         return fixed_bytes(value, 20, name)
     if kind == POLICY_ABI:
         return policy_values(value)
+    if kind == SIGNED_ABI:
+        return signed_values(value)
     if kind.endswith("[]"):
         return [_seat_values(seat) for seat in value]
     return int(value) if isinstance(value, IntEnum) else value
@@ -146,14 +152,19 @@ def policy_values(policy: Policy) -> tuple[int | bool, ...]:
     return tuple(getattr(policy, field.name) for field in fields(policy))
 
 
+def signed_values(signed: Signed) -> tuple[int, bytes, bytes]:
+    """The Solidity struct's fields in order."""
+    return signed.signers, signed.keys, signed.signature
+
+
 def _seat_values(seat: Seat) -> tuple[Any, ...]:
     owner, signer = fixed_bytes(seat.owner, 20, "owner"), fixed_bytes(seat.signer, 20, "signer")
-    return (seat.member, owner, signer, seat.cap_micro, seat.spent_micro)
+    return (seat.member, owner, signer, seat.cap_micro, seat.spent_micro, fixed_bytes(seat.verifier, 32, "verifier"))
 
 
 def seat_from(values: Iterable[Any]) -> Seat:
-    member, owner, signer, cap, spent = values
-    return Seat(member, address_bytes(owner), address_bytes(signer), cap, spent)
+    member, owner, signer, cap, spent, verifier = values
+    return Seat(member, address_bytes(owner), address_bytes(signer), cap, spent, verifier)
 
 
 def address_bytes(text: str) -> bytes:
@@ -169,6 +180,8 @@ def _record(record: type[RoundEvent], values: list[Any]) -> RoundEvent:
         return Sealed(values[0], Phase(values[1]), *values[2:])
     if record is Voided:
         return Voided(values[0], Phase(values[1]), VoidReason(values[2]), values[3])
+    if record is VerdictsPosted:
+        values[4] = Signed(*values[4])
     if record in (VerdictsPosted, AggregateProposed):
         values[1] = address_bytes(values[1])
     return record(*values)

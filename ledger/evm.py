@@ -150,13 +150,13 @@ class EvmChain:
     # ---- views
 
     def member(self, number: int) -> Member:
-        owner, status, signer, following, cap, spent = self._view("Federation", "getMember", number)[0]
+        owner, status, signer, following, cap, spent, *verifiers = self._view("Federation", "getMember", number)[0]
         try:
             known = MemberStatus(status)
         except ValueError as error:
             raise ChainLies(f"member {number} has the unknown status {status}") from error
         keys = address_bytes(owner), known, address_bytes(signer), address_bytes(following)
-        return Member(number, *keys, cap, spent)
+        return Member(number, *keys, cap, spent, *verifiers)
 
     def members(self) -> list[Member]:
         count = self._view("Federation", "memberCount")[0]

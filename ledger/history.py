@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from ledger.eip712 import Domain
 from ledger.records import Logged, Phase, RoundOpened, Seat
 from ledger.round_state import RoundState
-from ledger.rules import Rule, RuleBroken, apply, open_round
+from ledger.rules import ZERO_DIGEST, Rule, RuleBroken, apply, open_round
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,7 @@ class History:
             raise RuleBroken(Rule.GLOBAL_BUNDLE, f"expected {expected.hex()}, found {found}")
         known = [seat for state in self.rounds.values() for seat in state.seats]
         owners, members = {old.member: old.owner for old in known}, {old.signer: old.member for old in known}
+        members |= {old.verifier: old.member for old in known if old.verifier != ZERO_DIGEST}
         for seat in event.seats:
             self._check_seat(seat, owners, members)
         return open_round(self.domain, logged)
@@ -80,11 +81,12 @@ class History:
             raise RuleBroken(Rule.ORDER, f"round {logged.event.round} opens before round {previous.number} ended")
 
     def _check_seat(self, seat: Seat, owners: Mapping[int, bytes], members: Mapping[bytes, int]) -> None:
-        """owners: by member, and members: by signer, as all earlier rounds had them."""
+        """owners: by member, and members: by signer and by verifier, as all earlier rounds had them."""
         if owners.get(seat.member, seat.owner) != seat.owner:
             raise RuleBroken(Rule.SEATS, f"member {seat.member} has another owner than before")
-        if members.get(seat.signer, seat.member) != seat.member:
-            raise RuleBroken(Rule.SEATS, f"member {seat.member} signs with a key of member {members[seat.signer]}")
+        for key in (seat.signer, seat.verifier):
+            if members.get(key, seat.member) != seat.member:
+                raise RuleBroken(Rule.SEATS, f"member {seat.member} signs with a key of member {members[key]}")
         declared = self.declared_micro(seat.member)
         if seat.spent_micro != declared:
             found = seat.spent_micro

@@ -12,6 +12,8 @@ from typing import Any
 
 from ledger.canonical import FieldInvalid, Fields
 
+VERIFIER_KEY_BYTES = 128
+
 
 class Phase(IntEnum):
     NONE = 0
@@ -65,7 +67,8 @@ class Reason(IntEnum):
 
 @dataclass(frozen=True)
 class Policy:
-    """Lengths of the phases in blocks; `quorum` is the least number of members for which a round counts."""
+    """Lengths of the phases in blocks; `quorum` is the least number of members for which a round counts, and
+    `verifier_quorum` how many of them must have signed its verdicts."""
 
     commit_blocks: int
     train_blocks: int
@@ -75,6 +78,7 @@ class Policy:
     challenge_blocks: int
     quorum: int
     proof_required: bool
+    verifier_quorum: int
 
     def to_json(self) -> dict[str, Any]:
         return {field.name: getattr(self, field.name) for field in fields(self)}
@@ -84,7 +88,8 @@ class Policy:
         reader = Fields(value, "config.policy")
         lengths = {field.name: reader.integer(field.name, 0, 2**32 - 1) for field in fields(cls)[:6]}
         quorum, proof_required = reader.integer("quorum", 1, 255), reader.boolean("proof_required")
-        policy = cls(**lengths, quorum=quorum, proof_required=proof_required)
+        verifiers = reader.integer("verifier_quorum", 1, 255)
+        policy = cls(**lengths, quorum=quorum, proof_required=proof_required, verifier_quorum=verifiers)
         reader.done()
         if min(policy.commit_blocks, policy.train_blocks, policy.verify_blocks, policy.propose_blocks) == 0:
             raise FieldInvalid("config.policy: commit, train, verify and propose need at least one block each")
@@ -95,13 +100,14 @@ class Policy:
 
 @dataclass(frozen=True)
 class Seat:
-    """What a round freezes of a member when it opens."""
+    """What a round freezes of a member when it opens. verifier: hash of the BLS key that signs verdicts, or zero."""
 
     member: int
     owner: bytes
     signer: bytes
     cap_micro: int
     spent_micro: int
+    verifier: bytes
 
 
 class MemberStatus(IntEnum):
@@ -114,7 +120,8 @@ class MemberStatus(IntEnum):
 
 @dataclass(frozen=True)
 class Member:
-    """What Federation holds of a member; `next_signer` is zero unless a rotation waits for the next opening."""
+    """What Federation holds of a member; `next_signer` is zero unless a rotation waits for the next opening, and so is
+    `next_verifier`. Of verifier keys it holds hashes, zero for none."""
 
     number: int
     owner: bytes
@@ -123,6 +130,8 @@ class Member:
     next_signer: bytes
     cap_micro: int
     spent_micro: int
+    verifier: bytes
+    next_verifier: bytes
 
 
 @dataclass(frozen=True)
@@ -141,6 +150,7 @@ class RoundView:
     proved: int
     accepted: int
     objected: int
+    dissented: int
     config_digest: bytes
     global_bundle: bytes
     train_beacon: bytes
@@ -207,10 +217,37 @@ class Proved:
 
 
 @dataclass(frozen=True)
+class Signed:
+    """Who signed verdicts: a bitmap of members, their keys in that order, and the sum of their signatures."""
+
+    signers: int
+    keys: bytes
+    signature: bytes
+
+    @property
+    def members(self) -> tuple[int, ...]:
+        return tuple(member for member in range(self.signers.bit_length()) if self.signers >> member & 1)
+
+    def each_key(self) -> tuple[bytes, ...]:
+        return tuple(self.keys[at : at + VERIFIER_KEY_BYTES] for at in range(0, len(self.keys), VERIFIER_KEY_BYTES))
+
+
+@dataclass(frozen=True)
 class VerdictsPosted:
     round: int
     aggregator: bytes
     accepted: int
+    reasons: bytes
+    signed: Signed
+    transcript: bytes
+
+
+@dataclass(frozen=True)
+class Dissented:
+    """What the verdicts should have been, says this member."""
+
+    round: int
+    member: int
     reasons: bytes
     transcript: bytes
 
@@ -256,6 +293,7 @@ RoundEvent = (
     | Equivocation
     | Proved
     | VerdictsPosted
+    | Dissented
     | AggregateProposed
     | Objected
     | Finalised

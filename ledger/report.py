@@ -62,7 +62,7 @@ ASKS: Final[dict[Name, str]] = {
     Name.PRIVACY: "the ε declared is enough for the history of configs, and under the cap",
     Name.MECHANISM: "contributions were clipped, rows drawn and noise added as committed words and beacon demand",
     Name.GRADIENT: "contributions are gradients of the model on the committed rows",
-    Name.VERDICTS: "every verdict is the one that the rules give",
+    Name.VERDICTS: "every verdict is the one that the rules give, and a quorum of verifiers signed it",
     Name.AGGREGATE: "the average is that of the accepted, to the bit",
     Name.ROOTS: "the roots of included and excluded name who was in and who was left out",
     Name.FINALITY: "the round ended by the rules, after its time for objections",
@@ -197,7 +197,7 @@ def missing(name: Name, evidence: str, **data: Any) -> Link:
 
 
 def reason_name(code: int) -> str:
-    """A verdict's number in words; the contract lets an aggregator post numbers that mean nothing."""
+    """A verdict's number in words; the contract lets a quorum sign numbers that mean nothing."""
     return Reason(code).name if code in Reason._value2member_map_ else f"code {code}, which is no reason"
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import pairwise
 
 from eth_abi.abi import encode
 from eth_utils.crypto import keccak
@@ -17,6 +18,7 @@ from ledger.eip712 import Domain
 from ledger.records import (
     AggregateProposed,
     Committed,
+    Dissented,
     Equivocation,
     Finalised,
     Logged,
@@ -61,6 +63,7 @@ class RoundState:
     equivocations: Mapping[int, Equivocation]
     proofs: Mapping[int, Proved]
     objections: Mapping[int, Objected]
+    dissents: Mapping[int, Dissented]
     train_seal: Sealed | None
     prove_seal: Sealed | None
     verdicts: VerdictsPosted | None
@@ -85,6 +88,17 @@ class RoundState:
     @property
     def transcript(self) -> bytes:
         return self.log[-1].event.transcript
+
+    @property
+    def judged_transcript(self) -> bytes:
+        """The running hash over which verdicts are signed: the one before they were posted, or the present one."""
+        found = (a.event.transcript for a, b in pairwise(self.log) if b.event is self.verdicts)
+        return self.transcript if self.verdicts is None else next(found)
+
+    @property
+    def verifiers(self) -> tuple[int, ...]:
+        """The members whose signature on verdicts counts."""
+        return tuple(seat.member for seat in self.seats if seat.verifier != _NO_DIGEST)
 
     @property
     def ended(self) -> bool:
@@ -270,6 +284,7 @@ def view(state: RoundState, block: int) -> RoundView:
         proved=bitmap(now.proofs),
         accepted=bitmap(now.accepted),
         objected=bitmap(now.objections),
+        dissented=bitmap(now.dissents),
         config_digest=now.opened.config_digest,
         global_bundle=now.opened.global_bundle,
         train_beacon=now.train_beacon or _NO_DIGEST,

@@ -1,10 +1,12 @@
 """The law: may this event follow those before it? Pure: events in, state out, or RuleBroken naming the rule.
 
 It re-derives from the events alone whatever the contract derived: transcript, seats, deadlines, early closes, beacons,
-signatures, caps, equivocation, the reasons that the chain itself knows, both roots, objections, and reasons of voids.
+signatures, caps, equivocation, the reasons that the chain itself knows, who may sign verdicts, both roots, objections,
+dissent, and reasons of voids.
 
 What it cannot see, and whoever calls it still owes:
 - that `mixHash` is the one in the beacon block's header (`check_beacon_header`);
+- that the signature under verdicts is their signers' (`ledger.quorum.check_signed`: it is slow);
 - who was an aggregator, and whose turn it was (`check_turn`): that is Federation's state, not the round's;
 - that no event was cut off at the end: compare `transcript` with the contract's own.
 """
@@ -16,12 +18,15 @@ from dataclasses import replace
 from enum import StrEnum
 from typing import Any, Final
 
+from eth_utils.crypto import keccak
+
 from ledger.eip712 import Domain, SignatureInvalid, Submission, submission_signer
 from ledger.events import NO_TRANSCRIPT, transcript_next
 from ledger.headers import Header
 from ledger.records import (
     AggregateProposed,
     Committed,
+    Dissented,
     Equivocation,
     Finalised,
     Logged,
@@ -33,6 +38,7 @@ from ledger.records import (
     RoundOpened,
     Sealed,
     Seat,
+    Signed,
     Submitted,
     VerdictsPosted,
     Voided,
@@ -62,8 +68,8 @@ class Rule(StrEnum):
     ROUND_NUMBER = "rounds are numbered from 1 without gaps, and an event belongs to a round that was opened"
     ROUND_STILL_OPEN = "a round opens only after the one before has ended"
     GLOBAL_BUNDLE = "a round starts from the aggregate of the last Final round"
-    POLICY = "every phase has a block and the quorum is between 1 and the number of seats"
-    SEATS = "seats ascend by member; owners never change and a signing key serves one member for ever"
+    POLICY = "every phase has a block, and both quorums are between 1 and the number of those who can meet them"
+    SEATS = "seats ascend by member; owners never change and a key serves one member for ever"
     SPENT = "a seat shows what the member declared last, and that is within its cap"
     TRANSCRIPT = "no event is removed, altered or added"
     PHASE = "every event belongs to a phase"
@@ -82,6 +88,8 @@ class Rule(StrEnum):
     QUORUM = "a phase is sealed only with a quorum"
     VERDICTS = "one reason per seat, and those that the chain knows are as it knows them"
     ACCEPTED = "the accepted are those with reason 0"
+    VERIFIERS = "verdicts are signed by enough verifiers, each a seat with the key that it registered"
+    DISSENT = "dissent says something else than the verdicts, between them and the end of the round"
     TURN = "only aggregators judge and propose, the one on duty first"
     ROOTS = "the roots are those of the included and the excluded"
     AGGREGATE = "what becomes final is what was proposed"
@@ -117,7 +125,7 @@ def open_round(domain: Domain, logged: Logged) -> RoundState:
         raise RuleBroken(Rule.ROUND_NUMBER, f"round {event.round} was never opened, found {type(event).__name__}")
     _check_transcript(NO_TRANSCRIPT, logged)
     _nonzero(event.config_digest, event.global_bundle)
-    _check_policy(event.policy, len(event.seats))
+    _check_policy(event.policy, event.seats)
     _check_seats(event.seats)
     return RoundState(
         domain=domain,
@@ -130,6 +138,7 @@ def open_round(domain: Domain, logged: Logged) -> RoundState:
         equivocations={},
         proofs={},
         objections={},
+        dissents={},
         train_seal=None,
         prove_seal=None,
         verdicts=None,
@@ -238,19 +247,46 @@ def _close_prove_if_complete(state: RoundState, block: int) -> RoundState:
 
 def _verdicts_posted(state: RoundState, event: VerdictsPosted, block: int) -> RoundState:
     _in_phase(state, block, Phase.VERIFY)
-    seats, found = state.seats, event.reasons
-    _require(len(found) == len(seats), Rule.VERDICTS, f"{len(found)} reasons for {len(seats)} seats")
-    for seat, code in zip(seats, found, strict=True):
-        known = known_reason(state, seat.member)
-        fits = code == known if known else code == Reason.ACCEPTED or code >= 16
-        _require(fits, Rule.VERDICTS, f"member {seat.member}: the chain knows {known.name}, the verdict is {code}")
-    accepted = [seat.member for seat, code in zip(seats, found, strict=True) if code == Reason.ACCEPTED]
+    _check_reasons(state, event.reasons)
+    _check_verifiers(state, event.signed)
+    accepted = [seat.member for seat, code in zip(state.seats, event.reasons, strict=True) if code == Reason.ACCEPTED]
     expected = bitmap(accepted)
     _require(event.accepted == expected, Rule.ACCEPTED, f"expected {expected:#x}, found {event.accepted:#x}")
     judged = replace(state, verdicts=event)
     if len(accepted) < state.policy.quorum:
         return replace(judged, owed=Phase.VOID)
     return judged.enter(Phase.PROPOSE, block + state.policy.propose_blocks)
+
+
+def _check_reasons(state: RoundState, found: bytes) -> None:
+    seats = state.seats
+    _require(len(found) == len(seats), Rule.VERDICTS, f"{len(found)} reasons for {len(seats)} seats")
+    for seat, code in zip(seats, found, strict=True):
+        known = known_reason(state, seat.member)
+        fits = code == known if known else code == Reason.ACCEPTED or code >= 16
+        _require(fits, Rule.VERDICTS, f"member {seat.member}: the chain knows {known.name}, the verdict is {code}")
+
+
+def _check_verifiers(state: RoundState, signed: Signed) -> None:
+    """All but the pairing."""
+    members, keys, needed = signed.members, signed.each_key(), state.policy.verifier_quorum
+    _require(len(members) >= needed, Rule.VERIFIERS, f"expected {needed} signers, found {len(members)}")
+    registered = {seat.member: seat.verifier for seat in state.seats}
+    strangers = [member for member in members if member not in registered]
+    _require(not strangers, Rule.VERIFIERS, f"signers {strangers} have no seat")
+    expected, found = [registered[member] for member in members], [keccak(key) for key in keys]
+    _require(expected == found, Rule.VERIFIERS, f"the keys are not those that members {list(members)} registered")
+
+
+def _dissented(state: RoundState, event: Dissented, block: int) -> RoundState:
+    _seat(state, event.member)
+    judged = state.phase in (Phase.PROPOSE, Phase.PROPOSED) and state.verdicts is not None
+    _require(judged, Rule.DISSENT, f"dissent in {state.phase.name}")
+    _first_time(event.member, state.dissents)
+    _check_reasons(state, event.reasons)
+    different = state.verdicts is not None and event.reasons != state.verdicts.reasons
+    _require(different, Rule.DISSENT, f"member {event.member} says what was posted")
+    return replace(state, dissents={**state.dissents, event.member: event})
 
 
 def _aggregate_proposed(state: RoundState, event: AggregateProposed, block: int) -> RoundState:
@@ -314,6 +350,7 @@ _HANDLERS: Final[dict[type[Any], Callable[[RoundState, Any, int], RoundState]]] 
     Equivocation: _equivocation,
     Proved: _proved,
     VerdictsPosted: _verdicts_posted,
+    Dissented: _dissented,
     AggregateProposed: _aggregate_proposed,
     Objected: _objected,
     Finalised: _finalised,
@@ -351,11 +388,13 @@ def _check_owed(state: RoundState, logged: Logged) -> None:
     _require(follows, Rule.OWED, f"expected {wanted.__name__}, found {type(logged.event).__name__}")
 
 
-def _check_policy(policy: Policy, seats: int) -> None:
+def _check_policy(policy: Policy, seats: Sequence[Seat]) -> None:
     lengths = [policy.commit_blocks, policy.train_blocks, policy.verify_blocks, policy.propose_blocks]
     lengths += [policy.prove_blocks] if policy.proof_required else []
     _require(min(lengths) > 0, Rule.POLICY, "a phase has no block")
-    _require(0 < policy.quorum <= seats, Rule.POLICY, f"a quorum of {policy.quorum} with {seats} seats")
+    _require(0 < policy.quorum <= len(seats), Rule.POLICY, f"a quorum of {policy.quorum} with {len(seats)} seats")
+    verifiers, needed = sum(seat.verifier != ZERO_DIGEST for seat in seats), policy.verifier_quorum
+    _require(0 < needed <= verifiers, Rule.POLICY, f"{needed} verifiers needed, {verifiers} seats have a key")
 
 
 def _check_seats(seats: Sequence[Seat]) -> None:
@@ -363,6 +402,8 @@ def _check_seats(seats: Sequence[Seat]) -> None:
     _require(members == sorted(set(members)), Rule.SEATS, f"members {members} do not ascend")
     signers = {seat.signer for seat in seats}
     _require(len(signers) == len(seats), Rule.SEATS, "two seats have one signer")
+    verifiers = [seat.verifier for seat in seats if seat.verifier != ZERO_DIGEST]
+    _require(len(set(verifiers)) == len(verifiers), Rule.SEATS, "two seats have one verifier key")
     for seat in seats:
         keys = (seat.owner, seat.signer)
         _require(ZERO_ADDRESS not in keys and keys[0] != keys[1], Rule.SEATS, f"member {seat.member} lacks a key")

@@ -4,6 +4,9 @@
     ├── KeystoreFault    the keystore cannot be opened: wrong password, not a keystore, or readable by others
     └── SigningRefused   the key already signed something else for this chain, contract and round
 
+A member has one secret: the key that signs its verdicts is derived from the one that signs its transactions, so whoever
+has the keystore has both.
+
 A key file is Ethereum's own keystore (Web3 Secret Storage v3, scrypt). Secrets appear in no repr, log or error.
 """
 
@@ -20,21 +23,30 @@ from typing import Any
 from eth_account import Account
 from eth_keys.datatypes import PrivateKey
 
+from ledger.bls import BlsKey
 from ledger.crash import Point, reached
 from ledger.database import Database
 from ledger.eip712 import Domain, Submission, sign_submission, submission_digest
+from ledger.quorum import verdict_digest
 from ledger.transactions import Transaction, sign_transaction
 from proofs.errors import LocalFault
 
 MAX_KEYSTORE_BYTES = 1 << 14
 PASSWORD_VARIABLE = "CANDOR_KEY_PASSWORD"
 SCRYPT_N = 1 << 18
+VERIFIER = b"candor/verifier/1"
 SCHEMA = """
 CREATE TABLE signed (
     chain_id TEXT NOT NULL, contract BLOB NOT NULL, round INTEGER NOT NULL, signer BLOB NOT NULL,
     digest BLOB NOT NULL, signature BLOB NOT NULL, PRIMARY KEY (chain_id, contract, round, signer)
+);
+CREATE TABLE verdicts (
+    chain_id TEXT NOT NULL, contract BLOB NOT NULL, round INTEGER NOT NULL, transcript BLOB NOT NULL,
+    verifier BLOB NOT NULL, reasons BLOB NOT NULL, signature BLOB NOT NULL,
+    PRIMARY KEY (chain_id, contract, round, transcript, verifier)
 )
 """
+WHERE = "chain_id=? AND contract=? AND round=? AND transcript=? AND verifier=?"
 
 
 class KeystoreFault(LocalFault):
@@ -64,6 +76,11 @@ class Key:
     def create(cls) -> Key:
         return cls.of(secrets.token_bytes(32))
 
+    @property
+    def verifier(self) -> BlsKey:
+        """The key that signs verdicts for the holder of this one."""
+        return BlsKey.derived(self.secret, VERIFIER)
+
     def sign_transaction(self, transaction: Transaction) -> bytes:
         return sign_transaction(self.secret, transaction)
 
@@ -75,7 +92,7 @@ class SigningGuard:
     """
 
     def __init__(self, path: Path) -> None:
-        self._database = Database(path, "candor/signing/1", SCHEMA)
+        self._database = Database(path, "candor/signing/2", SCHEMA)
 
     def sign(self, key: Key, domain: Domain, submission: Submission) -> bytes:
         """The signature, the same one for the same payload. Raises SigningRefused for a second payload."""
@@ -96,6 +113,30 @@ class SigningGuard:
                 "a member submits once a round"
             )
         return bytes(found[1])
+
+    def sign_verdicts(self, key: BlsKey, domain: Domain, number: int, transcript: bytes, reasons: bytes) -> bytes:
+        """The signature, the same one for the same reasons. Raises SigningRefused for other reasons over one state of a
+        round: a verifier answers a question once. After an equivocation, or a reorg, the question is another."""
+        where = (str(domain.chain_id), domain.contract, number, transcript, key.public)
+        with self._database.write() as cursor:
+            found = cursor.execute(f"SELECT reasons, signature FROM verdicts WHERE {WHERE}", where).fetchone()
+            if found is None:
+                signature = key.sign(verdict_digest(domain, number, transcript, reasons))
+                cursor.execute("INSERT INTO verdicts VALUES (?,?,?,?,?,?,?)", (*where, reasons, signature))
+        if found is None:
+            reached(Point.NODE_VERDICTS)
+            return signature
+        if found[0] != reasons:
+            raise SigningRefused(f"round {number}: this key signed the verdicts {found[0].hex()}, not {reasons.hex()}")
+        return bytes(found[1])
+
+    def signed_verdicts(
+        self, key: BlsKey, domain: Domain, number: int, transcript: bytes
+    ) -> tuple[bytes, bytes] | None:
+        """(reasons, signature) that were given over this state of the round, if any were."""
+        where = (str(domain.chain_id), domain.contract, number, transcript, key.public)
+        rows = self._database.read(f"SELECT reasons, signature FROM verdicts WHERE {WHERE}", where)
+        return (bytes(rows[0][0]), bytes(rows[0][1])) if rows else None
 
     def close(self) -> None:
         self._database.close()

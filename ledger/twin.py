@@ -84,7 +84,7 @@ class TwinChain:
         self._lock = threading.RLock()
         self._forks = 0
         self._pool: dict[tuple[bytes, int], Pooled] = {}
-        federation = FederationState(admin, coordinator, rounds=self._rounds)
+        federation = FederationState(chain_id, self._federation, admin, coordinator, rounds=self._rounds)
         world = World(federation, History(Domain(chain_id, self._rounds)))
         genesis = self._header(0, bytes(32), (), ())
         self._blocks = [Block(genesis, Ledger(world, {}, dict(balances)))]

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from ledger.actions import (
     Advance,
     Commit,
+    Dissent,
     Object,
     Open,
     PostVerdicts,
@@ -24,9 +25,11 @@ from ledger.eip712 import SignatureInvalid, Submission, submission_signer
 from ledger.events import NO_TRANSCRIPT, transcript_next
 from ledger.headers import Header
 from ledger.history import History
+from ledger.quorum import verdict_digest
 from ledger.records import (
     AggregateProposed,
     Committed,
+    Dissented,
     Equivocation,
     Finalised,
     Logged,
@@ -53,7 +56,16 @@ from ledger.round_state import (
     settled,
     turn_begins,
 )
-from ledger.twin_federation import ZERO_ADDRESS, FederationState, charge, refuse, require_coordinator, seat_members
+from ledger.twin_federation import (
+    NO_KEY,
+    ZERO_ADDRESS,
+    FederationState,
+    charge,
+    refuse,
+    require_coordinator,
+    seat_members,
+    signed_by,
+)
 from proofs.errors import PeerFault
 
 ZERO = bytes(32)
@@ -100,6 +112,8 @@ class Call:
                 self._prove(action)
             case PostVerdicts():
                 self._post_verdicts(action)
+            case Dissent():
+                self._dissent(action)
             case Propose():
                 self._propose(action)
             case Object():
@@ -121,10 +135,13 @@ class Call:
         policy = action.policy
         lengths = [policy.commit_blocks, policy.train_blocks, policy.verify_blocks, policy.propose_blocks]
         lengths += [policy.prove_blocks] if policy.proof_required else []
-        if min(lengths) == 0 or not 0 < policy.quorum <= len(seats):
+        quorums = 0 < policy.quorum <= len(seats) and 0 < policy.verifier_quorum <= len(seats)
+        if min(lengths) == 0 or not quorums:
             raise refuse("BadPolicy")
+        number, verifiers = history.latest + 1, sum(seat.verifier != NO_KEY for seat in seats)
+        if verifiers < policy.verifier_quorum:
+            raise refuse("TooFewVerifiers", number, verifiers, policy.verifier_quorum)
         self.world = replace(self.world, federation=federation)
-        number = history.latest + 1
         self._emit(RoundOpened(number, action.config_digest, action.global_bundle, policy, seats, ZERO))
 
     def _commit(self, action: Commit) -> None:
@@ -193,16 +210,42 @@ class Call:
         state = self._round(action.round)
         self._require_open(state, Phase.VERIFY)
         self._require_turn(state)
-        if len(action.reasons) != len(state.seats):
-            raise refuse("BadVerdicts", state.number, len(action.reasons), 0)
-        for position, (seat, found) in enumerate(zip(state.seats, action.reasons, strict=True)):
+        self._check_reasons(state, action.reasons)
+        self._check_signed(state, action)
+        accepted = [seat.member for seat, found in zip(state.seats, action.reasons, strict=True) if not found]
+        sender = self.context.sender
+        self._emit(VerdictsPosted(state.number, sender, bitmap(accepted), action.reasons, action.signed, ZERO))
+        self._emit_owed(state.number, Phase.VERIFY, VoidReason.NOTHING_ACCEPTED)
+
+    def _check_reasons(self, state: RoundState, reasons: bytes) -> None:
+        if len(reasons) != len(state.seats):
+            raise refuse("BadVerdicts", state.number, len(reasons), 0)
+        for position, (seat, found) in enumerate(zip(state.seats, reasons, strict=True)):
             known = known_reason(state, seat.member)
             if not (found == known if known else found == 0 or found >= 16):
                 raise refuse("BadVerdicts", state.number, position, found)
-        accepted = [seat.member for seat, found in zip(state.seats, action.reasons, strict=True) if not found]
-        sender = self.context.sender
-        self._emit(VerdictsPosted(state.number, sender, bitmap(accepted), action.reasons, ZERO))
-        self._emit_owed(state.number, Phase.VERIFY, VoidReason.NOTHING_ACCEPTED)
+
+    def _check_signed(self, state: RoundState, action: PostVerdicts) -> None:
+        signed, needed = action.signed, state.policy.verifier_quorum
+        if len(signed.members) < needed:
+            raise refuse("TooFewVerifiers", state.number, len(signed.members), needed)
+        if any(state.seat(member) is None for member in signed.members):
+            raise refuse("NotVerifiers", state.number, signed.signers)
+        digest = verdict_digest(state.domain, state.number, state.transcript, action.reasons)
+        if not signed_by(self.world.federation, signed.members, signed.keys, digest, signed.signature):
+            raise refuse("BadQuorumSignature", state.number)
+
+    def _dissent(self, action: Dissent) -> None:
+        state = self._round(action.round)
+        member = self._caller(state)
+        if state.phase not in (Phase.PROPOSE, Phase.PROPOSED) or state.verdicts is None:
+            raise refuse("WrongPhase", state.number, int(Phase.PROPOSE), int(state.phase))
+        if member in state.dissents:
+            raise refuse("AlreadyDissented", state.number, member)
+        self._check_reasons(state, action.reasons)
+        if action.reasons == state.verdicts.reasons:
+            raise refuse("NoDissent", state.number, member)
+        self._emit(Dissented(state.number, member, action.reasons, ZERO))
 
     def _propose(self, action: Propose) -> None:
         state = self._round(action.round)

@@ -29,6 +29,7 @@ from node.aggregator_table import (
     opening_situation,
     patience_ends,
 )
+from node.collecting import Answers, Collector, PeerAnswers
 from node.conduct import HonestAggregator
 from node.logs import Log
 from node.member import advance
@@ -66,6 +67,7 @@ class AggregatorParts:
     coordinator: Coordinator | None
     watch: Watch
     log: Log
+    answers: Answers
 
 
 class Aggregator:
@@ -77,6 +79,7 @@ class Aggregator:
         self._told: tuple[int, Phase] = (0, Phase.NONE)
         self._order: tuple[int, list[bytes]] = (-1, [])
         self._refused: dict[int, str] = {}
+        self._collector = Collector(parts.answers, parts.watch, parts.log)
         self._do: Mapping[Do, Callable[[Recount, int], None]] = {
             Do.JUDGE: self._judge,
             Do.POST: self._post,
@@ -182,14 +185,20 @@ class Aggregator:
         return reasons
 
     def _post(self, recount: Recount, head: int) -> None:
+        """Post what a quorum of verifiers signed; until they have, ask again each turn."""
         state, reasons = recount.state, self._verdicts_of(recount)
+        name = f"round-{state.number}/verdicts/{state.transcript.hex()[:8]}"
+        known = self._parts.sender.outbox.get(name)
+        if known is not None:
+            self._parts.sender.ensure(name, known.action, Point.AGGREGATOR_VERDICTS_INTENT)
+            return
         if reasons is None:
             return
-        posted = self._conduct.reasons(state, reasons)
-        codes = bytes(int(posted[seat.member]) for seat in state.seats)
-        name = f"round-{state.number}/verdicts/{sha256(codes).hexdigest()[:8]}"
-        action = PostVerdicts(state.number, codes)
-        self._parts.sender.ensure(name, action, Point.AGGREGATOR_VERDICTS_INTENT)
+        own = self._conduct.reasons(state, reasons)
+        agreed = self._collector.collect(state, bytes(int(own[seat.member]) for seat in state.seats))
+        if agreed is not None:
+            action = PostVerdicts(state.number, self._conduct.posted(state, agreed.reasons), agreed.signed)
+            self._parts.sender.ensure(name, action, Point.AGGREGATOR_VERDICTS_INTENT)
 
     # ---- Propose
 
@@ -255,6 +264,7 @@ def run(
                     coordinator=coordinator,
                     watch=service.watch,
                     log=service.log,
+                    answers=PeerAnswers(settings.content.peers, settings.content.timeout_s),
                 )
                 run_loop(service, Aggregator(parts, conduct).act)
     except Stopped:

@@ -4,6 +4,7 @@
     candor-node doctor  --config FILE    check everything before money or privacy is spent
     candor-node run     --config FILE    take part in rounds until stopped
     candor-node status  --config FILE    what this member has done, from its state folder and the chain
+    candor-node verifier --config FILE   the key with which it verifies, and what its owner sends to register it
 
 Exit codes: 0 fine   1 a check of `doctor` failed   2 wrong usage or this machine's fault   3 the chain did not answer
 """
@@ -25,7 +26,7 @@ from node.init import create_node
 from node.printing import print_doctor, print_status, show
 from node.service import until_asked
 from node.settings import load_node
-from node.status import node_status
+from node.status import node_registration, node_status
 from proofs.errors import CandorError, PeerFault, WireFault
 
 FAILED, USAGE, UNREADABLE = 1, 2, 3
@@ -67,6 +68,16 @@ def status(config: Config, as_json: AsJson = False) -> None:
     """What this member has done so far. Reads only."""
     with faults():
         print_status(node_status(load_node(config)), as_json)
+
+
+@app.command()
+def verifier(config: Config, as_json: AsJson = False) -> None:
+    """The public verifier key, its proof of possession, and the call with which the owner registers or replaces it.
+
+    `run` registers a first key by itself; every later one is the owner's to register. Reads only.
+    """
+    with faults():
+        show(node_registration(load_node(config)), as_json)
 
 
 @app.command()

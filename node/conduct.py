@@ -16,7 +16,7 @@ from ledger.actions import Action
 from ledger.bundle import Claim
 from ledger.content import ContentStore
 from ledger.eip712 import Domain, Submission
-from ledger.records import Reason
+from ledger.records import Reason, Seat
 from ledger.round_state import RoundState
 from ledger.signing import Key, SigningGuard
 from ledger.tensors import Weights
@@ -71,6 +71,10 @@ class HonestMember:
     def submitted(self, sent: Submitted) -> None:
         """The submission is an intent in the outbox."""
 
+    def verdicts(self, state: RoundState, seat: Seat, reasons: bytes) -> bytes:
+        """What to sign as a verifier, one reason a seat, given the honest answer."""
+        return reasons
+
     def objects(self, state: RoundState, expected: bytes | None) -> bytes | None:
         """What to object with (32 bytes, zero for wrong verdicts), None for no objection, given the honest answer."""
         return expected
@@ -80,7 +84,11 @@ class HonestAggregator:
     """What an aggregator does. Subclasses change one answer."""
 
     def reasons(self, state: RoundState, reasons: dict[int, Reason]) -> dict[int, Reason]:
-        """Verdicts to post, by member, given the honest ones."""
+        """Its own verdicts, by member, for which it looks for a quorum, given the honest ones."""
+        return reasons
+
+    def posted(self, state: RoundState, reasons: bytes) -> bytes:
+        """What to post under the quorum's signature, given what the quorum signed."""
         return reasons
 
     def average(self, state: RoundState, weights: Weights) -> Weights:

@@ -56,6 +56,7 @@ def _member(
         store=service.store,
         sender=service.sender,
         guard=guard,
+        board=service.board,
         memory=memory,
         privacy=privacy,
         trainer=trainer,

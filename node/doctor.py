@@ -28,9 +28,10 @@ from node.privacy_ledger import PrivacyLedger
 from node.service import PRIVACY, open_store, state_file
 from node.settings import NodeSettings
 from node.trainer import ModelTrainer
+from node.verifying import ANOTHER_KEY, NOT_YET, registration_of
 from proofs.errors import CandorError, LocalFault, PeerFault, WireFault
 
-GAS_OF_A_ROUND = 400_000  # commit, submit, object and one advance, rounded up; contracts/README.md has the measures
+GAS_OF_A_ROUND = 500_000  # commit, submit, dissent, object and one advance, rounded up; see contracts/README.md
 PROBE = {"probe": b"candor doctor\n"}
 PROBE_LIMITS = Limits(max_files=1, max_file_bytes=64, max_total_bytes=64, max_depth=1)
 NOBODY_HAS_THIS = bytes(31) + b"\1"
@@ -123,6 +124,15 @@ def _membership(found: _Found) -> str:
         raise LocalFault(f"0x{address.hex()} signs for no member: ask the coordinator to add it")
     cap = "infinite" if found.member.cap_micro == INFINITE_MICRO else f"{found.member.cap_micro / 1e6:g}"
     return f"member {found.member.number}, {found.member.status.name}, ε cap {cap}"
+
+
+def _verifier(found: _Found) -> str:
+    if found.member is None:
+        raise LocalFault("an earlier check failed")
+    told = registration_of(found.member, _given(found.key).verifier)
+    if told == ANOTHER_KEY:
+        raise LocalFault(f"{told}: `candor-node verifier` prints what the owner has to send")
+    return f"{told}: `run` registers it" if told == NOT_YET else told
 
 
 def _ledger(found: _Found) -> str:
@@ -232,6 +242,7 @@ _FACTS: Final[_Checks] = (
     ("contracts", _contracts),
     ("balance", _balance),
     ("membership", _membership),
+    ("verifier", _verifier),
     ("privacy ledger", _ledger),
     ("content store", _content),
     ("model", _model),

@@ -2,6 +2,7 @@
 
     GET /health    200 or 503 with JSON: ok, fault, role, round, phase, head, …
     GET /metrics   Prometheus text
+    GET /verdict/{chain}/{contract}/{round}    what this verifier signed in that round (ledger.quorum), 404 if nothing
     GET /ipfs/…    the trustless gateway of ledger.content.server, over this daemon's own store
 
 Whoever runs members on several machines sets `http.listen` to an address that the others reach: bundles are fetched
@@ -15,10 +16,13 @@ from typing import Any, Final
 
 from ledger.content import GatewayServer, Reply, Serving
 from ledger.content.server import Blocks
+from node.verifying import Board
 from node.watch import CONTENT_TYPE, Watch
 from proofs.errors import LocalFault
 
 LOG: Final = "see this daemon's log"
+JSON: Final = "application/json"
+VERDICT: Final = "/verdict/"
 
 
 class AddressTaken(LocalFault):
@@ -28,8 +32,8 @@ class AddressTaken(LocalFault):
 class Pages:
     """Requests to replies; no sockets."""
 
-    def __init__(self, watch: Watch, blocks: Blocks) -> None:
-        self._watch = watch
+    def __init__(self, watch: Watch, blocks: Blocks, board: Board | None = None) -> None:
+        self._watch, self._board = watch, board or Board()
         self._gateway = GatewayServer(blocks)
 
     def handle(self, path: str, query: str, accept: str, method: str) -> Reply:
@@ -43,10 +47,13 @@ class Pages:
         if path == "/health":
             health = _without_causes(self._watch.health())
             body = json.dumps(health, sort_keys=True).encode() + b"\n"
-            return _reply(200 if health["ok"] else 503, "application/json", body)
+            return _reply(200 if health["ok"] else 503, JSON, body)
         if path == "/metrics":
             return _reply(200, CONTENT_TYPE, self._watch.metrics())
-        return _reply(404, "text/plain", b"/health, /metrics and /ipfs/{cid} are served here\n")
+        if path.startswith(VERDICT):
+            record = self._board.get(path.removeprefix(VERDICT))
+            return _reply(404, "text/plain", b"nothing signed\n") if record is None else _reply(200, JSON, record)
+        return _reply(404, "text/plain", b"/health, /metrics, /verdict/... and /ipfs/{cid} are served here\n")
 
 
 def _without_causes(health: dict[str, Any]) -> dict[str, Any]:

@@ -32,7 +32,7 @@ password_file = "password"     # 0600; leave it out to pass CANDOR_KEY_PASSWORD 
 
 [content]
 path = "content"               # what this daemon publishes and fetches, one file a block
-peers = []                     # gateways of the others, like "http://10.0.0.2:9101"
+peers = []                     # the others' daemons, like "http://10.0.0.2:9101": for bundles, and signed verdicts
 kubo = ""                      # RPC address of a Kubo that mirrors what we publish, like "/ip4/127.0.0.1/tcp/5001"
 timeout_s = 30.0               # the longest that one peer may take for one content
 

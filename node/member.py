@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from ledger.actions import Advance, Commit, Object, Submit
@@ -40,6 +40,7 @@ from node.recompute import Configs, Recount, round_key
 from node.round_table import MEMBER_TABLE, Do, Mine, member_situation, phase_now
 from node.sender import Sender
 from node.trainer import OnStep, Trainer
+from node.verifying import Board, Verifier
 from node.watch import Watch
 from proofs.dataset import dataset_root
 from proofs.errors import LocalFault, PeerFault, WireFault
@@ -47,6 +48,7 @@ from proofs.words import Binding, SecretWords
 
 PREPARATIONS: Final = (Do.PREPARE, Do.TRAIN, Do.CHECK)
 ASK_CHAIN_S: Final = 5.0
+ASK_MEMBERS_BLOCKS: Final = 16
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class MemberParts:
     confirmations: int
     watch: Watch
     log: Log
+    board: Board = field(default_factory=Board)
 
 
 class Member:
@@ -76,14 +79,21 @@ class Member:
         self._parts, self._conduct, self._on_step = parts, conduct or HonestMember(), on_step
         self._configs = Configs(parts.store)
         self._refused: dict[int, str] = {}
+        self._silent: set[int] = set()  # rounds that this verifier cannot judge
         self._unpublished: dict[str, tuple[Mapping[str, bytes], int, bytes]] = {}
         self._told: dict[int, Phase] = {}
         self._order = (0, 0)  # round, number of its aggregators
+        self._verifier = Verifier(
+            parts.key.verifier, parts.guard, parts.board, parts.sender, parts.watch, parts.log, judged={}
+        )
+        self._asked = (-1, -1)  # when the registered verifier key was looked at
         self._do: Mapping[Do, Callable[[Recount, Seat, int], None]] = {
             Do.PREPARE: self._prepare,
             Do.COMMIT: self._commit,
             Do.TRAIN: self._train,
             Do.SUBMIT: self._submit,
+            Do.VERIFY: self._verify,
+            Do.DISSENT: lambda recount, seat, head: self._verifier.dissent(recount.state),
             Do.CHECK: self._check,
             Do.OBJECT: self._object,
         }
@@ -91,6 +101,9 @@ class Member:
     def act(self, history: History, head: int) -> None:
         """Raises WireFault or LocalFault; what was begun is taken up again by the next call."""
         state = history.rounds.get(history.latest)
+        if self._asked != (history.latest, head // ASK_MEMBERS_BLOCKS):
+            self._verifier.register(self._parts.chain, self._parts.key.address)
+            self._asked = history.latest, head // ASK_MEMBERS_BLOCKS
         if state is None:
             self._parts.watch.at(head, 0, Phase.NONE)
             return
@@ -113,6 +126,8 @@ class Member:
             try:
                 self._do[action](recount, seat, head)
             except RoundRefused as refused:
+                if action is Do.VERIFY:
+                    self._silent.add(state.number)
                 self._refuse(state, str(refused))
         return action
 
@@ -132,6 +147,9 @@ class Member:
             refused=state.number in self._refused,
             prepared=prepared.get(state.phase, False),
             content=checked is not None and checked.expected is None,
+            verifier=self._verifier.is_of(seat) and state.number not in self._silent,
+            answered=self._verifier.has_answered(state),
+            dissents=seat is not None and self._verifier.dissents(state, seat.member),
         )
 
     def _aggregators(self, state: RoundState) -> int:
@@ -320,6 +338,14 @@ class Member:
         self._conduct.submitted(
             Submitted(state, parts.key, state.domain, submission, parts.store, parts.sender.outbox.post)
         )
+
+    # ---- Verify
+
+    def _verify(self, recount: Recount, seat: Seat, head: int) -> None:
+        try:
+            self._verifier.verify(recount, seat, head, self._conduct)
+        except PeerFault as error:
+            raise RoundRefused(f"config or global bundle: {error}") from error
 
     # ---- Proposed
 

@@ -27,6 +27,7 @@ class Situation(StrEnum):
     READY = "ready"
     PREPARED = "prepared"
     DONE = "done"
+    DISSENTING = "dissenting"
     CLOSED = "closed"
     OVER = "over"
 
@@ -39,6 +40,8 @@ class Do(StrEnum):
     COMMIT = "commit"
     TRAIN = "train"
     SUBMIT = "submit"
+    VERIFY = "verify"
+    DISSENT = "dissent"
     CHECK = "check"
     OBJECT = "object"
     ADVANCE = "advance"
@@ -65,19 +68,21 @@ MEMBER_TABLE: Final[Table] = {
     Phase.COMMIT: row(ready=Do.PREPARE, prepared=Do.COMMIT),
     Phase.TRAIN: row(ready=Do.TRAIN, prepared=Do.SUBMIT),
     Phase.PROVE: row(),
-    Phase.VERIFY: row(),
-    Phase.PROPOSE: row(),
-    Phase.PROPOSED: row(ready=Do.CHECK, prepared=Do.OBJECT),
+    Phase.VERIFY: row(ready=Do.VERIFY),
+    Phase.PROPOSE: row(dissenting=Do.DISSENT),
+    Phase.PROPOSED: row(ready=Do.CHECK, prepared=Do.OBJECT, dissenting=Do.DISSENT),
     Phase.FINAL: ENDED,
     Phase.VOID: ENDED,
 }
 
 MEMBER_SITUATIONS: Final = {
-    Situation.BYSTANDER: "no seat, a config that this member refuses, no commitment, or expelled for equivocation",
+    Situation.BYSTANDER: "no seat, a config that this member refuses, no commitment, or expelled for equivocation; in "
+    "Verify only: no seat, or not the key that is registered for it",
     Situation.EARLY: "the beacon's block is not yet as deep as `chain.confirmations` asks",
     Situation.READY: "it is this member's turn, and nothing is prepared",
     Situation.PREPARED: "commitment, bundle or objection is written down, and not on the chain yet",
     Situation.DONE: "this member has acted, or has nothing to object to",
+    Situation.DISSENTING: "other verdicts were posted than this member signed, and it has not said so yet",
     Situation.CLOSED: "too late to act, too early to advance",
     Situation.OVER: "the phase is over and it is this member's turn to call `advance`",
 }
@@ -87,6 +92,8 @@ MEMBER_ACTIONS: Final = {
     Do.COMMIT: "send dataset root and words root",
     Do.TRAIN: "reserve ε durably, then train, then publish the bundle",
     Do.SUBMIT: "sign under the guard, send digest and ε",
+    Do.VERIFY: "re-run every verdict, sign them once, and serve what was signed",
+    Do.DISSENT: "say which verdicts this member signed",
     Do.CHECK: "re-run every verdict, recompute the aggregate",
     Do.OBJECT: "send what the aggregate should have been, or zero when the verdicts are wrong",
     Do.ADVANCE: "move the round on, for everybody",
@@ -99,7 +106,8 @@ class Mine:
     """What a member knows beyond the chain. member: its number. order: how many blocks to let others advance first.
 
     refused: this round's config, base, data or budget was refused. prepared: commitment (in Commit), bundle (in Train)
-    or objection (in Proposed) is written down. content: checked, and nothing to object to.
+    or objection (in Proposed) is written down. content: checked, and nothing to object to. verifier: holds the key that
+    is registered for its seat. answered: has signed verdicts over the round as it stands. dissents: others were posted.
     """
 
     member: int | None
@@ -108,16 +116,22 @@ class Mine:
     refused: bool = False
     prepared: bool = False
     content: bool = False
+    verifier: bool = False
+    answered: bool = False
+    dissents: bool = False
 
 
 def member_situation(state: RoundState, head: int, mine: Mine) -> Situation:
     """`head`: number of the latest block; what is sent now is mined in the one after it, at the earliest."""
+    if mine.dissents and not state.ended:
+        return Situation.DISSENTING
     if is_over(state, head, mine.order):
         return Situation.OVER
-    member = mine.member
+    member, now = mine.member, settled(state, head + 1)
+    if now.phase is Phase.VERIFY:
+        return _verifying(now, head, mine)
     if member is None or mine.refused or state.seat(member) is None or member in state.equivocations:
         return Situation.BYSTANDER
-    now = settled(state, head + 1)
     if now.phase is not Phase.COMMIT and member not in state.commitments:
         return Situation.BYSTANDER
     if _has_acted(now, member) or (now.phase is Phase.PROPOSED and mine.content):
@@ -127,6 +141,15 @@ def member_situation(state: RoundState, head: int, mine: Mine) -> Situation:
     if now.phase is Phase.TRAIN and not mine.prepared and head - _sealed_in(now) < mine.confirmations:
         return Situation.EARLY
     return Situation.PREPARED if mine.prepared else Situation.READY
+
+
+def _verifying(now: RoundState, head: int, mine: Mine) -> Situation:
+    """Every seat with a key verifies, whether it took part otherwise or not."""
+    if mine.member is None or now.seat(mine.member) is None or not mine.verifier:
+        return Situation.BYSTANDER
+    if mine.answered:
+        return Situation.DONE
+    return Situation.CLOSED if head + 1 > now.deadline_block else Situation.READY
 
 
 def is_over(state: RoundState, head: int, order: int) -> bool:

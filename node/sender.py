@@ -16,7 +16,17 @@ from node.logs import Log
 from node.watch import Watch
 
 PASSING: Final = frozenset(
-    {"NotYet", "NotYourTurn", "WrongPhase", "UnknownRound", "NotCommitted", "BadHeader", "RoundStillOpen", "Unknown"}
+    {
+        "NotYet",
+        "TooFewVerifiers",
+        "NotYourTurn",
+        "WrongPhase",
+        "UnknownRound",
+        "NotCommitted",
+        "BadHeader",
+        "RoundStillOpen",
+        "Unknown",
+    }
 )
 ATTEMPTS: Final = 5
 

@@ -11,7 +11,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +26,7 @@ from node.http import LOG, Pages, serve_pages
 from node.logs import Log
 from node.sender import Sender
 from node.settings import BaseSettings, ContentSettings
+from node.verifying import Board
 from node.watch import Watch
 from proofs.errors import CandorError, LocalFault, PeerFault, WireFault
 
@@ -58,6 +59,7 @@ class Service:
     log: Log
     stop: threading.Event
     url: str
+    board: Board = field(default_factory=Board)
 
     def stop_if_asked(self) -> None:
         """Raises Stopped."""
@@ -71,11 +73,11 @@ def opened(settings: BaseSettings, role: str, stop: threading.Event) -> Iterator
 
     Waits for a chain that does not answer. Raises LocalFault, WrongChain, or Stopped.
     """
-    log, watch = Log(role), Watch(role)
+    log, watch, board = Log(role), Watch(role), Board()
     with ExitStack() as stack:
         key = open_keystore(settings.key.keystore, read_password(settings.key.password_file))
         local = EmbeddedStore(settings.content.path)
-        server = serve_pages(Pages(watch, local), settings.http.host, settings.http.port)
+        server = serve_pages(Pages(watch, local, board), settings.http.host, settings.http.port)
         stack.callback(server.close)
         chain = _connect(settings, watch, log, stop)
         folder, confirmations = settings.state, settings.chain.confirmations
@@ -88,7 +90,8 @@ def opened(settings: BaseSettings, role: str, stop: threading.Event) -> Iterator
         watch.set(address="0x" + key.address.hex(), chain_id=chain.chain_id, url=server.url)
         log.info("started", address="0x" + key.address.hex(), chain=chain.chain_id, http=server.url)
         store = open_store(settings.content, local)
-        yield Service(settings, chain, key, store, follower, Sender(outbox, watch, log), watch, log, stop, server.url)
+        sender = Sender(outbox, watch, log)
+        yield Service(settings, chain, key, store, follower, sender, watch, log, stop, server.url, board)
 
 
 def open_store(settings: ContentSettings, local: EmbeddedStore) -> PeeredStore:

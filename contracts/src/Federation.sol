@@ -5,6 +5,7 @@ import {AccessControl} from "@openzeppelin/contracts/access/AccessControl.sol";
 
 import {IFederation} from "./interfaces/IFederation.sol";
 import {Bits} from "./libraries/Bits.sol";
+import {Bls} from "./libraries/Bls.sol";
 import {Roles} from "./libraries/Roles.sol";
 
 /// @title The members of a federation, their keys and their privacy caps
@@ -15,11 +16,14 @@ contract Federation is IFederation, AccessControl {
 
     bytes32 public constant COORDINATOR_ROLE = Roles.COORDINATOR;
     uint256 public constant MAX_MEMBERS = 256;
+    bytes32 private constant POSSESSION_LABEL = keccak256("candor/possession/1");
 
     address public rounds;
 
     Member[] private _members;
     mapping(address signer => uint256 oneAndMember) private _memberOfSigner;
+    /// @inheritdoc IFederation
+    mapping(bytes32 verifier => uint256 oneAndMember) public memberOfVerifier;
     address[] private _aggregators;
     address[] private _nextAggregators;
     bool private _aggregatorsChange;
@@ -59,7 +63,7 @@ contract Federation is IFederation, AccessControl {
         require(_members.length < MAX_MEMBERS, FederationFull());
         require(owner != address(0), ZeroAddress());
         member = uint8(_members.length);
-        _members.push(Member(owner, Status.Pending, signer, address(0), capMicro, 0));
+        _members.push(Member(owner, Status.Pending, signer, address(0), capMicro, 0, 0, 0));
         _bindSigner(member, owner, signer);
         emit MemberAdded(member, owner, signer, capMicro);
     }
@@ -79,6 +83,23 @@ contract Federation is IFederation, AccessControl {
         _bindSigner(member, m.owner, signer);
         m.nextSigner = signer;
         emit SignerRotated(member, signer);
+    }
+
+    /// @inheritdoc IFederation
+    function registerVerifier(uint8 member, bytes calldata key, bytes calldata proof) external {
+        Member storage m = _at(member);
+        bool first = m.verifier == 0 && m.nextVerifier == 0;
+        require(msg.sender == m.owner || (first && msg.sender == m.signer), NotOwner(member, msg.sender));
+        bytes32 verifier = keccak256(key);
+        uint256 taken = memberOfVerifier[verifier];
+        require(taken == 0 || taken == uint256(member) + 1, VerifierTaken(verifier));
+        bytes32 digest = keccak256(abi.encode(POSSESSION_LABEL, block.chainid, address(this), member, verifier));
+        require(Bls.verify(key, digest, Bls.POSSESSION, proof), BadPossession(member));
+
+        memberOfVerifier[verifier] = uint256(member) + 1;
+        if (m.status == Status.Pending) m.verifier = verifier;
+        else m.nextVerifier = verifier;
+        emit VerifierRegistered(member, key);
     }
 
     /// @inheritdoc IFederation
@@ -119,7 +140,7 @@ contract Federation is IFederation, AccessControl {
         for (uint256 i = 0; i < _members.length; ++i) {
             if (!seated.has(uint8(i))) continue;
             Member storage m = _members[i];
-            seats[next++] = Seat(uint8(i), m.owner, m.signer, m.capMicro, m.spentMicro);
+            seats[next++] = Seat(uint8(i), m.owner, m.signer, m.capMicro, m.spentMicro, m.verifier);
         }
     }
 
@@ -153,6 +174,23 @@ contract Federation is IFederation, AccessControl {
     }
 
     /// @inheritdoc IFederation
+    function signedBy(uint256 members, bytes calldata keys, bytes32 digest, bytes calldata signature)
+        external
+        view
+        returns (bool)
+    {
+        require(keys.length > 0 && keys.length == members.count() * Bls.KEY_BYTES, WrongKeys(members));
+        uint256 next;
+        for (uint256 i = 0; next < keys.length; ++i) {
+            if (!members.has(uint8(i))) continue;
+            bytes32 hash = keccak256(keys[next:next + Bls.KEY_BYTES]);
+            require(i < _members.length && hash == _members[i].verifier, WrongKeys(members));
+            next += Bls.KEY_BYTES;
+        }
+        return Bls.verify(Bls.sum(keys), digest, Bls.SIGNATURE, signature);
+    }
+
+    /// @inheritdoc IFederation
     function aggregatorRank(address who) external view returns (uint256) {
         for (uint256 i = 0; i < _aggregators.length; ++i) {
             if (_aggregators[i] == who) return i + 1;
@@ -171,6 +209,10 @@ contract Federation is IFederation, AccessControl {
         if (m.nextSigner != address(0)) {
             m.signer = m.nextSigner;
             m.nextSigner = address(0);
+        }
+        if (m.nextVerifier != 0) {
+            m.verifier = m.nextVerifier;
+            m.nextVerifier = 0;
         }
         return true;
     }

@@ -9,6 +9,7 @@ import {IFederation} from "./interfaces/IFederation.sol";
 import {BEACON_DELAY, IRounds} from "./interfaces/IRounds.sol";
 import {Bits} from "./libraries/Bits.sol";
 import {Header} from "./libraries/Header.sol";
+import {Quorum} from "./libraries/Quorum.sol";
 import {Roles} from "./libraries/Roles.sol";
 import {Verdicts} from "./libraries/Verdicts.sol";
 
@@ -24,7 +25,6 @@ contract Rounds is IRounds, EIP712 {
         uint64 capMicro;
         uint64 spentMicro; // at the opening
         uint64 declaredMicro; // with the first submission; the rest of the submission is its bundle's digest
-        bool taken;
     }
 
     /// @dev All of a round. A submission takes one new slot: `bundles`.
@@ -68,7 +68,7 @@ contract Rounds is IRounds, EIP712 {
         globalBundle = globalBundle_;
         // The one call before the effects that need its answer: to our own Federation, which calls nobody.
         IFederation.Seat[] memory seats = federation.seatMembers();
-        _checkPolicy(policy, seats.length);
+        _checkPolicy(id, policy, seats);
 
         Book storage book = _books[id];
         Round storage r = book.round;
@@ -143,19 +143,35 @@ contract Rounds is IRounds, EIP712 {
         if (2 * objected.count() > r.committed.count()) _void(id, r, VoidReason.Disputed);
     }
 
+    /// @inheritdoc IRounds
+    function dissent(uint64 id, bytes calldata reasons) external {
+        (Book storage book, Round storage r) = _book(id);
+        uint8 member = _seatOfCaller(id, book);
+        bool judged = r.phase == Phase.Propose || r.phase == Phase.Proposed;
+        require(judged, WrongPhase(id, Phase.Propose, r.phase));
+        require(!r.dissented.has(member), AlreadyDissented(id, member));
+        Verdicts.accepted(id, r, reasons);
+        require(keccak256(reasons) != keccak256(book.reasons), NoDissent(id, member));
+
+        r.dissented = r.dissented.with(member);
+        bytes32 transcript = _note(r, Dissented.selector, abi.encode(id, member, reasons));
+        emit Dissented(id, member, reasons, transcript);
+    }
+
     // -------------------------------------------------------------------------------------------------- the aggregators
 
     /// @inheritdoc IRounds
-    function postVerdicts(uint64 id, bytes calldata reasons) external {
+    function postVerdicts(uint64 id, bytes calldata reasons, Signed calldata signed) external {
         (Book storage book, Round storage r) = _book(id);
         _requireOpen(id, r, Phase.Verify);
         _checkTurn(id, r.deadlineBlock, r.policy.verifyBlocks);
         uint256 accepted = Verdicts.accepted(id, r, reasons);
+        Quorum.check(id, r, federation, reasons, signed);
 
         r.accepted = accepted;
         book.reasons = reasons;
-        bytes32 transcript = _note(r, VerdictsPosted.selector, abi.encode(id, msg.sender, accepted, reasons));
-        emit VerdictsPosted(id, msg.sender, accepted, reasons, transcript);
+        bytes32 transcript = _note(r, VerdictsPosted.selector, abi.encode(id, msg.sender, accepted, reasons, signed));
+        emit VerdictsPosted(id, msg.sender, accepted, reasons, signed, transcript);
         if (accepted.count() < r.policy.quorum) _void(id, r, VoidReason.NothingAccepted);
         else _enter(r, Phase.Propose, _now() + r.policy.proposeBlocks);
     }
@@ -205,10 +221,11 @@ contract Rounds is IRounds, EIP712 {
 
     /// @inheritdoc IRounds
     function seatOf(uint64 id, uint8 member) external view returns (IFederation.Seat memory) {
-        SeatSlots storage seat = _existing(id).seats[member];
-        require(seat.taken, NotSeated(id, msg.sender));
-        address owner = federation.getMember(member).owner;
-        return IFederation.Seat(member, owner, seat.signer, seat.capMicro, seat.spentMicro);
+        Book storage book = _existing(id);
+        require(book.round.seated.has(member), NotSeated(id, msg.sender));
+        SeatSlots storage seat = book.seats[member];
+        IFederation.Member memory m = federation.getMember(member);
+        return IFederation.Seat(member, m.owner, seat.signer, seat.capMicro, seat.spentMicro, m.verifier);
     }
 
     /// @inheritdoc IRounds
@@ -256,16 +273,23 @@ contract Rounds is IRounds, EIP712 {
         require(phase == Phase.None || phase == Phase.Final || phase == Phase.Void, RoundStillOpen(latestRound, phase));
     }
 
-    function _checkPolicy(Policy calldata p, uint256 seats) private pure {
+    function _checkPolicy(uint64 id, Policy calldata p, IFederation.Seat[] memory seats) private pure {
         bool lengths = p.commitBlocks > 0 && p.trainBlocks > 0 && p.verifyBlocks > 0 && p.proposeBlocks > 0;
         bool proving = !p.proofRequired || p.proveBlocks > 0;
-        require(lengths && proving && p.quorum > 0 && p.quorum <= seats, BadPolicy());
+        bool quorums = p.quorum > 0 && p.verifierQuorum > 0;
+        require(lengths && proving && quorums, BadPolicy());
+        require(p.quorum <= seats.length && p.verifierQuorum <= seats.length, BadPolicy());
+        uint256 verifiers;
+        for (uint256 i = 0; i < seats.length; ++i) {
+            if (seats[i].verifier != 0) ++verifiers;
+        }
+        require(verifiers >= p.verifierQuorum, TooFewVerifiers(id, verifiers, p.verifierQuorum));
     }
 
     function _takeSeats(Book storage book, IFederation.Seat[] memory seats) private returns (uint256 seated) {
         for (uint256 i = 0; i < seats.length; ++i) {
             IFederation.Seat memory seat = seats[i];
-            book.seats[seat.member] = SeatSlots(seat.signer, seat.capMicro, seat.spentMicro, 0, true);
+            book.seats[seat.member] = SeatSlots(seat.signer, seat.capMicro, seat.spentMicro, 0);
             seated = seated.with(seat.member);
         }
     }

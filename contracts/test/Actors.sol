@@ -21,6 +21,7 @@ contract Actors is Scene {
     uint256 public finals;
     uint256 public voids;
     uint256 public equivocations;
+    uint256 public dissents;
 
     modifier looked() {
         _;
@@ -85,9 +86,27 @@ contract Actors is Scene {
         uint64 id = rounds.latestRound();
         bytes memory reasons = _honest(id, seed);
         if (reasons.length > 0 && seed % 7 == 0) reasons[seed % reasons.length] = bytes1(lie);
+        IRounds.Signed memory signed = _anySigned(id, reasons, seed);
         vm.prank(onDuty ? _onDuty(id) : _offDuty(id));
-        try rounds.postVerdicts(id, reasons) {
+        try rounds.postVerdicts(id, reasons, signed) {
             _judged[id] = reasons;
+            vm.assertTrue(seed % 11 != 3, "nothing is taken that the quorum did not sign");
+        } catch {}
+    }
+
+    /// @dev Signed over other verdicts now and then.
+    function _anySigned(uint64 id, bytes memory reasons, uint256 seed) private view returns (IRounds.Signed memory) {
+        if (id == 0 || rounds.getRound(id).phase != IRounds.Phase.Verify) return _unsigned();
+        return _quorum(id, seed % 11 == 3 ? bytes.concat(reasons, hex"00") : reasons);
+    }
+
+    function dissent(uint8 member, uint256 seed) external looked {
+        uint64 id = rounds.latestRound();
+        bytes memory reasons = _honest(id, seed);
+        vm.prank(_signer(member % MOST_MEMBERS));
+        try rounds.dissent(id, reasons) {
+            vm.assertTrue(keccak256(reasons) != keccak256(_judged[id]), "dissent says something else");
+            ++dissents;
         } catch {}
     }
 
@@ -182,6 +201,7 @@ contract Actors is Scene {
         vm.assertEq(r.equivocated & ~r.submitted, 0, "equivocated within submitted");
         vm.assertEq(r.proved & ~r.submitted, 0, "proved within submitted");
         vm.assertEq(r.objected & ~r.committed, 0, "objected within committed");
+        vm.assertEq(r.dissented & ~r.seated, 0, "dissented within seated");
         vm.assertEq(r.accepted & ~(r.submitted & ~r.equivocated), 0, "accepted within submitted once");
         vm.assertEq(r.accepted & (r.policy.proofRequired ? ~r.proved : 0), 0, "accepted within proved, if asked for");
     }

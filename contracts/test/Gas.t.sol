@@ -3,6 +3,7 @@ pragma solidity ^0.8.30;
 
 import {BEACON_DELAY, IRounds} from "../src/interfaces/IRounds.sol";
 import {Scene} from "./Scene.sol";
+import {Verifiers} from "./Verifiers.sol";
 
 /// @notice What each transaction costs, all included (`isolate`: every call is a transaction of its own).
 /// @dev snapshots/Gas.json is compared by `build.py test`, and rewritten by `build.py snapshot`.
@@ -50,6 +51,9 @@ contract GasTest is Scene {
         _paid("13 prove, last");
         _judge(id, hex"000011");
         _paid("14 postVerdicts, 3 members");
+        vm.prank(_signer(2));
+        rounds.dissent(id, hex"000000");
+        _paid("27 dissent");
         _propose(id, hex"000011");
         _paid("15 propose, 3 members");
         _object(id, 1);
@@ -71,7 +75,9 @@ contract GasTest is Scene {
         for (uint8 member = MEMBERS; member < 64; ++member) {
             _admit(member);
         }
-        uint64 id = _open();
+        IRounds.Policy memory policy = _policy();
+        policy.verifierQuorum = 43;
+        uint64 id = _open(policy);
         _paid("19 open, 64 members for the first time");
         for (uint8 member = 0; member < 64; ++member) {
             _commit(id, member);
@@ -105,6 +111,11 @@ contract GasTest is Scene {
         vm.prank(COORDINATOR);
         federation.addMember(_owner(9), _signer(9), CAP);
         _paid("23 addMember");
+        bytes memory key = Verifiers.keyOf(_secret(9));
+        bytes memory proof = _possession(_secret(9), 3);
+        vm.prank(_signer(9));
+        federation.registerVerifier(3, key, proof);
+        _paid("26 registerVerifier");
         vm.prank(_owner(0));
         federation.rotateSigner(0, _signer(8));
         _paid("24 rotateSigner");

@@ -28,7 +28,7 @@ contract InvariantsTest {
     }
 
     function targetSelectors() external view returns (FuzzSelector[] memory targets) {
-        bytes4[] memory all = new bytes4[](19);
+        bytes4[] memory all = new bytes4[](20);
         all[0] = Actors.open.selector;
         all[1] = Actors.commit.selector;
         all[2] = Actors.submit.selector;
@@ -49,6 +49,7 @@ contract InvariantsTest {
         all[16] = Actors.judge.selector;
         all[17] = Actors.propose.selector;
         all[18] = Actors.everybodyActs.selector;
+        all[19] = Actors.dissent.selector;
         targets = new FuzzSelector[](1);
         targets[0] = FuzzSelector(address(actors), all);
     }

@@ -102,6 +102,11 @@ contract OpenTest is Scene {
         policy.quorum = MEMBERS + 1;
         _badPolicy(policy);
         policy.quorum = MEMBERS;
+        policy.verifierQuorum = 0;
+        _badPolicy(policy);
+        policy.verifierQuorum = MEMBERS + 1;
+        _badPolicy(policy);
+        policy.verifierQuorum = MEMBERS;
         policy.proveBlocks = 0;
         policy.challengeBlocks = 0;
         vm.assertEq(_open(policy), 1, "proofs and challenges are optional");

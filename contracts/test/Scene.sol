@@ -6,8 +6,10 @@ import {IFederation} from "../src/interfaces/IFederation.sol";
 import {BEACON_DELAY, IRounds} from "../src/interfaces/IRounds.sol";
 import {Bits} from "../src/libraries/Bits.sol";
 import {Merkle} from "../src/libraries/Merkle.sol";
+import {Bls} from "../src/libraries/Bls.sol";
 import {Rounds} from "../src/Rounds.sol";
 import {Headers} from "./Headers.sol";
+import {Verifiers} from "./Verifiers.sol";
 import {Vm} from "./Vm.sol";
 
 /// @notice A federation of three members and two aggregators, and the honest way through a round.
@@ -63,6 +65,18 @@ abstract contract Scene {
     function _admit(uint8 member) internal {
         vm.prank(COORDINATOR);
         federation.addMember(_owner(member), _signer(member), CAP);
+        _register(member);
+    }
+
+    function _secret(uint8 member) internal pure returns (uint256) {
+        return 0xB150000 + uint256(member);
+    }
+
+    function _register(uint8 member) internal {
+        bytes memory key = Verifiers.keyOf(_secret(member));
+        bytes memory proof = _possession(_secret(member), member);
+        vm.prank(_signer(member));
+        federation.registerVerifier(member, key, proof);
     }
 
     /// @dev Round 1 has rank 1 on duty (1 mod 2), round 2 rank 0.
@@ -85,7 +99,8 @@ abstract contract Scene {
             proposeBlocks: 10,
             challengeBlocks: 10,
             quorum: 2,
-            proofRequired: false
+            proofRequired: false,
+            verifierQuorum: 2
         });
     }
 
@@ -126,9 +141,42 @@ abstract contract Scene {
         rounds.prove(id, keccak256(abi.encode("proof", member)));
     }
 
+    /// @dev Signed by as many as are needed.
     function _judge(uint64 id, bytes memory reasons) internal {
+        _judge(id, reasons, _quorum(id, reasons));
+    }
+
+    function _judge(uint64 id, bytes memory reasons, IRounds.Signed memory signed) internal {
         vm.prank(_onDuty(id));
-        rounds.postVerdicts(id, reasons);
+        rounds.postVerdicts(id, reasons, signed);
+    }
+
+    /// @dev For what is refused before anybody looks at a signature.
+    function _unsigned() internal pure returns (IRounds.Signed memory signed) {}
+
+    /// @dev By the first members of the round, as many as are needed.
+    function _quorum(uint64 id, bytes memory reasons) internal view returns (IRounds.Signed memory) {
+        IRounds.Round memory r = rounds.getRound(id);
+        uint256 signers = r.seated;
+        uint256 surplus = signers.count() - r.policy.verifierQuorum;
+        for (uint8 member = 255; surplus > 0; --member) {
+            if (!signers.has(member)) continue;
+            signers ^= uint256(1) << member;
+            --surplus;
+        }
+        return _signedBy(signers, _verdictDigest(id, r.transcript, reasons));
+    }
+
+    /// @dev The sum of many signatures is the signature of the sum of their secrets.
+    function _signedBy(uint256 signers, bytes32 digest) internal view returns (IRounds.Signed memory) {
+        bytes memory keys;
+        uint256 secret;
+        for (uint256 i = 0; i < 256 && signers >> i != 0; ++i) {
+            if (!signers.has(uint8(i))) continue;
+            keys = bytes.concat(keys, Verifiers.keyOf(_secret(uint8(i))));
+            secret = addmod(secret, _secret(uint8(i)), Verifiers.ORDER);
+        }
+        return IRounds.Signed(signers, keys, Verifiers.sign(secret, digest, Bls.SIGNATURE));
     }
 
     function _propose(uint64 id, bytes memory reasons) internal {
@@ -231,6 +279,20 @@ abstract contract Scene {
     function _signed(uint256 key, bytes32 digest) internal pure returns (bytes memory) {
         (uint8 v, bytes32 r, bytes32 s) = vm.sign(key, digest);
         return bytes.concat(r, s, bytes1(v));
+    }
+
+    function _verdictDigest(uint64 id, bytes32 transcript, bytes memory reasons) internal view returns (bytes32) {
+        bytes32 label = keccak256(bytes("candor/verdicts/1"));
+        bytes32 chain = bytes32(block.chainid);
+        return keccak256(bytes.concat(label, chain, _left(address(rounds)), _u(id), transcript, keccak256(reasons)));
+    }
+
+    function _possession(uint256 secret, uint8 member) internal view returns (bytes memory) {
+        bytes32 label = keccak256(bytes("candor/possession/1"));
+        bytes32 hash = keccak256(Verifiers.keyOf(secret));
+        bytes32 where = _left(address(federation));
+        bytes32 digest = keccak256(bytes.concat(label, bytes32(block.chainid), where, _u(member), hash));
+        return Verifiers.sign(secret, digest, Bls.POSSESSION);
     }
 
     /// @dev Roots over members 0, 1, 2… by RFC 6962's own recursion.

@@ -28,8 +28,14 @@ contract TranscriptTest is Scene {
         if (t == IRounds.VerdictsPosted.selector) {
             uint256 accepted;
             bytes memory reasons;
-            (accepted, reasons, carried) = abi.decode(d, (uint256, bytes, bytes32));
-            return (abi.encode(a, log.topics[2], accepted, reasons), carried);
+            IRounds.Signed memory signed;
+            (accepted, reasons, signed, carried) = abi.decode(d, (uint256, bytes, IRounds.Signed, bytes32));
+            return (abi.encode(a, log.topics[2], accepted, reasons, signed), carried);
+        }
+        if (t == IRounds.Dissented.selector) {
+            bytes memory reasons;
+            (reasons, carried) = abi.decode(d, (bytes, bytes32));
+            return (abi.encode(a, log.topics[2], reasons), carried);
         }
         // the others have only static fields: the data as they are, without the last word
         return _static(log.topics, d);
@@ -79,11 +85,13 @@ contract TranscriptTest is Scene {
             _prove(id, member);
         }
         _judge(id, hex"000000");
+        vm.prank(_signer(2));
+        rounds.dissent(id, hex"001100");
         _propose(id, hex"000000");
         _object(id, 1);
         vm.roll(_end(id) + 1);
         rounds.advance(id, "");
-        _expect(id, 1 + 3 + 1 + 3 + 1 + 3 + 1 + 1 + 1 + 1);
+        _expect(id, 1 + 3 + 1 + 3 + 1 + 3 + 1 + 1 + 1 + 1 + 1);
     }
 
     function test_a_void_round_with_an_equivocator() external {

@@ -22,7 +22,7 @@ contract VerdictsTest is Scene {
 
     function _refusesVerdicts(bytes memory reasons, uint256 seat, uint8 reason) private {
         _refuses(_badVerdicts(seat, reason));
-        _judge(id, reasons);
+        _judge(id, reasons, _unsigned());
     }
 
     // ------------------------------------------------------------------------------------------------------------ verdicts
@@ -101,11 +101,11 @@ contract VerdictsTest is Scene {
         uint64 deadline = rounds.getRound(id).deadlineBlock;
         vm.roll(deadline + 1);
         _refuses(abi.encodeWithSelector(IRounds.PastDeadline.selector, id, deadline, deadline + 1));
-        _judge(id, hex"000000");
+        _judge(id, hex"000000", _unsigned());
         vm.roll(deadline);
         _judge(id, hex"000000");
         _refuses(abi.encodeWithSelector(IRounds.WrongPhase.selector, id, IRounds.Phase.Verify, IRounds.Phase.Propose));
-        _judge(id, hex"000000");
+        _judge(id, hex"000000", _unsigned());
     }
 
     /// @dev Random bytes are taken only if they fit, and then the accepted are exactly the zeros.
@@ -122,8 +122,9 @@ contract VerdictsTest is Scene {
             fits = reason == 0 || reason >= 16;
             if (reason == 0) accepted = accepted.with(uint8(i));
         }
+        IRounds.Signed memory signed = _quorum(id, reasons);
         if (!fits) vm.expectPartialRevert(IRounds.BadVerdicts.selector);
-        _judge(id, reasons);
+        _judge(id, reasons, signed);
         if (fits) vm.assertEq(rounds.getRound(id).accepted, accepted, "accepted");
     }
 
@@ -133,7 +134,7 @@ contract VerdictsTest is Scene {
         _toVerify(id);
         _refuses(abi.encodeWithSelector(IRounds.NotAggregator.selector, COORDINATOR));
         vm.prank(COORDINATOR);
-        rounds.postVerdicts(id, hex"000000");
+        rounds.postVerdicts(id, hex"000000", _unsigned());
     }
 
     function test_the_other_aggregator_waits_for_the_middle_of_verify() external {
@@ -142,10 +143,11 @@ contract VerdictsTest is Scene {
         vm.roll(middle - 1);
         _refuses(abi.encodeWithSelector(IRounds.NotYourTurn.selector, _offDuty(id), middle));
         vm.prank(_offDuty(id));
-        rounds.postVerdicts(id, hex"000000");
+        rounds.postVerdicts(id, hex"000000", _unsigned());
         vm.roll(middle);
+        IRounds.Signed memory signed = _quorum(id, hex"000000");
         vm.prank(_offDuty(id));
-        rounds.postVerdicts(id, hex"000000");
+        rounds.postVerdicts(id, hex"000000", signed);
         _phaseIs(id, IRounds.Phase.Propose);
     }
 
@@ -167,8 +169,9 @@ contract VerdictsTest is Scene {
         vm.assertEq(_onDuty(id), SECOND_AGGREGATOR, "1 mod 2");
         id = _open();
         _toVerify(id);
+        IRounds.Signed memory signed = _quorum(id, hex"000000");
         vm.prank(FIRST_AGGREGATOR);
-        rounds.postVerdicts(id, hex"000000");
+        rounds.postVerdicts(id, hex"000000", signed);
     }
 
     function test_without_aggregators_nobody_judges_and_the_round_still_ends() external {
@@ -180,7 +183,7 @@ contract VerdictsTest is Scene {
         _toVerify(id);
         _refuses(abi.encodeWithSelector(IRounds.NotAggregator.selector, FIRST_AGGREGATOR));
         vm.prank(FIRST_AGGREGATOR);
-        rounds.postVerdicts(id, hex"000000");
+        rounds.postVerdicts(id, hex"000000", _unsigned());
         vm.roll(rounds.lastPossibleBlock(id) + 1);
         rounds.advance(id, "");
         _voidIs(id, IRounds.VoidReason.NoVerdict);

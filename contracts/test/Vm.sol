@@ -13,6 +13,8 @@ interface Vm {
     function sign(uint256 key, bytes32 digest) external pure returns (uint8 v, bytes32 r, bytes32 s);
     function roll(uint256 number) external;
     function chainId(uint256 id) external;
+    function mockCall(address target, bytes calldata data, bytes calldata answer) external;
+    function clearMockedCalls() external;
     function prank(address sender) external;
     function setBlockhash(uint256 number, bytes32 hash) external;
     function etch(address target, bytes calldata code) external;

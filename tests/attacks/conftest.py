@@ -87,7 +87,7 @@ def build_config() -> Config:
         mean_batch=4,
         aggregation=AggregationSpec("ffa"),
         proof_policy="none",
-        policy=Policy(5, 50, 0, 20, 10, 5, quorum=2, proof_required=False),
+        policy=Policy(5, 50, 0, 20, 10, 5, quorum=2, proof_required=False, verifier_quorum=2),
     )
 
 

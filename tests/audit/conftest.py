@@ -23,11 +23,13 @@ from ledger.actions import (
     AddMember,
     Advance,
     Commit,
+    Dissent,
     Object,
     Open,
     PostVerdicts,
     Propose,
     Prove,
+    RegisterVerifier,
     SetAggregators,
     Submit,
 )
@@ -50,7 +52,8 @@ from ledger.eip712 import Domain, Submission, sign_submission
 from ledger.history import History
 from ledger.optimizer import replay
 from ledger.privacy import INFINITE_MICRO, epsilon_micro, spend_of
-from ledger.records import Policy, Reason
+from ledger.quorum import SignedVerdicts, combine, possession, verdict_digest
+from ledger.records import Policy, Reason, Signed
 from ledger.round_state import RoundState, due, excluded_root, included_root, known_reason
 from ledger.signing import Key
 from ledger.tensors import encode_safetensors, flatten, unflatten
@@ -61,6 +64,7 @@ from proofs.words import Binding, SecretWords
 
 Files = dict[str, bytes]
 CAP_MICRO = 50_000_000
+VERIFIERS = 3  # the first members have a key to verify with; pairings are slow
 ETHER = 10**18
 ROWS = 50
 
@@ -90,7 +94,7 @@ def small_config(**changes: Any) -> Config:
         mean_batch=8,
         aggregation=AggregationSpec("ffa"),
         proof_policy="none",
-        policy=Policy(40, 40, 0, 20, 20, 3, 2, False),
+        policy=Policy(40, 40, 0, 20, 20, 3, 2, False, 2),
     )
     return replace(config, **changes)
 
@@ -113,6 +117,8 @@ class Federation:
         for member in range(self.members):
             add = AddMember(key_of(f"owner {member}").address, self.signer(member).address, self.cap())
             self.send(self.coordinator, add)
+            if member < VERIFIERS:
+                self.send(self.signer(member), self.registration(member))
         self.send(self.coordinator, SetAggregators(tuple(key.address for key in self.aggregators)))
         self.genesis = self.store.put_directory(GenesisBundle(self.config, self.start_weights()).files())
 
@@ -181,7 +187,26 @@ class Federation:
 
     def post(self, reasons: Mapping[int, int]) -> None:
         codes = bytes(reasons[seat.member] for seat in self.state.seats)
-        self.send(self.aggregators[0], PostVerdicts(self.state.number, codes))
+        self.send(self.aggregators[0], PostVerdicts(self.state.number, codes, self.signed(codes)))
+
+    def registration(self, member: int) -> RegisterVerifier:
+        key = self.signer(member).verifier
+        proof = possession(key, self.chain.chain_id, self.chain.federation_address, member)
+        return RegisterVerifier(member, key.public, proof)
+
+    def signed(self, codes: bytes) -> Signed:
+        """By as many verifiers as are needed, whatever they are asked to sign."""
+        state = self.state
+        digest = verdict_digest(state.domain, state.number, state.transcript, codes)
+        keys = {member: self.signer(member).verifier for member in range(state.policy.verifier_quorum)}
+        return combine(
+            SignedVerdicts(state.number, member, state.transcript, codes, key.public, key.sign(digest))
+            for member, key in keys.items()
+        )
+
+    def dissent(self, member: int, changes: Mapping[int, int]) -> None:
+        codes = bytes((self.state.reasons | dict(changes))[seat.member] for seat in self.state.seats)
+        self.send(self.signer(member), Dissent(self.state.number, codes))
 
     def propose(self, bundle: bytes) -> None:
         state = self.state
@@ -285,8 +310,9 @@ class Federation:
         verdicts: Callable[[dict[int, int]], dict[int, int]] = lambda honest: honest,
         proposal: Callable[[Files], Files] = lambda honest: honest,
         objectors: Iterable[int] = (),
+        dissents: Mapping[int, Mapping[int, int]] | None = None,
     ) -> int:
-        """Play one round to its end. `kinds` says how members misbehave, the two callables how the aggregator lies."""
+        """Play one round to its end. `kinds` says how members misbehave, the callables how the quorum lies."""
         kinds = kinds or {}
         number = self.open()
         self.commit(m for m in range(self.members) if kinds.get(m) != "NOT_COMMITTED")
@@ -302,6 +328,8 @@ class Federation:
         self.post(verdicts(self.verdicts()))
         if self.state.ended:
             return number
+        for member, changes in (dissents or {}).items():
+            self.dissent(member, changes)
         bundle = self.average(self.state.accepted).files()
         self.propose(self.store.put_directory(proposal(bundle)))
         for member in objectors:

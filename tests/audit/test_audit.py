@@ -25,7 +25,7 @@ def failures(report: Report) -> dict[Name, str]:
 @pytest.fixture(scope="module")
 def everyone_misbehaves(found_federation: Any, misdeeds: list[str]) -> Any:
     """Two honest members, and one for each way to be left out; all in one round, which becomes final."""
-    federation = found_federation(2 + len(misdeeds), policy=Policy(60, 60, 0, 20, 20, 3, 2, False))
+    federation = found_federation(2 + len(misdeeds), policy=Policy(60, 60, 0, 20, 20, 3, 2, False, 2))
     federation.kinds = dict(enumerate(misdeeds, start=2))
     federation.play(federation.kinds)
     return federation
@@ -72,7 +72,7 @@ def test_a_round_in_which_all_kinds_misbehave_passes_and_each_reason_is_re_run(e
 
 
 def test_a_member_that_owes_a_proof_is_left_out(found_federation: Any) -> None:
-    federation = found_federation(3, policy=Policy(40, 40, 5, 20, 20, 3, 2, True))
+    federation = found_federation(3, policy=Policy(40, 40, 5, 20, 20, 3, 2, True, 2))
     federation.play({2: "NOT_PROVED"})
     report = audit(federation.chain, federation.store)
     assert failures(report) == {}
@@ -330,3 +330,50 @@ def test_one_round_of_many_is_audited_on_demand(found_federation: Any) -> None:
         audit(federation.chain, federation.store, rounds={3})
     with pytest.raises(NoSuchRound):
         why(federation.chain, federation.store, round_number=2, member=9)
+
+
+# ---- verdicts by quorum
+
+
+def test_the_quorum_is_named_and_its_signature_checked(found_federation: Any) -> None:
+    federation = found_federation(4)
+    federation.play()
+    link = audit(federation.chain, federation.store).find(Name.VERDICTS)
+    assert link.status is Status.PASS
+    assert "signed by members [0, 1] of 3 verifiers, 2 needed" in link.evidence
+    assert (link.data["signers"], link.data["verifiers"], link.data["needed"]) == ([0, 1], [0, 1, 2], 2)
+    assert "1 without a key to verify with" in audit(federation.chain, federation.store).find(Name.MEMBERS).evidence
+
+
+def test_a_dissenter_is_named_and_the_rerun_says_who_is_right(found_federation: Any) -> None:
+    federation = found_federation(3)
+    federation.play(dissents={2: {0: Reason.OFF_GRID}})
+    link = audit(federation.chain, federation.store).find(Name.VERDICTS)
+    assert link.status is Status.PASS, "evidence, and no fault of the round's"
+    assert "member 2 dissents (member 0 OFF_GRID): the re-run supports what was posted" in link.evidence
+    assert link.data["dissents"] == [
+        {
+            "member": 2,
+            "says": {"0": "OFF_GRID"},
+            "posted": {"0": "ACCEPTED"},
+            "supported": False,
+            "signed_too": False,
+        }
+    ]
+
+
+def test_a_dissenter_against_a_lying_quorum_is_supported(found_federation: Any) -> None:
+    federation = found_federation(3)
+    lies = {1: Reason.OFF_GRID}
+    federation.play(verdicts=lambda honest: honest | lies, dissents={2: {1: Reason.ACCEPTED}})
+    link = audit(federation.chain, federation.store).find(Name.VERDICTS)
+    assert link.status is Status.FAIL
+    assert "member 2 dissents (member 1 ACCEPTED): the re-run supports it" in link.evidence
+
+
+def test_a_dissenter_can_be_as_wrong_as_the_quorum_and_be_of_it(found_federation: Any) -> None:
+    federation = found_federation(3)
+    lies = {1: Reason.OFF_GRID}
+    federation.play(verdicts=lambda honest: honest | lies, dissents={0: {1: Reason.TENSOR_LAYOUT}})
+    link = audit(federation.chain, federation.store).find(Name.VERDICTS)
+    assert "the re-run is with neither; it signed what was posted, too" in link.evidence

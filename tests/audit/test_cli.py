@@ -61,7 +61,7 @@ def test_verify_as_json_holds_the_whole_report(federation: Any) -> None:
 def test_why_re_runs_the_verdict(federation: Any) -> None:
     result = run("why", "--member", "2", "--round", "2", "--content", federation.content)
     assert result.exit_code == 0
-    assert "the aggregator said   TRAJECTORY_MISMATCH" in result.stdout
+    assert "the quorum said       TRAJECTORY_MISMATCH" in result.stdout
     assert "the trajectory does not lead to the adapter" in result.stdout
     assert "they agree" in result.stdout
     told = json.loads(run("why", "--member", "2", "--round", "2", "--content", federation.content, "--json").stdout)

@@ -20,7 +20,7 @@ from ledger.content.cid import Block, Cid
 from ledger.content.dagpb import DIRECTORY_DATA, Link, Node, decode_node, encode_node
 from ledger.content.unixfs import add_bytes
 from ledger.export import NotExportable, pack_headers, unpack_headers
-from ledger.records import Policy
+from ledger.records import Policy, Reason
 from ledger.report import Name, Report, Status
 
 
@@ -84,7 +84,7 @@ def test_a_round_in_which_all_kinds_misbehave_gives_the_same_verdict_offline(
     found_federation: Any, misdeeds: list[str], tmp_path: Path
 ) -> None:
     """Bundles that break the format travel as the blocks on which their refusal rests."""
-    made = found_federation(2 + len(misdeeds), policy=Policy(60, 60, 0, 20, 20, 3, 2, False))
+    made = found_federation(2 + len(misdeeds), policy=Policy(60, 60, 0, 20, 20, 3, 2, False, 2))
     made.play(dict(enumerate(misdeeds, start=2)))
     written = export_round(tmp_path / "all.car", made.chain, made.store, round_number=1)
     assert len(written.file.absent) == 1
@@ -99,6 +99,16 @@ def test_a_lie_of_the_aggregator_is_caught_from_the_file_alone(found_federation:
     made.play(proposal=lambda files: files | {"candor/manifest.json": files["candor/manifest.json"] + b" "})
     export_round(tmp_path / "lie.car", made.chain, made.store, round_number=1)
     assert set(failures(verify_file(tmp_path / "lie.car"))) == {Name.AGGREGATE}
+
+
+def test_quorum_and_dissent_are_checked_from_the_file_alone(found_federation: Any, tmp_path: Path) -> None:
+    made = found_federation(3)
+    made.play(dissents={2: {0: Reason.OFF_GRID}})
+    export_round(tmp_path / "dissent.car", made.chain, made.store, round_number=1)
+    link = verify_file(tmp_path / "dissent.car").find(Name.VERDICTS, 1)
+    assert link.status is Status.PASS
+    assert "signed by members [0, 1] of 3 verifiers, 2 needed" in link.evidence
+    assert "member 2 dissents (member 0 OFF_GRID): the re-run supports what was posted" in link.evidence
 
 
 def test_only_rounds_that_ended_are_exported(found_federation: Any, tmp_path: Path) -> None:

@@ -133,6 +133,29 @@ LIES: dict[str, tuple[Lie, set[Name]]] = {
         changed(VerdictsPosted, lambda e: replace(e, reasons=b"\x01" + e.reasons[1:], accepted=6)),
         {Name.VERDICTS},
     ),
+    "a signature that is none": (
+        changed(VerdictsPosted, lambda e: replace(e, signed=replace(e.signed, signature=bytes(256)))),
+        {Name.VERDICTS},
+    ),
+    "the quorum's signature under other verdicts": (
+        changed(VerdictsPosted, lambda e: replace(e, reasons=e.reasons[:-1] + b"\x11", accepted=e.accepted & 3)),
+        {Name.VERDICTS},
+    ),
+    "a signer too few": (
+        changed(VerdictsPosted, lambda e: replace(e, signed=replace(e.signed, signers=1, keys=e.signed.keys[:128]))),
+        {Name.VERDICTS},
+    ),
+    "a signer without a seat": (
+        changed(VerdictsPosted, lambda e: replace(e, signed=replace(e.signed, signers=1 | 1 << 9))),
+        {Name.VERDICTS},
+    ),
+    "keys that are not the seats'": (
+        changed(
+            RoundOpened,
+            lambda e: replace(e, seats=tuple(replace(s, verifier=b"\x07" * 31 + bytes([s.member])) for s in e.seats)),
+        ),
+        {Name.VERDICTS},
+    ),
     "another root": (changed(AggregateProposed, lambda e: replace(e, included_root=b"\x03" * 32)), {Name.ROOTS}),
     "another final": (changed(Finalised, lambda e: replace(e, aggregate_bundle=b"\x04" * 32)), {Name.AGGREGATE}),
     "another phase sealed": (changed(Sealed, lambda e: replace(e, closed=Phase.TRAIN)), {Name.BEACONS}),

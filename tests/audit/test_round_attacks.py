@@ -14,7 +14,7 @@ from ledger.records import Policy, Reason
 from ledger.report import Name, Status
 from node.recompute import Configs, Recount
 
-ALONE = Policy(40, 40, 0, 20, 20, 3, 1, False)
+ALONE = Policy(40, 40, 0, 20, 20, 3, 1, False, 1)
 
 
 def round_under_no_config(made: Any, config: bytes) -> None:

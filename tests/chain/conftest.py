@@ -20,6 +20,7 @@ from ledger.actions import (
     PostVerdicts,
     Propose,
     Prove,
+    RegisterVerifier,
     SetAggregators,
     Submit,
 )
@@ -28,15 +29,16 @@ from ledger.eip712 import Domain, Submission, sign_submission
 from ledger.evm import EvmChain
 from ledger.history import History
 from ledger.ports import ChainPort, Receipt
-from ledger.records import Policy, RoundView
+from ledger.quorum import SignedVerdicts, combine, possession, verdict_digest
+from ledger.records import Policy, RoundView, Signed
 from ledger.round_state import RoundState, due, excluded_root, included_root, known_reason
 from ledger.signing import Key
 from ledger.twin import TwinChain
 
 MEMBERS = 3
 ETHER = 10**18
-POLICY = Policy(8, 8, 0, 8, 8, 4, quorum=2, proof_required=False)
-PROVING = Policy(8, 8, 8, 8, 8, 4, quorum=2, proof_required=True)
+POLICY = Policy(8, 8, 0, 8, 8, 4, quorum=2, proof_required=False, verifier_quorum=2)
+PROVING = Policy(8, 8, 8, 8, 8, 4, quorum=2, proof_required=True, verifier_quorum=2)
 GLOBAL = keccak(text="global")
 CONFIG = keccak(text="config")
 
@@ -110,8 +112,9 @@ class Lab(ABC):
         return self.chain.round_view(number)
 
     def populate(self) -> None:
-        for owner, signer in zip(self.cast.owners, self.cast.signers, strict=True):
+        for member, (owner, signer) in enumerate(zip(self.cast.owners, self.cast.signers, strict=True)):
             self.act(self.cast.coordinator, AddMember(owner.address, signer.address, 1_000_000))
+            self.act(owner, self.registration(member))
         order = tuple(key.address for key in self.cast.aggregators)
         self.act(self.cast.coordinator, SetAggregators(order))
 
@@ -129,6 +132,21 @@ class Lab(ABC):
         payload = Submission(number, member, digest, spent * number)
         signature = sign_submission(self.cast.signers[member].secret, self.domain, payload)
         return Submit(number, member, digest, spent * number, signature)
+
+    def registration(self, member: int, key: Key | None = None) -> RegisterVerifier:
+        verifier = (key or self.cast.signers[member]).verifier
+        proof = possession(verifier, self.chain.chain_id, self.chain.federation_address, member)
+        return RegisterVerifier(member, verifier.public, proof)
+
+    def signed(self, number: int, reasons: bytes, signers: tuple[int, ...] = (0, 1)) -> Signed:
+        """By these members, over the round as it stands."""
+        before = self.state(number).transcript
+        digest = verdict_digest(self.domain, number, before, reasons)
+        keys = {member: self.cast.signers[member].verifier for member in signers}
+        return combine(
+            SignedVerdicts(number, member, before, reasons, key.public, key.sign(digest))
+            for member, key in keys.items()
+        )
 
     def commit_all(self, number: int = 1) -> None:
         for member in range(MEMBERS):
@@ -157,7 +175,8 @@ class Lab(ABC):
     def judge(self, number: int = 1, reasons: bytes | None = None) -> None:
         state = self.state(number)
         known = bytes(known_reason(state, seat.member) for seat in state.seats)
-        self.act(self.on_duty(number), PostVerdicts(number, known if reasons is None else reasons))
+        posted = known if reasons is None else reasons
+        self.act(self.on_duty(number), PostVerdicts(number, posted, self.signed(number, posted)))
 
     def proposal(self, number: int = 1, bundle: str = "aggregate") -> Propose:
         state = self.state(number)

@@ -14,20 +14,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ledger import compiled, records
-from ledger.actions import CALLS, CalldataInvalid, Open, SetAggregators, Submit, calldata, decode_calldata
+from ledger.actions import (
+    CALLS,
+    CalldataInvalid,
+    Dissent,
+    Open,
+    PostVerdicts,
+    RegisterVerifier,
+    SetAggregators,
+    Submit,
+    calldata,
+    decode_calldata,
+)
 from ledger.events import EVENTS, EventInvalid, decode_log, encode_log, transcript_next
 from ledger.evidence import decode_receipt, receipts_root
 from ledger.headers import Header, HeaderInvalid
-from ledger.records import Phase, Policy, RoundOpened, Seat, Submitted, VerdictsPosted, Voided, VoidReason
+from ledger.records import Phase, Policy, RoundOpened, Seat, Signed, Submitted, VerdictsPosted, Voided, VoidReason
 from proofs.errors import LocalFault, PeerFault
 
 ABI = Path(compiled.__file__).parent / "abi"
 DIGESTS = st.binary(min_size=32, max_size=32)
 ADDRESSES = st.binary(min_size=20, max_size=20)
 ROUNDS = st.integers(0, 2**64 - 1)
-SEATS = st.builds(Seat, st.integers(0, 255), ADDRESSES, ADDRESSES, ROUNDS, ROUNDS)
-POLICIES = st.builds(Policy, *[st.integers(0, 2**32 - 1)] * 6, st.integers(0, 255), st.booleans())
+SEATS = st.builds(Seat, st.integers(0, 255), ADDRESSES, ADDRESSES, ROUNDS, ROUNDS, DIGESTS)
+POLICIES = st.builds(Policy, *[st.integers(0, 2**32 - 1)] * 6, st.integers(0, 255), st.booleans(), st.integers(0, 255))
 BYTES = st.binary(max_size=200)
+SIGNED = st.builds(Signed, st.integers(0, 2**256 - 1), BYTES, BYTES)
 
 
 def strategy_of(record: Any) -> Any:
@@ -36,6 +48,7 @@ def strategy_of(record: Any) -> Any:
         "int": ROUNDS,
         "bytes": DIGESTS,
         "Policy": POLICIES,
+        "Signed": SIGNED,
         "tuple[Seat, ...]": st.lists(SEATS, max_size=4).map(tuple),
         "Phase": st.sampled_from(Phase),
         "VoidReason": st.sampled_from(VoidReason),
@@ -140,9 +153,9 @@ def test_an_unknown_phase_is_no_event() -> None:
 def test_short_digests_are_our_own_fault() -> None:
     """The ABI encoder would pad them in silence."""
     with pytest.raises(LocalFault):
-        encode_log(VerdictsPosted(1, b"short", 0, b"", bytes(32)))
+        encode_log(VerdictsPosted(1, b"short", 0, b"", Signed(0, b"", b""), bytes(32)))
     with pytest.raises(LocalFault):
-        calldata(Open(b"short", bytes(32), Policy(1, 1, 0, 1, 1, 0, 1, False)))
+        calldata(Open(b"short", bytes(32), Policy(1, 1, 0, 1, 1, 0, 1, False, 1)))
     with pytest.raises(LocalFault):
         calldata(Submit(1, 256, bytes(32), 0, b""))
 
@@ -157,9 +170,12 @@ def test_the_transcript_binds_every_field_but_itself(event: Any) -> None:
 
 def test_calldata_is_read_back_and_nothing_else() -> None:
     actions = [
-        Open(bytes(32), bytes(32), Policy(1, 2, 3, 4, 5, 6, 7, True)),
+        Open(bytes(32), bytes(32), Policy(1, 2, 3, 4, 5, 6, 7, True, 7)),
         SetAggregators((bytes(20), b"\x01" * 20)),
         Submit(1, 2, bytes(32), 4, b"five"),
+        PostVerdicts(1, b"two", Signed(3, b"four", b"five")),
+        Dissent(1, b"two"),
+        RegisterVerifier(1, b"two", b"three"),
     ]
     for action in actions:
         data = calldata(action)
@@ -237,6 +253,6 @@ def test_receipts_hash_to_the_header(lab: Any) -> None:
 
 
 def test_a_seat_survives_the_log() -> None:
-    seats = tuple(Seat(i, bytes([i]) * 20, bytes([255 - i]) * 20, i, 0) for i in range(200))
-    event = RoundOpened(1, bytes(32), bytes(32), Policy(1, 1, 0, 1, 1, 0, 1, False), seats, bytes(32))
+    seats = tuple(Seat(i, bytes([i]) * 20, bytes([255 - i]) * 20, i, 0, bytes([i]) * 32) for i in range(200))
+    event = RoundOpened(1, bytes(32), bytes(32), Policy(1, 1, 0, 1, 1, 0, 1, False, 1), seats, bytes(32))
     assert decode_log(*encode_log(event)) == event

@@ -285,14 +285,15 @@ def test_a_transaction_is_never_sent_twice_by_itself(anvil_lab: Any, proxy: Prox
 
 def test_sending_is_decided_by_what_the_node_has(anvil_lab: Any, chain: EvmChain, proxy: Proxy) -> None:
     key = anvil_lab.cast.owners[0]
-    raw = key.sign_transaction(Transaction(31337, 0, 10**9, 10**10, 21000, bytes(20), 0, b""))
+    nonce = chain.nonce(key.address)
+    raw = key.sign_transaction(Transaction(31337, nonce, 10**9, 10**10, 21000, bytes(20), 0, b""))
     assert chain.send_raw(raw) == chain.send_raw(raw) == transaction_hash(raw)
-    stale = key.sign_transaction(Transaction(31337, 0, 10**9, 10**10, 21000, bytes(20), 1, b""))
+    stale = key.sign_transaction(Transaction(31337, nonce, 10**9, 10**10, 21000, bytes(20), 1, b""))
     with pytest.raises(SendRefused):
         chain.send_raw(stale)
     proxy.edit = on("eth_sendRawTransaction", lambda result: "0x" + "11" * 32)
     with pytest.raises(ChainLies):
-        chain.send_raw(key.sign_transaction(Transaction(31337, 1, 10**9, 10**10, 21000, bytes(20), 0, b"")))
+        chain.send_raw(key.sign_transaction(Transaction(31337, nonce + 1, 10**9, 10**10, 21000, bytes(20), 0, b"")))
 
 
 def test_a_range_that_is_too_large_is_asked_in_halves(anvil_lab: Any, proxy: Proxy, chain: EvmChain) -> None:

@@ -13,6 +13,7 @@ from ledger.actions import (
     AddMember,
     Advance,
     Commit,
+    Dissent,
     Object,
     Open,
     PostVerdicts,
@@ -27,12 +28,14 @@ from ledger.actions import (
 )
 from ledger.eip712 import Domain, Submission, sign_submission
 from ledger.ports import ContractRefused
-from ledger.records import MemberStatus, Phase, Policy, Voided, VoidReason
+from ledger.quorum import check_signed, key_hash
+from ledger.records import MemberStatus, Phase, Policy, Signed, Voided, VoidReason
 from ledger.round_state import BEACON_DELAY_BLOCKS, due, excluded_root, included_root, last_possible_block, view
 from ledger.rules import check_beacon_header, check_turn
 
 ZERO = bytes(32)
 SOME = keccak(text="some digest")
+UNSIGNED = Signed(0, b"", b"")  # for what is refused before anybody looks at it
 
 
 def refused(lab: Any, key: Any, action: Action) -> ContractRefused:
@@ -196,12 +199,12 @@ def test_without_a_challenge_window_a_proposal_is_final_at_once(lab: Any, polici
 def test_the_other_aggregator_takes_over_at_half_time(lab: Any) -> None:
     lab.to_verify()
     other = lab.cast.aggregators[0]
-    refusal = refused(lab, other, PostVerdicts(1, bytes(3)))
+    refusal = refused(lab, other, PostVerdicts(1, bytes(3), UNSIGNED))
     assert refusal.name == "NotYourTurn"
     assert refusal.arguments == (other.address, lab.state().deadline_block - 4)
     lab.mine(lab.state().deadline_block - 4 - lab.chain.head().number - 1)
     before = lab.state()
-    lab.act(other, PostVerdicts(1, bytes(3)))
+    lab.act(other, PostVerdicts(1, bytes(3), lab.signed(1, bytes(3))))
     check_turn(before, lab.state().log[-1], lab.chain.aggregators())
     assert agrees(lab) is Phase.PROPOSE
 
@@ -292,6 +295,11 @@ def test_federation_refusals_have_the_contracts_names(lab: Any) -> None:
         (stranger, RemoveMember(0), "NotOwner"),
         (stranger, RotateSigner(0, one), "NotOwner"),
         (owners[0], RotateSigner(0, signers[1].address), "SignerTaken"),
+        (stranger, lab.registration(0), "NotOwner"),
+        (signers[0], lab.registration(0), "NotOwner"),
+        (owners[0], lab.registration(0, signers[1]), "VerifierTaken"),
+        (owners[0], replace(lab.registration(0, stranger), proof=bytes(256)), "BadPossession"),
+        (owners[0], replace(lab.registration(1, stranger), member=0), "BadPossession"),
         (stranger, SetCap(0, 1), "NotOwner"),
         (owners[0], SetCap(0, 999), "CapBelowSpent"),
         (stranger, SetAggregators(()), "AccessControlUnauthorizedAccount"),
@@ -314,6 +322,8 @@ def test_refusals_before_and_in_commit(lab: Any, policies: dict[str, Policy]) ->
         replace(plain, commit_blocks=0),
         replace(plain, quorum=4),
         replace(plain, quorum=0),
+        replace(plain, verifier_quorum=4),
+        replace(plain, verifier_quorum=0),
         replace(plain, proof_required=True),
     ):
         assert refused(lab, boss, Open(SOME, SOME, broken)).name == "BadPolicy"
@@ -395,12 +405,12 @@ def test_refusals_in_prove_verify_and_propose(lab: Any, policies: dict[str, Poli
     lab.act(signers[0], Prove(1, SOME))
     lab.act(signers[0], Prove(1, SOME))
     assert refused(lab, signers[0], Prove(1, keccak(SOME))).name == "AlreadyProved"
-    assert refused(lab, duty, PostVerdicts(1, bytes(3))).name == "WrongPhase"
+    assert refused(lab, duty, PostVerdicts(1, bytes(3), UNSIGNED)).name == "WrongPhase"
     lab.act(signers[1], Prove(1, SOME))
-    assert refused(lab, stranger, PostVerdicts(1, bytes(3))).name == "NotAggregator"
-    assert refused(lab, duty, PostVerdicts(1, bytes(2))).arguments == (1, 2, 0)
-    assert refused(lab, duty, PostVerdicts(1, bytes(3))).arguments == (1, 2, 0)  # seat 2 did not submit
-    assert refused(lab, duty, PostVerdicts(1, bytes([1, 0, 2]))).arguments == (1, 0, 1)
+    assert refused(lab, stranger, PostVerdicts(1, bytes(3), UNSIGNED)).name == "NotAggregator"
+    assert refused(lab, duty, PostVerdicts(1, bytes(2), UNSIGNED)).arguments == (1, 2, 0)
+    assert refused(lab, duty, PostVerdicts(1, bytes(3), UNSIGNED)).arguments == (1, 2, 0)  # seat 2 did not submit
+    assert refused(lab, duty, PostVerdicts(1, bytes([1, 0, 2]), UNSIGNED)).arguments == (1, 0, 1)
     lab.judge()
     good = lab.proposal()
     assert refused(lab, duty, replace(good, aggregate_bundle=ZERO)).name == "EmptyDigest"
@@ -430,3 +440,87 @@ def test_refusals_after_the_proposal(lab: Any) -> None:
     lab.advance()
     assert refused(lab, stranger, Advance(1, b"")).name == "WrongPhase"
     assert excluded_root({}) == included_root(lab.state(), ())
+
+
+def test_verdicts_are_taken_with_the_signature_of_a_quorum_and_not_without(lab: Any) -> None:
+    lab.to_verify()
+    duty, good = lab.on_duty(), bytes(3)
+    signed = lab.signed(1, good)
+    first, second = signed.each_key()
+    third = lab.registration(2).key
+    table = [
+        (lab.signed(1, good, (0,)), "TooFewVerifiers"),
+        (replace(signed, signers=0), "TooFewVerifiers"),
+        (replace(signed, signers=9), "NotVerifiers"),
+        (replace(signed, keys=second + first), "WrongKeys"),
+        (replace(signed, keys=first + third), "WrongKeys"),
+        (replace(signed, keys=first), "WrongKeys"),
+        (replace(signed, keys=signed.keys + third), "WrongKeys"),
+        (replace(signed, keys=signed.keys[:-1]), "WrongKeys"),
+        (replace(signed, signature=bytes(256)), "BadQuorumSignature"),
+        (replace(signed, signature=b""), "BadQuorumSignature"),
+        (lab.signed(1, bytes([0, 0, 17])), "BadQuorumSignature"),
+        (replace(lab.signed(1, good, (0, 2)), signers=signed.signers, keys=signed.keys), "BadQuorumSignature"),
+    ]
+    for wrong, name in table:
+        assert refused(lab, duty, PostVerdicts(1, good, wrong)).name == name
+    lab.act(duty, PostVerdicts(1, good, signed))
+    assert agrees(lab) is Phase.PROPOSE
+    check_signed(lab.state())
+    assert lab.state().verdicts.signed.members == (0, 1)
+
+
+def test_an_equivocation_makes_signatures_void(lab: Any) -> None:
+    """What was signed is the round as it stood."""
+    lab.to_verify()
+    before, right = lab.signed(1, bytes(3)), bytes([0, 0, 3])
+    early = lab.signed(1, right)
+    lab.act(lab.cast.stranger, lab.submission(1, 2, "second"))
+    assert refused(lab, lab.on_duty(), PostVerdicts(1, bytes(3), before)).name == "BadVerdicts"
+    assert refused(lab, lab.on_duty(), PostVerdicts(1, right, early)).name == "BadQuorumSignature"
+    lab.judge()
+    assert lab.state().reasons == {0: 0, 1: 0, 2: 3}
+
+
+def test_dissent_is_kept_and_changes_nothing(lab: Any) -> None:
+    lab.to_verify()
+    signers, other = lab.cast.signers, bytes([0, 0, 17])
+    assert refused(lab, signers[0], Dissent(1, other)).name == "WrongPhase"
+    lab.judge()
+    assert refused(lab, lab.cast.stranger, Dissent(1, other)).name == "NotSeated"
+    assert refused(lab, signers[0], Dissent(1, bytes(3))).name == "NoDissent"
+    assert refused(lab, signers[0], Dissent(1, bytes(2))).name == "BadVerdicts"
+    assert refused(lab, signers[0], Dissent(1, bytes([0, 0, 4]))).name == "BadVerdicts"
+    lab.act(signers[0], Dissent(1, other))
+    assert refused(lab, signers[0], Dissent(1, other)).name == "AlreadyDissented"
+    assert agrees(lab) is Phase.PROPOSE
+    lab.act(lab.on_duty(), lab.proposal())
+    lab.act(signers[2], Dissent(1, other))
+    assert agrees(lab) is Phase.PROPOSED
+    lab.advance()
+    assert agrees(lab) is Phase.FINAL
+    assert {member: event.reasons for member, event in lab.state().dissents.items()} == {0: other, 2: other}
+    assert refused(lab, signers[1], Dissent(1, other)).name == "WrongPhase"
+
+
+def test_a_verifier_key_changes_at_the_next_opening(lab: Any) -> None:
+    fresh = lab.registration(0, lab.cast.stranger)
+    lab.to_verify()
+    lab.act(lab.cast.owners[0], fresh)
+    assert lab.chain.member(0).next_verifier == key_hash(fresh.key)
+    lab.judge()
+    lab.act(lab.on_duty(), lab.proposal())
+    lab.advance()
+    lab.open(bundle=lab.chain.global_bundle())
+    seat = lab.state(2).seats[0]
+    assert seat.verifier == lab.chain.member(0).verifier == key_hash(fresh.key)
+    assert not any(lab.chain.member(0).next_verifier)
+
+
+def test_a_round_needs_verifiers_with_keys(lab: Any, make_key: Any, policies: dict[str, Policy]) -> None:
+    lab.act(lab.cast.coordinator, AddMember(make_key("new owner").address, make_key("newcomer").address, 5))
+    keyless = replace(policies["plain"], verifier_quorum=4)
+    refusal = refused(lab, lab.cast.coordinator, Open(SOME, SOME, keyless))
+    assert (refusal.name, refusal.arguments) == ("TooFewVerifiers", (1, 3, 4))
+    lab.open(replace(policies["plain"], verifier_quorum=3))
+    assert lab.state().verifiers == (0, 1, 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,9 +15,11 @@ from ledger.eip712 import Domain, Submission, sign_submission
 from ledger.events import transcript_next
 from ledger.headers import Header
 from ledger.history import History
+from ledger.quorum import check_signed
 from ledger.records import (
     AggregateProposed,
     Committed,
+    Dissented,
     Equivocation,
     Finalised,
     Logged,
@@ -171,6 +174,10 @@ def test_opening(states: dict[str, RoundState]) -> None:
         assert broken(opening(policy=replace(policy, **{name: 0}))) is Rule.POLICY
     assert broken(opening(policy=replace(policy, quorum=0))) is Rule.POLICY
     assert broken(opening(policy=replace(policy, quorum=4))) is Rule.POLICY
+    assert broken(opening(policy=replace(policy, verifier_quorum=0))) is Rule.POLICY
+    keyless = replace(policy, verifier_quorum=3), (*seats[:2], replace(seats[2], verifier=ZERO))
+    assert broken(opening(policy=keyless[0], seats=keyless[1])) is Rule.POLICY
+    assert broken(opening(seats=(seats[0], replace(seats[1], verifier=seats[0].verifier), seats[2]))) is Rule.SEATS
     assert broken(opening(seats=(seats[1], seats[0], seats[2]))) is Rule.SEATS
     assert broken(opening(seats=(seats[0], replace(seats[1], signer=seats[0].signer), seats[2]))) is Rule.SEATS
     assert broken(opening(seats=(replace(seats[0], signer=seats[0].owner), *seats[1:]))) is Rule.SEATS
@@ -331,6 +338,54 @@ def test_judging(states: dict[str, RoundState]) -> None:
     unproven = replace(state, proofs={0: state.proofs[0], 1: state.proofs[1]})
     assert broken(judging(state=unproven)) is Rule.VERDICTS
     assert broken(judging(state=states["propose"])) is Rule.PHASE
+
+
+def test_who_signs_verdicts(states: dict[str, RoundState]) -> None:
+    state, event = states["verify"], at(states["propose"], VerdictsPosted)
+    signed = event.signed
+    first, second = signed.each_key()
+
+    def signing(**changes: Any) -> Callable[[], RoundState]:
+        return lambda: apply(state, following(state, replace(event, signed=replace(signed, **changes))))
+
+    assert signing()().verdicts is not None
+    assert broken(signing(signers=1, keys=first)) is Rule.VERIFIERS
+    assert broken(signing(signers=9)) is Rule.VERIFIERS
+    assert broken(signing(signers=1 << 255 | 1)) is Rule.VERIFIERS
+    assert broken(signing(keys=second + first)) is Rule.VERIFIERS
+    assert broken(signing(keys=first)) is Rule.VERIFIERS
+    assert broken(signing(keys=signed.keys + first)) is Rule.VERIFIERS
+    assert broken(signing(keys=signed.keys[:-1])) is Rule.VERIFIERS
+
+
+def test_whether_they_signed_is_owed(states: dict[str, RoundState]) -> None:
+    """The law does no pairings: it takes a signature that is none, and `check_signed` finds out."""
+    state, event = states["verify"], at(states["propose"], VerdictsPosted)
+    signed = event.signed
+    check_signed(states["verify"])
+    check_signed(states["final"])
+    for wrong in (signed.signature[:-1] + bytes([signed.signature[-1] ^ 1]), bytes(256), b"", signed.keys):
+        forged = replace(event, signed=replace(signed, signature=wrong))
+        judged = apply(state, following(state, forged))
+        assert broken(partial(check_signed, judged)) is Rule.VERIFIERS
+    other = apply(state, following(state, replace(event, accepted=3, reasons=bytes([0, 0, 17]))))
+    assert broken(lambda: check_signed(other)) is Rule.VERIFIERS
+
+
+def test_dissenting(states: dict[str, RoundState]) -> None:
+    state, event = states["propose"], Dissented(1, 1, bytes([0, 0, 17]), ZERO)
+    once = apply(state, following(state, event))
+    assert once.dissents[1].reasons == event.reasons
+    assert once.accepted == state.accepted
+    late = states["proposed"]
+    assert apply(late, following(late, event, late.deadline_block + 1)).dissents
+    assert broken(lambda: apply(once, following(once, event))) is Rule.REPEATED
+    assert broken(lambda: apply(state, following(state, replace(event, member=9)))) is Rule.SEATED
+    assert broken(lambda: apply(state, following(state, replace(event, reasons=bytes(3))))) is Rule.DISSENT
+    assert broken(lambda: apply(state, following(state, replace(event, reasons=bytes(2))))) is Rule.VERDICTS
+    assert broken(lambda: apply(state, following(state, replace(event, reasons=bytes([0, 0, 4]))))) is Rule.VERDICTS
+    for wrong in (states["verify"], states["final"]):
+        assert broken(partial(apply, wrong, following(wrong, event))) is Rule.DISSENT
 
 
 def test_taking_turns(twin_lab: Any, states: dict[str, RoundState]) -> None:

@@ -211,3 +211,44 @@ def test_what_is_no_transaction_is_refused() -> None:
     for data in bad:
         with pytest.raises(TransactionInvalid):
             parse_transaction(data)
+
+
+# ---- verdicts
+
+
+def test_a_verifier_answers_a_question_once(tmp_path: Path) -> None:
+    guard, key, before, good = SigningGuard(tmp_path / "s.sqlite"), KEY.verifier, bytes(32), bytes(3)
+    assert guard.signed_verdicts(key, DOMAIN, 3, before) is None
+    signature = guard.sign_verdicts(key, DOMAIN, 3, before, good)
+    assert guard.sign_verdicts(key, DOMAIN, 3, before, good) == signature
+    with pytest.raises(SigningRefused, match="round 3"):
+        guard.sign_verdicts(key, DOMAIN, 3, before, bytes([0, 0, 17]))
+    guard.close()
+    again = SigningGuard(tmp_path / "s.sqlite")
+    assert again.signed_verdicts(key, DOMAIN, 3, before) == (good, signature)
+    with pytest.raises(SigningRefused):
+        again.sign_verdicts(key, DOMAIN, 3, before, bytes([0, 0, 17]))
+    again.close()
+
+
+def test_another_state_round_contract_or_chain_is_another_question(tmp_path: Path) -> None:
+    guard, key, before = SigningGuard(tmp_path / "s.sqlite"), KEY.verifier, bytes(32)
+    guard.sign_verdicts(key, DOMAIN, 3, before, bytes(3))
+    other = bytes([0, 0, 17])
+    for domain, number, transcript in (
+        (DOMAIN, 3, b"\x01" * 32),
+        (DOMAIN, 4, before),
+        (Domain(1, DOMAIN.contract), 3, before),
+        (Domain(DOMAIN.chain_id, b"\x12" * 20), 3, before),
+    ):
+        assert guard.sign_verdicts(key, domain, number, transcript, other)
+    guard.close()
+
+
+def test_the_verifier_key_is_derived_and_shows_no_secret() -> None:
+    """KeyGen of the draft: the same for the same secret, another for another, and neither is in a repr."""
+    verifier = KEY.verifier
+    assert verifier == Key.of(KEY.secret).verifier
+    assert verifier.public != Key.of(keccak(KEY.secret)).verifier.public
+    assert verifier.secret != int.from_bytes(KEY.secret)
+    assert str(verifier.secret) not in repr(KEY) + repr(verifier)

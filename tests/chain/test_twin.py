@@ -15,6 +15,7 @@ from ledger.actions import (
     AddMember,
     Advance,
     Commit,
+    Dissent,
     Object,
     Open,
     PostVerdicts,
@@ -28,7 +29,7 @@ from ledger.actions import (
 )
 from ledger.eip712 import Submission, sign_submission
 from ledger.ports import ContractRefused, SendRefused
-from ledger.records import Phase, Policy, RoundView
+from ledger.records import Phase, Policy, RoundView, Signed
 from ledger.round_state import RoundState, due, excluded_root, included_root, known_reason, shown, view
 from ledger.signing import Key
 from ledger.transactions import Transaction
@@ -70,7 +71,13 @@ class Player:
             right = start if any(start) else keccak(text="global")
             lengths = [draw.randint(2, 8), draw.randint(3, 8), draw.randint(0, 6), *(draw.randint(1, 6) for _ in "vp")]
             quorum = draw.choice([0, 1, 1, 2, 2, 3])
-            policy = Policy(*lengths, draw.randint(0, 5), quorum=quorum, proof_required=draw.random() < 0.5)
+            policy = Policy(
+                *lengths,
+                draw.randint(0, 5),
+                quorum=quorum,
+                proof_required=draw.random() < 0.5,
+                verifier_quorum=draw.choice([0, 1, 1, 2, 2, 3, 4]),
+            )
             bundle = right if draw.random() < 0.9 else self.digest("x")
             return self.key(cast.coordinator), Open(keccak(text="config"), bundle, policy)
         number = state.number if draw.random() < 0.95 else state.number + 1
@@ -87,7 +94,9 @@ class Player:
             case "object":
                 return self.key(signer), Object(number, self.digest("o"))
             case "judge":
-                return self.key(self.lab.on_duty(number)), PostVerdicts(number, self.reasons(state))
+                return self.key(self.lab.on_duty(number)), self.verdicts(state, number)
+            case "dissent":
+                return self.key(signer), Dissent(number, self.reasons(state))
             case "propose":
                 roots = included_root(state, state.accepted), excluded_root(state.reasons)
                 claimed = (keccak(b""), roots[1]) if draw.random() < 0.1 else roots
@@ -122,6 +131,15 @@ class Player:
         judged = [k if k else self.draw.choice([0] * 8 + [17, 1]) for k in known]
         return bytes(judged if self.draw.random() < 0.9 else judged[1:])
 
+    def verdicts(self, state: RoundState, number: int) -> PostVerdicts:
+        """Signed by some, and now and then over something else."""
+        reasons = self.reasons(state)
+        told = reasons if self.draw.random() < 0.8 else reasons + b"\x00"
+        members = [seat.member for seat in state.seats if seat.member < 3]
+        signers = tuple(member for member in members if self.draw.random() < 0.8)
+        signed = self.lab.signed(state.number, told, signers) if signers else Signed(0, b"", b"")
+        return PostVerdicts(number, reasons, signed)
+
     def advance(self, state: RoundState, number: int) -> Advance:
         coming = due(state)
         block = coming.header_block if coming else None
@@ -137,6 +155,9 @@ class Player:
             return owner, SetCap(member, draw.choice([0, 5000, 10**6, 10**7]))
         if kind == "rotate":
             return owner, RotateSigner(member, draw.choice(self.keys).address)
+        if kind == "verifier":
+            registration = self.lab.registration(member, draw.choice(self.keys))
+            return owner, registration if draw.random() < 0.8 else replace(registration, member=(member + 1) % 3)
         if kind == "remove":
             return self.key(cast.coordinator), RemoveMember(member)
         if kind == "add":
@@ -165,8 +186,8 @@ class Player:
         return chain.head().number, chain.members(), chain.aggregators(), chain.global_bundle(), rounds
 
 
-FEDERATION = ("cap", "rotate", "remove", "add", "order")
-ROUNDS = ("open", "commit", "submit", "submit", "prove", "judge", "propose", "object", "advance", "mine")
+FEDERATION = ("cap", "rotate", "verifier", "remove", "add", "order")
+ROUNDS = ("open", "commit", "submit", "submit", "prove", "judge", "propose", "object", "dissent", "advance", "mine")
 FITTING = {
     Phase.COMMIT: "commit",
     Phase.TRAIN: "submit",

@@ -56,7 +56,7 @@ def small_config() -> Config:
         mean_batch=8,
         aggregation=AggregationSpec("ffa"),
         proof_policy="mechanism",
-        policy=Policy(40, 40, 0, 20, 20, 3, 2, False),
+        policy=Policy(40, 40, 0, 20, 20, 3, 2, False, 2),
     )
 
 

@@ -1,8 +1,8 @@
 """kill -9 of real daemons at every persistence point: nothing is lost, nothing is sent twice, the round goes on.
 
 One federation of two rounds. Every daemon is started with CANDOR_CRASH_AT set to its next point; whenever it has died
-there, it is started again with the one after. The aggregator lies in the first round, so that objections are written
-too; in the second the chain itself is killed and comes back from its saved state.
+there, it is started again with the one after. In the first round the aggregator lies, so that objections are written
+too, and a verifier, so that it dissents; in the second the chain itself is killed and comes back from its saved state.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ pytestmark = [pytest.mark.anvil, pytest.mark.timeout(900)]
 SMALL = replace(TINY, steps=2, rows=64, capacity=64, mean_batch=16, held_out=30)
 POLICY = Policy(
     commit_blocks=300, train_blocks=300, prove_blocks=0, verify_blocks=120, propose_blocks=120, challenge_blocks=30,
-    quorum=2, proof_required=False,
+    quorum=2, proof_required=False, verifier_quorum=2,
 )  # fmt: skip
 LIES, LAST = 1, 2
 # in the order in which each daemon comes to them; together every Point, for node and for aggregator
@@ -45,8 +45,9 @@ NODE_POINTS = {
     ),
     "node-1": (
         Point.NODE_COMMIT_INTENT, Point.OUTBOX_BROADCAST, Point.FOLLOWER_APPLIED, Point.NODE_BUNDLE,
-        Point.NODE_SUBMIT_INTENT, Point.NODE_OBJECT_INTENT,
+        Point.NODE_SUBMIT_INTENT, Point.NODE_VERDICTS, Point.NODE_OBJECT_INTENT,
     ),
+    "node-2": (Point.NODE_DISSENT_INTENT,),
 }  # fmt: skip
 AGGREGATOR_POINTS = {
     "aggregator-0": (
@@ -105,7 +106,7 @@ def aftermath(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aftermath]:
     folder = tmp_path_factory.mktemp("crashes")
     plan = Plan(
         SMALL, folder, POLICY, nodes=3, rounds=1, spare_rounds=1,
-        misbehave={"aggregator-0": (f"tampered-aggregate@{LIES}",)},
+        misbehave={"aggregator-0": (f"tampered-aggregate@{LIES}",), "node-2": (f"false-verdict@{LIES}",)},
     )  # fmt: skip
     environment = {name: {"CANDOR_CRASH_AT": points[0].value} for name, points in POINTS.items()}
     with ExitStack() as stack, running(plan, environment=environment) as run:
@@ -154,6 +155,7 @@ def duplicate(site: Site, folder: Path) -> tuple[int, str]:
 def test_the_schedule_names_every_point() -> None:
     """For nodes and for the aggregator; a new persistence point fails here until it is in the schedule."""
     nodes = {point for points in NODE_POINTS.values() for point in points}
+    nodes.add(Point.NODE_VERIFIER_INTENT)  # keys are registered at the founding; tests/node/test_verdicts.py walks it
     aggregators = {point for points in AGGREGATOR_POINTS.values() for point in points}
     assert nodes == {point for point in Point if not point.name.startswith("AGGREGATOR_")}
     assert aggregators == {point for point in Point if not point.name.startswith("NODE_")}
@@ -175,6 +177,11 @@ def test_the_lying_round_is_void_by_the_members_objections(aftermath: Aftermath)
     assert voided is not None
     assert voided.reason is VoidReason.DISPUTED
     assert aftermath.states[LIES].accepted == (0, 1, 2)
+
+
+def test_the_false_witness_dissented_once(aftermath: Aftermath) -> None:
+    assert list(aftermath.states[LIES].dissents) == [2]
+    assert list(aftermath.states[LAST].dissents) == []
 
 
 def test_nothing_was_sent_twice(aftermath: Aftermath) -> None:

@@ -22,12 +22,13 @@ EVENTS = [
     records.Equivocation,
     records.Proved,
     records.VerdictsPosted,
+    records.Dissented,
     records.AggregateProposed,
     records.Objected,
     records.Finalised,
     records.Voided,
 ]
-POLICY = Policy(1, 2, 3, 4, 5, 6, quorum=2, proof_required=True)
+POLICY = Policy(1, 2, 3, 4, 5, 6, quorum=2, proof_required=True, verifier_quorum=2)
 
 
 def snake(name: str) -> str:
@@ -65,6 +66,7 @@ def test_every_event_of_the_contract_has_its_record() -> None:
 def test_policy_and_seat_are_those_of_the_contract() -> None:
     federation = (SOURCES / "interfaces" / "IFederation.sol").read_text()
     assert [field.name for field in fields(Policy)] == declared("struct", "Policy")
+    assert [field.name for field in fields(records.Signed)] == declared("struct", "Signed")
     assert [field.name for field in fields(records.Seat)] == declared("struct", "Seat", federation)
 
 
@@ -103,6 +105,8 @@ def test_a_policy_needs_each_of_its_fields(field: str) -> None:
         {"prove_blocks": 0},
         {"quorum": 0},
         {"quorum": 256},
+        {"verifier_quorum": 0},
+        {"verifier_quorum": 256},
         {"train_blocks": 1 << 32},
         {"proof_required": 1},
         {"commit_blocks": True},

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from hashlib import sha256
@@ -54,13 +54,14 @@ from node.settings import (
     HttpSettings,
     KeySettings,
 )
+from node.verifying import Board, registration
 from node.watch import Watch
 from proofs.gaussian import noise_table
 from proofs.mechanism import selected_rows
 from proofs.words import Binding, SecretWords, combine, public_draws, public_noise
 
 ETHER = 10**18
-POLICY = Policy(6, 8, 0, 8, 6, 6, 2, False)
+POLICY = Policy(6, 8, 0, 8, 6, 6, 2, False, 2)
 
 
 class PowerCut(BaseException):
@@ -178,6 +179,7 @@ class Daemon:
     service: Service | None = None
     actor: Any = None
     local: Any = None
+    board: Board = field(default_factory=Board)
     closers: list[Callable[[], None]] = field(default_factory=list)
 
     def start(self) -> None:
@@ -186,12 +188,22 @@ class Daemon:
         self.closers = [outbox.close]
         follower = Follower(self.folder / "follower.sqlite", chain)
         self.closers.append(follower.close)
-        self.local = Faulty(self.store)
+        self.local, self.board = Faulty(self.store), Board()
         remotes = [other.store for other in self.world.daemons if other is not self]
         store = PeeredStore(self.local, [self.world.network(remote) for remote in remotes])
         sender = Sender(outbox, watch, log)
         self.service = Service(
-            _settings(self.folder), chain, self.key, store, follower, sender, watch, log, threading.Event(), ""
+            _settings(self.folder),
+            chain,
+            self.key,
+            store,
+            follower,
+            sender,
+            watch,
+            log,
+            threading.Event(),
+            "",
+            self.board,
         )
         self.actor = self._member(self.service) if self.trainer else self._aggregator(self.service)
 
@@ -213,6 +225,7 @@ class Daemon:
             self.confirmations,
             service.watch,
             service.log,
+            service.board,
         )
         return Member(self.parts, self.conduct or HonestMember())
 
@@ -228,6 +241,7 @@ class Daemon:
             self.coordinator,
             service.watch,
             service.log,
+            self.world,
         )
         return Aggregator(parts, self.conduct or HonestAggregator())
 
@@ -263,6 +277,7 @@ class World:
     folder: Path
     config: Config
     strict: bool = True
+    register: bool = True
     daemons: list[Daemon] = field(default_factory=list)
     cuts: list[str] = field(default_factory=list)
     network_faults: list[Exception] = field(default_factory=list)
@@ -280,6 +295,9 @@ class World:
         for number in range(members):
             signer = key_of(f"member {number}").address
             self.send(coordinator, AddMember(key_of(f"owner {number}").address, signer, cap))
+            if self.register:
+                key = key_of(f"member {number}")
+                self.send(key, registration(key.verifier, self.chain, number))
         order = tuple(key_of(f"aggregator {n}").address for n in range(aggregators))
         self.send(coordinator, SetAggregators(order))
         self.chain.automine = False
@@ -320,6 +338,12 @@ class World:
         faulty = Faulty(store)
         faulty.faults = self.network_faults
         return faulty
+
+    def ask(self, key: str, heard: Collection[str]) -> dict[str, bytes]:
+        """What the members' HTTP servers would answer to an aggregator."""
+        up = [daemon for daemon in self.daemons if daemon.running and daemon.trainer and daemon.name not in heard]
+        answers = {daemon.name: daemon.board.get(key) for daemon in up}
+        return {name: record for name, record in answers.items() if record is not None}
 
     # ---- time
 
@@ -410,13 +434,14 @@ def make_world(fast_folder: Path) -> Iterator[Callable[..., World]]:
         *,
         voids: int = 3,
         strict: bool = True,
+        register: bool = True,
         cap_micro: int | None = None,
         prepare: Callable[[World], None] = lambda world: None,
         **changes: Any,
     ) -> World:
         folder = fast_folder / f"world-{len(worlds)}"
         folder.mkdir()
-        world = World(folder, small_config(**changes), strict)
+        world = World(folder, small_config(**changes), strict, register)
         world.found(members, aggregators, rounds=rounds, voids=voids, cap_micro=cap_micro)
         prepare(world)
         world.start()

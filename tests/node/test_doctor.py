@@ -16,16 +16,18 @@ import pytest
 
 from devnet.federation import Federation, Plan, door, found, start_anvil
 from devnet.presets import TINY
+from ledger.actions import decode_calldata
 from ledger.content import EmbeddedStore, serve
 from ledger.records import Policy
 from ledger.signing import Key, create_keystore
 from node.doctor import Check, diagnose, examine
 from node.settings import NodeSettings, load_node
+from node.verifying import registration
 
 pytestmark = [pytest.mark.anvil, pytest.mark.timeout(300)]
 
 SMALL = replace(TINY, steps=2, rows=64, capacity=64, mean_batch=16, held_out=30)
-POLICY = Policy(40, 40, 0, 20, 20, 6, 1, False)
+POLICY = Policy(40, 40, 0, 20, 20, 6, 1, False, 1)
 
 
 @dataclass
@@ -62,10 +64,23 @@ def test_nothing_is_wrong_and_the_command_says_so(patient: Patient) -> None:
     assert report["ok"] is True
     names = {check["check"] for check in report["checks"]}
     assert names >= {
-        "key", "chain", "contracts", "balance", "membership", "privacy ledger", "content store", "model", "config",
-        "data", "gradients", "ε forecast", "bytes",
+        "key", "chain", "contracts", "balance", "membership", "verifier", "privacy ledger", "content store", "model",
+        "config", "data", "gradients", "ε forecast", "bytes",
     }  # fmt: skip
     assert "wei" in next(check["detail"] for check in report["checks"] if check["check"] == "balance")
+
+
+def test_the_verifier_command_prints_what_the_owner_sends_and_no_secret(patient: Patient) -> None:
+    site = patient.federation.nodes[0]
+    command = [door("candor-node"), "verifier", "--config", site.settings, "--json"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    told = json.loads(ran.stdout)
+    assert (told["member"], told["registered"]) == (0, "registered")
+    assert told["key"] == "0x" + site.key.verifier.public.hex()
+    sent = decode_calldata("federation", bytes.fromhex(told["calldata"][2:]))
+    assert sent == registration(site.key.verifier, patient.federation.chain(), 0)
+    assert f"{site.key.verifier.secret:x}" not in ran.stdout + ran.stderr
 
 
 def test_status_tells_what_state_folder_and_chain_know(patient: Patient) -> None:
@@ -77,6 +92,7 @@ def test_status_tells_what_state_folder_and_chain_know(patient: Patient) -> None
         told[role] = json.loads(ran.stdout)
     assert (told["node"]["member"], told["node"]["round"], told["node"]["phase"]) == (0, 0, "NONE")
     assert told["node"]["epsilon_booked"] == 0
+    assert told["node"]["verifier"] == "registered"
     assert told["aggregator"]["rank"] == 0
     assert told["aggregator"]["intents"] == []
 

@@ -11,7 +11,9 @@ import requests
 from ledger.content import Cid, GatewayStore, Limits, MemoryStore, Serving
 from ledger.privacy import INFINITE_MICRO
 from ledger.records import Phase
+from node.collecting import PeerAnswers
 from node.http import AddressTaken, Pages, serve_pages
+from node.verifying import Board
 from node.watch import Watch
 
 LIMITS = Limits(4, 1024, 4096, 2)
@@ -87,13 +89,39 @@ def test_content_is_served_as_by_any_gateway(server: Serving, store: MemoryStore
     assert requests.get(missing, timeout=5).status_code == 404
 
 
-@pytest.mark.parametrize("path", ["/", "/state/member.sqlite", "/ipfs/../state", "/health/x", "/metrics/"])
+def test_what_a_verifier_signed_is_served_to_whoever_asks(watch: Watch, store: MemoryStore) -> None:
+    """And read back by an aggregator, which asks a peer no more once it was heard."""
+    board = Board()
+    with serve_pages(Pages(watch, store, board), "127.0.0.1", 0) as serving:
+        answers = PeerAnswers(["http://127.0.0.1:9", serving.url], timeout_s=2.0)
+        assert answers.ask("1/00ff/3", ()) == {}
+        board.put("1/00ff/3", b"{}")
+        assert answers.ask("1/00ff/3", ()) == {serving.url: b"{}"}
+        assert answers.ask("1/00ff/3", {serving.url}) == {}
+        assert answers.ask("1/00ff/4", ()) == {}
+        board.put("1/00ff/3", bytes(5000))
+        assert answers.ask("1/00ff/3", ()) == {}, "longer than any record"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/verdict/",
+        "/verdict/1/00/1",
+        "/verdict/../state",
+        "/state/member.sqlite",
+        "/ipfs/../state",
+        "/health/x",
+        "/metrics/",
+    ],
+)
 def test_nothing_else_is_served(path: str, server: Serving) -> None:
     assert requests.get(server.url + path, timeout=5).status_code in (400, 404)
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
-@pytest.mark.parametrize("path", ["/health", "/metrics", "/ipfs/x"])
+@pytest.mark.parametrize("path", ["/health", "/metrics", "/ipfs/x", "/verdict/1/00/1"])
 def test_it_is_read_only(method: str, path: str, server: Serving) -> None:
     assert requests.request(method, server.url + path, timeout=5).status_code == 405
 

@@ -99,7 +99,7 @@ def test_a_bundle_that_nobody_has_is_waited_for_and_then_called_unavailable(make
 
 
 def replace_policy(**changes: Any) -> Policy:
-    return replace(Policy(6, 8, 0, 8, 6, 6, 2, False), **changes)
+    return replace(Policy(6, 8, 0, 8, 6, 6, 2, False, 2), **changes)
 
 
 def refused_because(world: Any) -> str:
@@ -264,9 +264,21 @@ class OneUnitOff(HonestAggregator):
         return changed
 
 
+def slander(reasons: bytes) -> bytes:
+    """Member 1 is left out for a reason that it did not give."""
+    return reasons[:1] + bytes([Reason.OFF_GRID]) + reasons[2:]
+
+
 class Slanderer(HonestAggregator):
+    """Looks for verifiers that help it."""
+
     def reasons(self, state: Any, reasons: Any) -> Any:
         return {**reasons, 1: Reason.OFF_GRID}
+
+
+class FalseWitness(HonestMember):
+    def verdicts(self, state: Any, seat: Any, reasons: bytes) -> bytes:
+        return slander(reasons)
 
 
 def test_a_tampered_aggregate_is_objected_to_with_the_right_one(make_world: MakeWorld) -> None:
@@ -280,8 +292,15 @@ def test_a_tampered_aggregate_is_objected_to_with_the_right_one(make_world: Make
 
 
 def test_an_invented_verdict_is_objected_to_with_zero(make_world: MakeWorld) -> None:
-    world = make_world(prepare=lambda world: setattr(world.aggregator(), "conduct", Slanderer()))
+    """Where one signature is enough, a liar and an aggregator that helps it can post it; the others void the round."""
+
+    def prepare(world: Any) -> None:
+        world.member(0).conduct = FalseWitness()
+        world.aggregator().conduct = Slanderer()
+
+    world = make_world(prepare=prepare, policy=replace_policy(verifier_quorum=1))
     state = world.until_ended(1)
+    assert state.verdicts.signed.members == (0,)
     assert state.voided.reason is VoidReason.DISPUTED
     assert {objection.expected_bundle for objection in state.objections.values()} == {bytes(32)}
 
@@ -314,16 +333,13 @@ def test_members_bring_a_round_to_its_end_when_all_aggregators_are_gone(make_wor
 def test_an_accepted_bundle_that_cannot_be_had_is_objected_to(make_world: MakeWorld) -> None:
     """Nobody could recompute the average: members wait for it half of the challenge, then object."""
 
-    class Credulous(HonestAggregator):
-        def reasons(self, state: Any, reasons: Any) -> Any:
-            return dict.fromkeys(reasons, Reason.ACCEPTED)
-
-        def publish(self, state: Any, store: Any, files: Any) -> bytes:
-            return store.put_directory(files)
+    class Credulous(HonestMember):
+        def verdicts(self, state: Any, seat: Any, reasons: bytes) -> bytes:
+            return bytes(len(reasons))
 
     def prepare(world: Any) -> None:
         world.member(0).conduct = Absent()
-        world.aggregator().conduct = Credulous()
+        world.member(1).conduct = world.member(2).conduct = Credulous()
 
     world = make_world(prepare=prepare, strict=False)
     state = world.until_ended(1)

@@ -21,7 +21,7 @@ MakeWorld = Callable[..., Any]
 
 
 def replace_policy(**changes: Any) -> Policy:
-    return replace(Policy(6, 8, 0, 8, 6, 6, 2, False), **changes)
+    return replace(Policy(6, 8, 0, 8, 6, 6, 2, False, 2), **changes)
 
 
 class OneUnitOff(HonestAggregator):
@@ -87,6 +87,7 @@ NODE_POINTS = [
     Point.NODE_BUNDLE,
     Point.NODE_SIGNED,
     Point.NODE_SUBMIT_INTENT,
+    Point.NODE_VERDICTS,
 ]
 OTHER_POINTS = [
     Point.AGGREGATOR_OPEN_INTENT,
@@ -144,7 +145,8 @@ def test_kill_while_objecting(make_world: MakeWorld, pull_the_plug: Callable[[Po
 
 def test_the_points_of_the_daemons_are_all_walked_here() -> None:
     """A point without a test is a defect."""
-    assert {*NODE_POINTS, *OTHER_POINTS, Point.NODE_OBJECT_INTENT} == set(Point)
+    elsewhere = {Point.NODE_OBJECT_INTENT, Point.NODE_DISSENT_INTENT, Point.NODE_VERIFIER_INTENT}  # test_verdicts.py
+    assert {*NODE_POINTS, *OTHER_POINTS, *elsewhere} == set(Point)
 
 
 def test_a_second_daemon_on_one_key_does_not_start(make_world: MakeWorld) -> None:

@@ -34,6 +34,7 @@ from node.round_table import (
     pictures,
     with_pictures,
 )
+from node.verifying import verifiers_patience_ends
 
 MakeWorld = Callable[..., Any]
 
@@ -135,6 +136,43 @@ def test_train(states: dict[str, Any]) -> None:
     assert member_situation(replace(state, equivocations={0: object()}), head, MINE) is Situation.BYSTANDER
     assert member_situation(replace(state, submissions={0: object()}), head, MINE) is Situation.DONE
     assert member_situation(state, state.deadline_block, replace(MINE, prepared=True)) is Situation.CLOSED
+
+
+def test_verifying(states: dict[str, Any]) -> None:
+    """Whoever has a seat and its key, whatever else it did or refused in the round."""
+    state, mine = states["VERIFY"], replace(MINE, verifier=True)
+    head = head_of(state)
+    assert member_situation(state, head, MINE) is Situation.BYSTANDER
+    assert member_situation(state, head, mine) is Situation.READY
+    assert member_situation(state, head, replace(mine, answered=True)) is Situation.DONE
+    assert member_situation(state, head, replace(mine, refused=True)) is Situation.READY
+    assert member_situation(replace(state, commitments={}, submissions={}), head, mine) is Situation.READY
+    assert member_situation(replace(state, equivocations={0: object()}), head, mine) is Situation.READY
+    assert member_situation(state, head, replace(mine, member=99)) is Situation.BYSTANDER
+    assert member_situation(state, head, replace(mine, member=None)) is Situation.BYSTANDER
+    assert member_situation(state, state.deadline_block, mine) is Situation.CLOSED
+
+
+@pytest.mark.parametrize("phase", ["PROPOSE", "PROPOSED"])
+def test_dissent_comes_before_anything_else(phase: str, states: dict[str, Any]) -> None:
+    state, mine = states[phase], replace(MINE, dissents=True)
+    head = head_of(state)
+    for head in (head_of(state), state.deadline_block + 99):
+        assert member_situation(state, head, mine) is Situation.DISSENTING
+        assert member_situation(state, head, replace(mine, refused=True)) is Situation.DISSENTING
+    assert MEMBER_TABLE[state.phase][Situation.DISSENTING] is Do.DISSENT
+    assert member_situation(states["FINAL"], head, mine) is not Situation.DISSENTING
+
+
+def test_verifiers_wait_for_a_missing_bundle_no_longer_than_the_aggregator_on_duty(states: dict[str, Any]) -> None:
+    state = states["VERIFY"]
+    for blocks in range(1, 60):
+        longer = replace(state, opened=replace(state.opened, policy=replace(state.policy, verify_blocks=blocks)))
+        longer = replace(longer, deadline_block=1000 + blocks)
+        duty = Duty(ORDER[1], ORDER)
+        for head in range(999, 1000 + blocks):
+            assert verifiers_patience_ends(longer, head) or not patience_ends(longer, head, duty)
+    assert [verifiers_patience_ends(state, state.deadline_block - left) for left in (7, 6)] == [False, True]
 
 
 def test_proposed(states: dict[str, Any]) -> None:

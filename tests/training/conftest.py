@@ -87,7 +87,7 @@ def config_for(bases: dict[str, LoadedBase]) -> Callable[..., Config]:
             mean_batch=8,
             aggregation=AggregationSpec(rule),  # type: ignore[arg-type]
             proof_policy="none",
-            policy=Policy(1, 1, 1, 1, 1, 1, 1, False),
+            policy=Policy(1, 1, 1, 1, 1, 1, 1, False, 1),
         )
 
     return build

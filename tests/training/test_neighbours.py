@@ -32,7 +32,7 @@ ROWS = 90
 def contributions() -> Any:
     """rows → {row: its int32 contribution}, computed in the microbatches that those rows make together."""
     base = load_base(TINY.base_path)
-    policy = Policy(1, 1, 0, 1, 1, 1, quorum=1, proof_required=False)
+    policy = Policy(1, 1, 0, 1, 1, 1, quorum=1, proof_required=False, verifier_quorum=1)
     config, weights = make_config(TINY, epsilon=8.0, rounds=1, policy=policy, base=base)
     generator = np.random.default_rng(7)
     for tensor in config.adapter.tensors:  # away from the genesis, where B = 0 and A has no gradient

@@ -292,7 +292,7 @@ def test_the_thread_count_is_given_back(job_for: MakeJob) -> None:
 
 def test_the_demos_preset_learns_within_its_budget() -> None:
     """Three members, three rounds, averaged: candor-tiny goes from guessing to most notes right at ε ≤ 8."""
-    config, weights = make_config(TINY, epsilon=TINY.epsilon, rounds=3, policy=Policy(1, 1, 1, 1, 1, 1, 1, False))
+    config, weights = make_config(TINY, epsilon=TINY.epsilon, rounds=3, policy=Policy(1, 1, 1, 1, 1, 1, 1, False, 1))
     assert epsilon_micro([spend_of(config)] * 3, config.privacy.delta) <= 8_000_000
     model = attach(load_base(TINY.base_path), config)
     unseen = notes.held_out(3, 150, 11)
@@ -321,7 +321,7 @@ def member_round(config: Config, model: LoadedModel, member: int, number: int, w
 
 
 def test_without_noise_the_presets_config_says_insecure() -> None:
-    config, _ = make_config(TINY, epsilon=None, rounds=3, policy=Policy(1, 1, 1, 1, 1, 1, 1, False))
+    config, _ = make_config(TINY, epsilon=None, rounds=3, policy=Policy(1, 1, 1, 1, 1, 1, 1, False, 1))
     assert config.privacy.insecure_no_noise
     assert config.privacy.noise_units == 0
     assert config.privacy.delta == Fraction(1, 100_000)

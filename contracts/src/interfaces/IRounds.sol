@@ -40,6 +40,12 @@ uint64 constant BEACON_DELAY = 2;
 /// header of block X + BEACON_DELAY = X + 2, whoever calls `advance` and whenever: waiting does not change it. The caller
 /// hands in the header; the contract checks its hash.
 ///
+/// Verdicts. A verifier is a seated member with a BLS12-381 key (IFederation.registerVerifier). Each re-runs the verdicts
+/// and signs, under the tag SIGNATURE of Bls.sol,
+///   keccak256(abi.encode(keccak256("candor/verdicts/1"), chain id, this contract, round, transcript, keccak256(reasons)))
+/// where `transcript` is the round's running hash when it judged. An aggregator collects signatures over the same reasons
+/// and posts their sum; it can neither admit nor exclude anybody by itself, nor can fewer than `verifierQuorum` verifiers.
+///
 /// Transcript. Every event of a round carries a running hash over all the round's events so far, which is also kept in
 /// storage: nobody can show a reader a history of the round with an event removed, altered or added.
 ///   transcript' = keccak256(abi.encode(transcript, topic0, keccak256(abi.encode(fields except transcript, in order))))
@@ -50,8 +56,19 @@ uint64 constant BEACON_DELAY = 2;
 ///   signs the epoch and nothing else). So to know the beacon in time, and have a member commit in block X having seen
 ///   it, takes the proposers of X and X+1 both. Two that collude, or one operator that owns both slots, can do it.
 /// - The proposer of X+1 can withhold its block, and so choose between two beacons: one bit per slot that it owns.
-/// - Verdicts are, at this stage, what one aggregator says. Members can void a round they disagree with
-///   (`object`, strict majority of those who committed); they cannot correct it.
+/// - Verdicts are what `verifierQuorum` verifiers signed. So many of them that lie together can still admit and exclude
+///   whom they like, though not unseen: whoever disagrees says so (`dissent`), any audit re-runs the verdicts, and members
+///   can void the round (`object`, strict majority of those who committed); they cannot correct it.
+/// - With too few verifiers left to make a quorum the round is void for NoVerdict: where two thirds are needed, it takes two
+///   thirds to lie, and a third and one more to stop everything by silence.
+/// - Nothing shows that a verifier re-ran anything. It may sign what others serve.
+/// - An aggregator chooses whom of those who agree it counts, and when it posts within the phase. Being named or not among
+///   `signers` says nothing of a verifier.
+/// - An equivocation after verifiers signed makes every signature over the round void. Each member can do so once: let
+///   `verifyBlocks` leave room to sign again.
+/// - `dissent` changes nothing, and is nobody's proof but the sender's word. There is no time for it in a round that ends
+///   with its verdicts (NothingAccepted), or in the block of its proposal (`challengeBlocks` 0).
+/// - On a chain without EIP-2537 no verifier can register, so no round can open (NoPrecompile).
 /// - The contract never sees a weight, a trajectory or an average. It fixes digests, order and deadlines.
 /// - A submitted ε is spent even if the round ends in Void: what was published cannot be taken back.
 /// - An equivocating member is out of the round, and both its submissions stay in the log.
@@ -79,7 +96,8 @@ interface IRounds {
         Disputed // a strict majority of the committed members objected
     }
 
-    /// @notice Lengths of the phases in blocks, and the least number of members for which a round counts.
+    /// @notice Lengths of the phases in blocks, the least number of members for which a round counts, and how many of them
+    /// must have signed its verdicts.
     struct Policy {
         uint32 commitBlocks;
         uint32 trainBlocks;
@@ -89,6 +107,15 @@ interface IRounds {
         uint32 challengeBlocks;
         uint8 quorum;
         bool proofRequired;
+        uint8 verifierQuorum;
+    }
+
+    /// @notice Who signed verdicts: the set of members, their keys (128 bytes each, in the order of their numbers; the chain
+    /// keeps only the hash of each), and the sum of their signatures.
+    struct Signed {
+        uint256 signers;
+        bytes keys;
+        bytes signature;
     }
 
     /// @dev What the members did one by one is beside it: `seatOf`, `commitmentHash`, `submissionHash`, `proofDigest`.
@@ -105,6 +132,7 @@ interface IRounds {
         uint256 proved;
         uint256 accepted;
         uint256 objected;
+        uint256 dissented;
         bytes32 configDigest;
         bytes32 globalBundle;
         bytes32 trainBeacon;
@@ -148,8 +176,15 @@ interface IRounds {
     event Proved(uint64 indexed round, uint8 indexed member, bytes32 proof, bytes32 transcript);
     /// @notice `reasons` has one byte per seat, in seat order; 0 is accepted, the rest are in Reasons.sol.
     event VerdictsPosted(
-        uint64 indexed round, address indexed aggregator, uint256 accepted, bytes reasons, bytes32 transcript
+        uint64 indexed round,
+        address indexed aggregator,
+        uint256 accepted,
+        bytes reasons,
+        Signed signed,
+        bytes32 transcript
     );
+    /// @notice What the verdicts should have been, says this member.
+    event Dissented(uint64 indexed round, uint8 indexed member, bytes reasons, bytes32 transcript);
     event AggregateProposed(
         uint64 indexed round,
         address indexed aggregator,
@@ -181,10 +216,16 @@ interface IRounds {
     error NotAggregator(address caller);
     error NotYourTurn(address caller, uint64 earliestBlock);
     error BadVerdicts(uint64 round, uint256 seat, uint8 reason);
+    error TooFewVerifiers(uint64 round, uint256 found, uint8 needed);
+    error NotVerifiers(uint64 round, uint256 signers);
+    error BadQuorumSignature(uint64 round);
+    error NoDissent(uint64 round, uint8 member);
+    error AlreadyDissented(uint64 round, uint8 member);
     error WrongRoot(bytes32 expected, bytes32 found);
 
     /// @notice Coordinator only; the previous round must have ended (RoundStillOpen). BadPolicy if Commit, Train, Verify
-    /// or Propose (or Prove, when proofs are required) has no block, or `quorum` is 0 or more than the seats.
+    /// or Propose (or Prove, when proofs are required) has no block, or `quorum` or `verifierQuorum` is 0 or more than the
+    /// seats; TooFewVerifiers if fewer than `verifierQuorum` of them have a verifier key.
     /// `globalBundle` must be the aggregate of the last
     /// Final round; before the first Final round it is the coordinator's choice, fixed by the first opening.
     function open(bytes32 configDigest, bytes32 globalBundle, Policy calldata policy) external returns (uint64 round);
@@ -210,7 +251,14 @@ interface IRounds {
     /// exactly one of 1–4 where it applies (the first that does), and otherwise 0 or at least 16. Reverts with
     /// BadVerdicts(round, seat, reason found), or (round, length found, 0) when there is not one byte per seat.
     /// With fewer than `quorum` accepted, the round is void in the same transaction.
-    function postVerdicts(uint64 round, bytes calldata reasons) external;
+    /// `signed`: over these reasons and the round as it stands before this call. TooFewVerifiers if they are fewer than
+    /// `verifierQuorum`, NotVerifiers if one has no seat, IFederation.WrongKeys if one has not that key, BadQuorumSignature if
+    /// the signature is not theirs.
+    function postVerdicts(uint64 round, bytes calldata reasons, Signed calldata signed) external;
+
+    /// @notice Signer of a seat, once, between verdicts and the end of the round: what the verdicts should have been. It is
+    /// evidence and has no effect. `reasons` as for `postVerdicts` (BadVerdicts); NoDissent if they are the posted ones.
+    function dissent(uint64 round, bytes calldata reasons) external;
 
     /// @notice As `postVerdicts`. The contract recomputes both roots (RFC 6962 over sha256, leaves as in Merkle.sol).
     function propose(uint64 round, bytes32 aggregateBundle, bytes32 includedRoot, bytes32 excludedRoot) external;
@@ -229,6 +277,7 @@ interface IRounds {
     /// @notice What the next round must start from: the last Final aggregate, or the first opening's bundle, or zero.
     function globalBundle() external view returns (bytes32);
     function getRound(uint64 round) external view returns (Round memory);
+    /// @notice `verifier` is the one in force in the latest round.
     function seatOf(uint64 round, uint8 member) external view returns (IFederation.Seat memory);
     /// @notice keccak256(abi.encode(datasetRoot, wordsRoot)), zero before the member committed.
     function commitmentHash(uint64 round, uint8 member) external view returns (bytes32);
