@@ -22,7 +22,7 @@ What acceptance does not say: that contributions are gradients of anything. That
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import isqrt
 from typing import Protocol
@@ -43,7 +43,10 @@ from ledger.tensors import Weights, flatten
 from proofs.gaussian import NoiseTable, noise_table
 from proofs.mechanism import most_rows
 from proofs.proof import ProofInvalid
-from proofs.verifier import verify
+from proofs.statement import Statement
+from proofs.verifier import verify as verify_here
+
+Verify = Callable[[Statement, bytes], None]  # raises ProofInvalid
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,21 +81,30 @@ class Directories(Protocol):
 
 
 def judge_stored(facts: SubmissionFacts, bundle: bytes, store: Directories) -> Verdict:
-    """Fetch by digest, then judge. Content that breaks the store's rules is the member's fault; a silent wire is not.
+    """Fetch by digest, then judge. Raises as `fetch_submission` does."""
+    found = fetch_submission(facts.config, bundle, store)
+    return found if isinstance(found, Verdict) else judge(facts, found)
+
+
+def fetch_submission(config: Config, bundle: bytes, store: Directories) -> dict[str, bytes] | Verdict:
+    """The files, or what a judge says without them: content that breaks the store's rules is the member's fault, a
+    silent wire is not.
 
     Raises WireFault or LocalFault when the store could not even say that the content is missing.
     """
     try:
-        files = store.get_directory(bundle, bundle_limits(facts.config))
+        return store.get_directory(bundle, bundle_limits(config))
     except ContentMissing as error:
         return Verdict(Reason.UNAVAILABLE, str(error))
     except ContentInvalid as error:
         return Verdict(Reason.BUNDLE_MALFORMED, f"{type(error).__name__}: {error}")
-    return judge(facts, files)
 
 
-def judge(facts: SubmissionFacts, files: Files | None) -> Verdict:
-    """Run the checks. `files` is the directory behind the submission's digest, verified; None if nobody has it."""
+def judge(facts: SubmissionFacts, files: Files | None, verify: Verify = verify_here) -> Verdict:
+    """Run the checks. `files` is the directory behind the submission's digest, verified; None if nobody has it.
+
+    `verify` checks a proof, here or in another process.
+    """
     if files is None:
         return Verdict(Reason.UNAVAILABLE, "the bundle could not be fetched")
     try:
@@ -102,7 +114,7 @@ def judge(facts: SubmissionFacts, files: Files | None) -> Verdict:
         check_replay(submission, facts.global_weights)
         noise = coverage(facts.config) if facts.config.proven else check_noise(submission)
         check_epsilon(facts)
-        check_proof(submission, facts.beacon)
+        check_proof(submission, facts.beacon, verify)
     except Rejected as error:
         return Verdict(error.reason, error.detail)
     return Verdict(Reason.ACCEPTED, f"every check passed; {noise}; that contributions are gradients is NOT PROVEN")
@@ -168,7 +180,7 @@ def check_epsilon(facts: SubmissionFacts) -> None:
         raise Rejected(Reason.EPSILON_UNDERSTATED, detail)
 
 
-def check_proof(submission: SubmissionBundle, beacon: bytes) -> None:
+def check_proof(submission: SubmissionBundle, beacon: bytes, verify: Verify = verify_here) -> None:
     """The most expensive check, and the last. It is the member's proof, for these sums, this round and this beacon."""
     if not submission.config.proven:
         return

@@ -31,6 +31,7 @@ from node.aggregator_table import (
 )
 from node.collecting import Answers, Collector, PeerAnswers
 from node.conduct import HonestAggregator
+from node.judging import Judges
 from node.logs import Log
 from node.member import advance
 from node.memory import AggregatorMemory
@@ -64,6 +65,7 @@ class AggregatorParts:
     store: ContentStore
     sender: Sender
     memory: AggregatorMemory
+    judges: Judges
     coordinator: Coordinator | None
     watch: Watch
     log: Log
@@ -150,10 +152,12 @@ class Aggregator:
         A bundle that nobody has is waited for until patience ends. Raises WireFault when the store does not answer.
         """
         state, duty = recount.state, self._duty(recount)
-        for member in state.standing:
-            if known_reason(state, member) is not Reason.ACCEPTED or self._verdict_of(recount, member) is not None:
-                continue
-            verdict = recount.verdict(member)
+        open_ones = [
+            member
+            for member in state.standing
+            if known_reason(state, member) is Reason.ACCEPTED and self._verdict_of(recount, member) is None
+        ]
+        for member, verdict in self._parts.judges.verdicts(recount, open_ones):
             if verdict.reason is Reason.UNAVAILABLE:
                 self._parts.watch.fetch_failed()
                 if not patience_ends(state, head, duty):
@@ -253,14 +257,15 @@ def run(
     coordinator = read_coordinator(settings.coordinator) if settings.coordinator else None
     try:
         with opened(settings, "aggregator", stop or threading.Event()) as service:
-            memory = AggregatorMemory(state_file(settings, AGGREGATOR))
-            with closing(memory):
+            memory, judges = AggregatorMemory(state_file(settings, AGGREGATOR)), Judges()
+            with closing(memory), closing(judges):
                 parts = AggregatorParts(
                     chain=service.chain,
                     key=service.key,
                     store=service.store,
                     sender=service.sender,
                     memory=memory,
+                    judges=judges,
                     coordinator=coordinator,
                     watch=service.watch,
                     log=service.log,

@@ -25,11 +25,13 @@ from ledger.report import Status
 from ledger.signing import Key, open_keystore, read_password
 from node.acceptance import Limits as PrivacyLimits
 from node.privacy_ledger import PrivacyLedger
+from node.proving import load_prover
 from node.service import PRIVACY, open_store, state_file
 from node.settings import NodeSettings
 from node.trainer import ModelTrainer
 from node.verifying import ANOTHER_KEY, NOT_YET, registration_of
 from proofs.errors import CandorError, LocalFault, PeerFault, WireFault
+from proofs.parameters import parameters
 
 GAS_OF_A_ROUND = 500_000  # commit, submit, dissent, object and one advance, rounded up; see contracts/README.md
 PROBE = {"probe": b"candor doctor\n"}
@@ -200,6 +202,16 @@ def _gradients(found: _Found) -> str:
     return f"per-example gradients agree with single passes (largest relative difference {worst:.1e})"
 
 
+def _proof(found: _Found) -> str:
+    """Nothing is proven here. That rounds of this config can be, its decoding has checked; that we can, this does."""
+    config = _given(found.config)
+    if not config.proven:
+        return "the round asks for none: clip, noise and sampling stay NOT PROVEN"
+    load_prover()
+    sizes = parameters(config.shape)
+    return f"the prover loads; a round's proof has at most {sizes.largest_bytes} bytes and {int(sizes.bits)} bits"
+
+
 def _epsilon(found: _Found) -> str:
     config, limits = _given(found.config), PrivacyLimits.of(found.settings.privacy)
     history = PrivacyLedger(state_file(found.settings, PRIVACY)).history()
@@ -226,7 +238,8 @@ def _bytes(found: _Found) -> str:
     trajectory = 4 * config.steps * config.adapter.parameters
     adapter = 4 * sum(tensor.size for tensor in config.adapter.tensors)
     most = bundle_limits(config).max_total_bytes
-    return f"a submission has about {adapter + trajectory} bytes, and each of the others' at most {most}"
+    proof = parameters(config.shape).largest_bytes if config.proven else 0
+    return f"a submission has about {adapter + trajectory + proof} bytes, and each of the others' at most {most}"
 
 
 def _given(value: Any) -> Any:
@@ -251,6 +264,7 @@ _FACTS: Final[_Checks] = (
 _FORECASTS: Final[_Checks] = (
     ("data", _data),
     ("gradients", _gradients),
+    ("proof", _proof),
     ("ε forecast", _epsilon),
     ("bytes", _bytes),
 )

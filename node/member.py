@@ -35,7 +35,7 @@ from node.conduct import HonestMember, Submitted
 from node.logs import Log
 from node.memory import Checked, Commitment, Made, MemberMemory, MemoryContradicted
 from node.privacy_ledger import PrivacyLedger, RoundKey
-from node.proving import proof_of, words_root
+from node.proving import check_draws, proof_of, words_root
 from node.recompute import Configs, Recount, round_key
 from node.round_table import MEMBER_TABLE, Do, Mine, member_situation, phase_now
 from node.sender import Sender
@@ -240,6 +240,7 @@ class Member:
         self._parts.log.info("training", round=state.number, steps=config.steps, epsilon=spent / 1e6)
         on_step = self._on_steps_of(state)
         try:
+            check_draws(config, words, beacon, len(self._parts.trainer.rows(config)))
             trained = self._parts.trainer.train(config, weights, words, beacon, words.binding, on_step)
         except LocalFault as error:
             raise RoundRefused(str(error)) from error
@@ -255,6 +256,9 @@ class Member:
             proof = proof_of(config, claim, beacon, words, rows, trained, trajectory, tell)
         except LocalFault as error:
             raise RoundRefused(f"the proof could not be made: {error}") from error
+        self._parts.watch.proving(None)
+        if proof:
+            self._parts.log.info("proven", round=state.number, bytes=len(proof))
         bundle = SubmissionBundle(config, self._conduct.claim(state, claim), adapter, trajectory, proof)
         return self._conduct.files(state, bundle.files()), declared, beacon
 
@@ -309,8 +313,7 @@ class Member:
         """Progress of the proof, and an end to one that is asked to stop or has become useless."""
 
         def on_stage(stage: str) -> None:
-            self._parts.watch.set(proving=stage)
-            self._parts.watch.alive()
+            self._parts.watch.proving(stage)
             self._parts.log.info("proving", round=state.number, stage=stage)
             self._on_step()
             self._require_in_time(state)

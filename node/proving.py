@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from ledger.bundle import Claim
 from ledger.config import Config
 from ledger.mechanism import statement_of
-from proofs.words import SecretWords
+from proofs.errors import LocalFault
+from proofs.mechanism import selected_rows
+from proofs.words import SecretWords, combine, public_draws
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +26,36 @@ class Trained:
 
     released: NDArray[np.int32]
     contributions: Sequence[NDArray[np.int32]] = field(default=(), repr=False)
+
+
+class DrawTooLarge(LocalFault):
+    """A step drew more rows than the config's slots: the round cannot be proven, and is given up."""
+
+
+class ProverMissing(LocalFault):
+    """The prover, or the compiler that it brings, is not installed."""
+
+
+def load_prover() -> None:
+    """Compiles, the first time on a machine. Raises ProverMissing."""
+    try:
+        import proofs.prover  # noqa: F401
+    except ImportError as error:
+        raise ProverMissing(f"the prover cannot be loaded ({error}); remedy: install candor with numba") from error
+
+
+def check_draws(config: Config, words: SecretWords, beacon: bytes, rows: int) -> None:
+    """Before anything is trained: no step draws more rows than it has slots. Raises DrawTooLarge.
+
+    An honest member meets it once in 2^64 rounds. That it leaves the round then depends on its data, and is paid for.
+    """
+    if not config.proven:
+        return
+    slots, privacy = config.shape.slots, config.privacy
+    for step in range(config.steps):
+        draws = combine(words.draws(step), public_draws(beacon, words.binding, step, privacy.capacity))
+        if len(selected_rows(draws, privacy.sample_threshold, rows)) > slots:
+            raise DrawTooLarge("a step drew more rows than a proof has slots for, which happens once in 2^64 rounds")
 
 
 def words_root(config: Config, words: SecretWords, rows: int) -> bytes:

@@ -22,7 +22,7 @@ from ledger.privacy import UNBOUNDED, Spend, spend_of
 from ledger.records import Reason
 from ledger.round_state import RoundState, known_reason
 from ledger.tensors import Weights
-from ledger.verdict import SubmissionFacts, Verdict, judge_stored
+from ledger.verdict import SubmissionFacts, Verdict, fetch_submission, judge
 
 CONFIGS_KEPT = 64
 
@@ -109,12 +109,18 @@ class Recount:
 
     def verdict(self, member: int) -> Verdict:
         """Raises WireFault or LocalFault when the store could not even say that the bundle is missing."""
+        found = self.evidence(member)
+        return found if isinstance(found, Verdict) else judge(*found)
+
+    def evidence(self, member: int) -> Verdict | tuple[SubmissionFacts, dict[str, bytes]]:
+        """All that a judge needs, fetched; or the verdict, where it stands already. Raises as `verdict` does."""
         known = known_reason(self.state, member)
         if known is not Reason.ACCEPTED:
             return Verdict(known, "the chain itself shows it")
         beacon = self.state.train_beacon or b""
         facts = SubmissionFacts(self.claim(member), self.config, self.global_weights(), self.spends(member), beacon)
-        return judge_stored(facts, self.state.submissions[member].bundle, self.store)
+        files = fetch_submission(self.config, self.state.submissions[member].bundle, self.store)
+        return files if isinstance(files, Verdict) else (facts, files)
 
     def aggregate(self) -> AggregateBundle:
         """The bundle that the accepted lead to. Raises ContentMissing, ContentInvalid or Rejected (naming a rule)."""

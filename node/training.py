@@ -40,10 +40,6 @@ Device = Literal["auto", "cpu", "cuda"]
 MICROBATCH = 32
 
 
-class DrawTooLarge(LocalFault):
-    """A step drew more rows than the config's slots: the round cannot be proven, and is given up."""
-
-
 class DeviceMissing(LocalFault):
     """The configuration names a device that this machine does not have."""
 
@@ -66,7 +62,7 @@ class TrainingJob:
 def train(job: TrainingJob, on_step: Callable[[int, int], None]) -> Trained:
     """The released sum of each step, and what it is made of. `on_step(done, steps)` follows each of them.
 
-    Raises DeviceMissing, WeightsMisfit, DatasetTooLarge, NotPerExample, DrawTooLarge.
+    Raises DeviceMissing, WeightsMisfit, DatasetTooLarge, NotPerExample.
     """
     config = job.config
     job.dataset.check_capacity(config.privacy.capacity)
@@ -94,7 +90,6 @@ class _Run:
         """One step: gradients of the drawn rows, ĝ released, the next iterate loaded. Returns ĝ (P,)."""
         optimizer = self._optimizer
         drawn = drawn_rows(self._job, step)
-        self._check_slots(len(drawn))
         optimizer.expect_noise(step_noise(self._job, self._table, step))
         parts = list(microbatches(drawn, ids))
         for number, rows in enumerate(parts, start=1):
@@ -104,11 +99,6 @@ class _Run:
             optimizer.zero_grad()
         self._keep([row for part in parts for row in part], optimizer.taken())
         return optimizer.last_release
-
-    def _check_slots(self, drawn: int) -> None:
-        """Before anything of the step is released. The accountant pays for what leaving a round here would show."""
-        if self._job.config.proven and drawn > self._job.config.shape.slots:
-            raise DrawTooLarge("more rows were drawn than a proof has slots for, which happens once in 2^64 rounds")
 
     def _keep(self, rows: list[int], contributions: NDArray[np.int32]) -> None:
         """In the order of rows, which is that of the slots."""

@@ -68,6 +68,11 @@ class Watch:
         self._steps.inc()
         self.alive()
 
+    def proving(self, stage: str | None) -> None:
+        """What the prover is at; None: it has ended."""
+        self.set(proving=stage)
+        self.alive()
+
     def published(self, size_bytes: int) -> None:
         self._bytes.inc(size_bytes)
 

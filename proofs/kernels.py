@@ -40,7 +40,7 @@ def montgomery(values: NDArray[np.uint64]) -> Rows:
     return np.asarray((values << _SHIFT) % _P64, dtype=np.uint32)
 
 
-@njit(uint32(uint32, uint32), inline="always", cache=True)
+@njit(uint32(uint32, uint32), inline="always", cache=True, nogil=True)
 def _times(a: Any, b: Any) -> Any:
     product = uint64(a) * uint64(b)
     quotient = uint32(uint32(product) * _MINUS_INVERSE)
@@ -48,19 +48,19 @@ def _times(a: Any, b: Any) -> Any:
     return min(high, uint32(high - _P32))  # wraps around when it is below p already
 
 
-@njit(uint32(uint32, uint32), inline="always", cache=True)
+@njit(uint32(uint32, uint32), inline="always", cache=True, nogil=True)
 def _plus(a: Any, b: Any) -> Any:
     total = uint32(a + b)  # below 2^32: 2p < 2^32
     return min(total, uint32(total - _P32))
 
 
-@njit(uint32(uint32, uint32), inline="always", cache=True)
+@njit(uint32(uint32, uint32), inline="always", cache=True, nogil=True)
 def _minus(a: Any, b: Any) -> Any:
     difference = uint32(a - b)
     return min(difference, uint32(difference + _P32))
 
 
-@njit("void(uint32[:,::1], uint32[:,::1])", cache=True)
+@njit("void(uint32[:,::1], uint32[:,::1])", cache=True, nogil=True)
 def _down(data: Rows, twiddles: Rows) -> None:
     """Transform in place along axis 0, natural order in, bit-reversed out (decimation in frequency)."""
     size, lanes = data.shape
@@ -76,7 +76,7 @@ def _down(data: Rows, twiddles: Rows) -> None:
         half, stage = half // 2, stage + 1
 
 
-@njit("void(uint32[:,::1], uint32[:,::1])", cache=True)
+@njit("void(uint32[:,::1], uint32[:,::1])", cache=True, nogil=True)
 def _up(data: Rows, twiddles: Rows) -> None:
     """Transform in place along axis 0, bit-reversed in, natural order out (decimation in time)."""
     size, lanes = data.shape
@@ -92,14 +92,14 @@ def _up(data: Rows, twiddles: Rows) -> None:
         half, stage = half * 2, stage - 1
 
 
-@njit("void(uint32[:,::1], uint32[::1], uint32[:,::1])", cache=True)
+@njit("void(uint32[:,::1], uint32[::1], uint32[:,::1])", cache=True, nogil=True)
 def _scaled(data: Rows, factors: Rows, into: Rows) -> None:
     for i in range(data.shape[0]):
         for lane in range(data.shape[1]):
             into[i, lane] = _times(data[i, lane], factors[i])
 
 
-@njit("void(uint32[:,::1], uint32[:,::1], uint32[:,::1], uint32[:,::1], uint32[:,::1])", cache=True)
+@njit("void(uint32[:,::1], uint32[:,::1], uint32[:,::1], uint32[:,::1], uint32[:,::1])", cache=True, nogil=True)
 def _encode(rows: Rows, inverse_twiddles: Rows, twiddles: Rows, shifts: Rows, into: Rows) -> None:
     count, size = rows.shape
     cosets = shifts.shape[0]
@@ -159,7 +159,7 @@ def _tables(size: int, blowup: int) -> tuple[Rows, Rows, Rows]:
     )
 
 
-@njit("void(uint32[:,::1], uint32[:,::1], uint64[:,::1])", cache=True)
+@njit("void(uint32[:,::1], uint32[:,::1], uint64[:,::1])", cache=True, nogil=True)
 def _combine(rows: Rows, weights: Rows, into: NDArray[np.uint64]) -> None:
     count, size = rows.shape
     outputs = weights.shape[1]
@@ -188,7 +188,7 @@ def combine(rows: Rows, weights: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return found
 
 
-@njit("void(uint32[:,:], uint64[::1])", cache=True)
+@njit("void(uint32[:,:], uint64[::1])", cache=True, nogil=True)
 def _square_sums(lines: Rows, into: NDArray[np.uint64]) -> None:
     for i in range(lines.shape[0]):
         low, high = uint64(0), uint64(0)
@@ -210,7 +210,7 @@ def square_sums(lines: Rows) -> NDArray[np.uint64]:
     return found
 
 
-@njit("void(uint32[:,:], uint32[:,:], uint32[:,::1], uint64[:,::1])", cache=True)
+@njit("void(uint32[:,:], uint32[:,:], uint32[:,::1], uint64[:,::1])", cache=True, nogil=True)
 def _sum_products(values: Rows, others: Rows, weights: Rows, into: NDArray[np.uint64]) -> None:
     sums = np.zeros(DEGREE, dtype=np.uint64)
     for i in range(values.shape[0]):

@@ -40,6 +40,7 @@ from ledger.twin import TwinChain
 from node.acceptance import Limits
 from node.aggregator import Aggregator, AggregatorParts, Coordinator
 from node.conduct import HonestAggregator, HonestMember
+from node.judging import Judges
 from node.logs import Log
 from node.member import Member, MemberParts
 from node.memory import AggregatorMemory, MemberMemory
@@ -132,11 +133,13 @@ class FakeTrainer:
             draws = combine(words.draws(step), public_draws(beacon, binding, step, config.privacy.capacity))
             drawn = selected_rows(draws, config.privacy.sample_threshold, len(self.data))
             contributions.append(np.zeros((len(drawn), parameters), dtype=np.int32))
+            contributions[-1][:1] += np.int32(self.shift)
+            shift = self.shift if len(drawn) or not config.proven else 0
             noise = np.zeros(parameters, dtype=np.int32)
             if config.privacy.noise_units:
                 drawn = combine(words.noise(step), public_noise(beacon, binding, step, parameters))
                 noise = noise_table(config.privacy.noise_units).lookup(drawn)
-            steps.append(noise + np.int32(self.shift))
+            steps.append(noise + np.int32(shift))
             on_step(step + 1, config.steps)
         return Trained(np.stack(steps), contributions)
 
@@ -238,6 +241,7 @@ class Daemon:
             service.store,
             service.sender,
             memory,
+            Judges(1),
             self.coordinator,
             service.watch,
             service.log,

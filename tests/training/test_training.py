@@ -24,7 +24,6 @@ from node.grid_optimizer import GridOptimizer, ReleaseTwice, groups
 from node.model import LoadedModel, Weights, attach, load_base
 from node.training import (
     DeviceMissing,
-    DrawTooLarge,
     TrainingJob,
     drawn_rows,
     microbatches,
@@ -161,16 +160,6 @@ def test_contributions_are_those_of_the_rows_drawn_in_their_order_and_add_up(thr
 
 def test_without_a_proof_to_make_no_contribution_is_kept(job_for: MakeJob) -> None:
     assert train(job_for(), lambda _done, _steps: None).contributions == ()
-
-
-def test_a_draw_beyond_the_slots_ends_training_before_the_step_is_released(
-    job_for: MakeJob, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    job = job_for(sample_threshold=ALWAYS, noise_units=1000)
-    job = replace(job, config=replace(job.config, proof_policy="mechanism"))
-    monkeypatch.setattr("ledger.config.most_rows", lambda *_: len(job.dataset) - 1)
-    with pytest.raises(DrawTooLarge):
-        train(job, lambda _done, _steps: None)
 
 
 def test_one_row_moves_a_release_by_no_more_than_the_clip(job_for: MakeJob) -> None:
