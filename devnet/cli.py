@@ -34,7 +34,7 @@ from devnet.federation import Plan, PlanInvalid, kept_facts
 from devnet.kinds import KINDS, kind_named
 from devnet.presets import Preset, preset_named
 from devnet.processes import Supervisor
-from devnet.progress import GENESIS, Watch, training_steps
+from devnet.progress import GENESIS, Watch, paces
 from devnet.scenarios import Outcome, fresh_folder, run
 from devnet.screen import picture
 from ledger.records import Policy
@@ -194,7 +194,7 @@ def _teller(quiet: bool) -> Iterator[Callable[[list[str], Watch], None]]:
         def tell(lines: list[str], watch: Watch) -> None:
             for line in lines:
                 live.console.print(line, highlight=False)
-            live.update(picture(watch, training_steps(watch.federation.nodes, session)))
+            live.update(picture(watch, paces(watch.federation.nodes, session)))
 
         yield tell
 

@@ -7,9 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
-
 from devnet.forgeries import FORGERIES, HOSTILE_DIRECTORIES, BlockSink, Honest, extra_file, nowhere
 from devnet.kinds import Kind
 from ledger.actions import Submit
@@ -25,8 +22,7 @@ from ledger.tensors import Weights
 from node.acceptance import RoundRefused
 from node.conduct import HonestAggregator, HonestMember, Submitted
 from proofs.errors import LocalFault, PeerFault
-from proofs.gaussian import noise_table
-from proofs.words import Binding, SecretWords, combine, public_noise
+from proofs.words import Binding, SecretWords
 
 LATE_POLL_S: Final = 0.3
 Chosen = tuple[tuple[Kind, int | None], ...]
@@ -117,19 +113,12 @@ class DishonestMember(HonestMember):
         config = Config.decode(files[CONFIG])
         start = read_weights(store.get_directory(state.opened.global_bundle, bundle_limits(config)), config)
         bundle = read_submission(files, config, self._claim)
-        return Honest(bundle, start, lambda: self._noise(state, config))
+        return Honest(bundle, start, lambda: self._words(state, config), state.train_beacon or b"")
 
-    def _noise(self, state: RoundState, config: Config) -> NDArray[np.int32]:
-        """(T, P): the noise that this member's words and the beacon gave."""
+    def _words(self, state: RoundState, config: Config) -> SecretWords:
         binding = Binding(state.domain.chain_id, state.domain.contract, state.number, self._seat(state).member)
-        parameters, table = config.adapter.parameters, noise_table(config.privacy.noise_units)
-        secret = SecretWords(self.seed_of(state), binding, config.steps, parameters, config.privacy.capacity)
-        beacon = state.train_beacon or b""
-        steps = [
-            table.lookup(combine(secret.noise(step), public_noise(beacon, binding, step, parameters)))
-            for step in range(config.steps)
-        ]
-        return np.stack(steps)
+        parameters, capacity = config.adapter.parameters, config.privacy.capacity
+        return SecretWords(self.seed_of(state), binding, config.steps, parameters, capacity)
 
     def _sleep_past_the_deadline(self, number: int) -> None:
         """Until the contract itself takes no more submissions. Raises WireFault; then it is asked again."""

@@ -1,7 +1,9 @@
 """What a dishonest member publishes: each forgery changes one thing of an honest submission, and nothing beside it.
 
 The manifest always fits the other files, so that the forgery is caught by the rule that is meant for it and not by a
-checksum. Bytes of a pickle and of hostile DAGs are written by hand: nothing here loads them.
+checksum. Bytes of a pickle and of hostile DAGs are written by hand: nothing here loads them. Proofs made here are the
+real prover's, and sound, for something else than the round asks for. Where it asks for none, a forgery of a proof is an
+honest submission.
 """
 
 from __future__ import annotations
@@ -27,8 +29,14 @@ from ledger.bundle import (
 )
 from ledger.content.cid import Block, Codec
 from ledger.content.dagpb import DIRECTORY_DATA, FileData, Link, Node, encode_file, encode_node
+from ledger.mechanism import statement_of
 from ledger.optimizer import replay
 from ledger.tensors import Weights, encode_safetensors, flatten, unflatten, values_of
+from proofs.gaussian import noise_table
+from proofs.mechanism import selected_rows
+from proofs.prover import prove, words_root
+from proofs.statement import Shape
+from proofs.words import SecretWords, combine, public_draws, public_noise
 
 Files = dict[str, bytes]
 # what `pickle.load` would execute: GLOBAL os.system, one string, TUPLE1, REDUCE
@@ -46,11 +54,16 @@ class BlockSink(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Honest:
-    """What an honest member would publish. noise: (T, P), the part of the trajectory that hides the rows."""
+    """What an honest member would publish. words: its secret words, from which a liar works out its own noise."""
 
     bundle: SubmissionBundle
     start: Weights
-    noise: Callable[[], NDArray[np.int32]]
+    words: Callable[[], SecretWords]
+    beacon: bytes
+
+    def noise(self) -> NDArray[np.int32]:
+        """(T, P): the part of the trajectory that hides the rows."""
+        return noise_of(self.words(), self.beacon, self.bundle.config.privacy.noise_units)
 
     @property
     def files(self) -> Files:
@@ -63,12 +76,23 @@ Forgery = Callable[[Honest], Files]
 # ---- the numbers: trajectory and weights
 
 
-def released(honest: Honest, trajectory: NDArray[np.int32]) -> Files:
-    """The submission of somebody who released these sums and followed the optimizer from there."""
+def released(honest: Honest, trajectory: NDArray[np.int32], proof: bytes = b"") -> Files:
+    """The submission of somebody who released these sums and followed the optimizer from there; with the honest proof
+    unless there is another."""
     config = honest.bundle.config
     reached = replay(config, flatten(config, honest.start), trajectory)
-    weights = honest.start | unflatten(config, reached)
-    return replace(honest.bundle, trajectory=trajectory, weights=weights).files()
+    weights, proof = honest.start | unflatten(config, reached), proof or honest.bundle.proof
+    return replace(honest.bundle, trajectory=trajectory, weights=weights, proof=proof).files()
+
+
+def noise_of(words: SecretWords, beacon: bytes, noise_units: int) -> NDArray[np.int32]:
+    """(T, P): the noise that these words and the beacon give."""
+    table, parameters = noise_table(noise_units), words.parameters
+    steps = [
+        table.lookup(combine(words.noise(step), public_noise(beacon, words.binding, step, parameters)))
+        for step in range(words.steps)
+    ]
+    return np.stack(steps)
 
 
 def without_noise(honest: Honest) -> Files:
@@ -84,17 +108,6 @@ def off_by_one(honest: Honest) -> Files:
     trajectory = honest.bundle.trajectory.copy()
     trajectory[0, 0] += 1
     return released(honest, trajectory)
-
-
-def broken_proof(honest: Honest) -> Files:
-    middle = len(honest.bundle.proof) // 2
-    proof = bytearray(honest.bundle.proof)
-    proof[middle] ^= 1
-    return with_manifest(honest.files | {PROOF: bytes(proof)})
-
-
-def no_proof(honest: Honest) -> Files:
-    return with_manifest({path: data for path, data in honest.files.items() if path != PROOF})
 
 
 def another_trajectory(honest: Honest) -> Files:
@@ -176,12 +189,75 @@ def foreign_chain(honest: Honest) -> Files:
     return replace(honest.bundle, claim=replace(honest.bundle.claim, chain_id=1)).files()
 
 
+# ---- the proof
+
+
+def broken_proof(honest: Honest) -> Files:
+    if not honest.bundle.proof:
+        return honest.files
+    proof = bytearray(honest.bundle.proof)
+    proof[len(proof) // 2] ^= 1
+    return replace(honest.bundle, proof=bytes(proof)).files()
+
+
+def no_proof(honest: Honest) -> Files:
+    return with_manifest({path: data for path, data in honest.files.items() if path != PROOF})
+
+
+def over_clip(honest: Honest) -> Files:
+    """In every step one contribution is a unit longer than the clip, and a proof says so: of a clip so much longer."""
+    shape = honest.bundle.config.shape
+    return _proven(honest, honest.words(), replace(shape, clip_units=shape.clip_units + 1))
+
+
+def other_words(honest: Honest) -> Files:
+    """Noise of words that were chosen when the beacon was known, and a proof for a commitment to those."""
+    words = honest.words()
+    seed = sha256(b"candor/devnet/other-words/1\0" + honest.beacon).digest()
+    chosen = SecretWords(seed, words.binding, words.steps, words.parameters, words.capacity)
+    return _proven(honest, chosen, honest.bundle.config.shape)
+
+
+def stale_proof(honest: Honest) -> Files:
+    """The honest submission, with a proof that the same member made for another round."""
+    words, claim = honest.words(), honest.bundle.claim
+    other = replace(honest, bundle=replace(honest.bundle, claim=replace(claim, round=claim.round + 1)))
+    seed = sha256(b"candor/devnet/stale-proof/1\0" + honest.beacon).digest()
+    binding = replace(words.binding, round=claim.round + 1)
+    elsewhere = SecretWords(seed, binding, words.steps, words.parameters, words.capacity)
+    proof = _proven(other, elsewhere, honest.bundle.config.shape).get(PROOF, b"")
+    return replace(honest.bundle, proof=proof).files()
+
+
+def _proven(honest: Honest, words: SecretWords, shape: Shape) -> Files:
+    """A submission whose drawn rows contribute nothing, but for the first of each step, which is as long as the sizes
+    allow; with a proof that holds for these words and sizes, committed to after the beacon."""
+    config, claim, rows = honest.bundle.config, honest.bundle.claim, words.capacity
+    if not config.proven:
+        return honest.files
+    contributions = []
+    for step in range(words.steps):
+        draws = combine(words.draws(step), public_draws(honest.beacon, words.binding, step, words.capacity))
+        drawn = selected_rows(draws, shape.sample_threshold, rows)
+        part = np.zeros((len(drawn), words.parameters), dtype=np.int32)
+        part[:1, 0] = shape.clip_units
+        contributions.append(part)
+    sums = np.array([part.sum(axis=0, dtype=np.int32) for part in contributions], dtype=np.int32)
+    sums += noise_of(words, honest.beacon, shape.sigma_units)
+    own = replace(claim, words_root=words_root(words, shape, rows))
+    statement = replace(statement_of(config, own, honest.beacon, sums), shape=shape)
+    return released(honest, sums, prove(statement, words, rows, contributions))
+
+
 FORGERIES: Final[dict[str, Forgery]] = {
     "no-noise": without_noise,
     "half-noise": half_the_noise,
     "off-by-one": off_by_one,
     "broken-proof": broken_proof,
     "no-proof": no_proof,
+    "over-clip": over_clip,
+    "other-words": other_words,
+    "stale-proof": stale_proof,
     "wrong-trajectory": another_trajectory,
     "frozen-changed": frozen_changed,
     "off-grid": off_grid,

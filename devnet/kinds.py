@@ -37,6 +37,11 @@ def _node(name: str, does: str, reason: Reason, caught: str = "") -> Kind:
     return Kind(name, "node", does, reason, caught or f"left out: {reason.name}")
 
 
+def _proven(name: str, does: str) -> Kind:
+    """What nothing but the proof of the mechanism catches, in rounds that ask for one: all of a devnet with noise."""
+    return _node(name, does, Reason.PROOF_INVALID)
+
+
 def _aggregator(name: str, does: str, caught: str) -> Kind:
     return Kind(name, "aggregator", does, None, caught)
 
@@ -44,10 +49,13 @@ def _aggregator(name: str, does: str, caught: str) -> Kind:
 KINDS: Final[dict[str, Kind]] = {
     kind.name: kind
     for kind in (
-        _node("no-noise", "releases sums without noise", Reason.PROOF_INVALID),
-        _node("half-noise", "adds half of the noise", Reason.PROOF_INVALID),
-        _node("off-by-one", "moves one released sum by one unit", Reason.PROOF_INVALID),
-        _node("broken-proof", "changes one byte of its proof", Reason.PROOF_INVALID),
+        _proven("no-noise", "releases sums without noise"),
+        _proven("half-noise", "adds half of the noise"),
+        _proven("off-by-one", "moves one released sum by one unit"),
+        _proven("over-clip", "lets one row contribute a unit more than the clip, and proves that"),
+        _proven("other-words", "makes its noise from words that it chose after the beacon, and proves that"),
+        _proven("stale-proof", "publishes a proof that it made for another round"),
+        _proven("broken-proof", "changes one byte of its proof"),
         _node("no-proof", "leaves its proof out", Reason.BUNDLE_MALFORMED),
         _node("understate-epsilon", "declares less ε than it spends", Reason.EPSILON_UNDERSTATED),
         _node("wrong-trajectory", "publishes other sums than led to its adapter", Reason.TRAJECTORY_MISMATCH),

@@ -130,13 +130,22 @@ class Watch:
             yield f"{self.elapsed_s:6.1f} s  held-out accuracy {what}: {told}"
 
 
-def training_steps(sites: Sequence[Site], session: requests.Session) -> dict[int, tuple[int, int]]:
-    """Member to (steps done, all steps), as the daemons' own health pages say; who does not answer is left out."""
+@dataclass(frozen=True)
+class Pace:
+    """Steps done, all of them, and whether the proof is being made."""
+
+    done: int
+    total: int
+    proving: bool
+
+
+def paces(sites: Sequence[Site], session: requests.Session) -> dict[int, Pace]:
+    """How far each member is, as the daemons' own health pages say; who does not answer is left out."""
     found = {}
     for member, site in enumerate(sites):
         try:
             facts = session.get(f"{site.url}/health", timeout=HEALTH_TIMEOUT_S).json()
-            found[member] = (int(facts["step"]), int(facts["steps"]))
+            found[member] = Pace(int(facts["step"]), int(facts["steps"]), bool(facts.get("proving")))
         except (requests.RequestException, ValueError, KeyError, TypeError):
             continue
     return found

@@ -10,20 +10,20 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from devnet.progress import GENESIS, Watch, epsilon_text, reason_text
+from devnet.progress import GENESIS, Pace, Watch, epsilon_text, reason_text
 from ledger.records import Phase
 from ledger.round_state import RoundState, shown
 
 STEPS_WIDTH: Final = 24
-Steps = Mapping[int, tuple[int, int]]
+Paces = Mapping[int, Pace]
 
 
-def picture(watch: Watch, steps: Steps) -> RenderableType:
-    """`steps`: member to (done, all) of the training under way."""
+def picture(watch: Watch, paces: Paces) -> RenderableType:
+    """`paces`: how far each member is in the training under way."""
     if not watch.rounds:
         return Text(f"{watch.elapsed_s:.0f} s  the daemons are starting; block {watch.head}")
     state = watch.rounds[max(watch.rounds)]
-    return Group(_headline(watch, state), _members(watch, state, steps), _footer(watch))
+    return Group(_headline(watch, state), _members(watch, state, paces), _footer(watch))
 
 
 def _headline(watch: Watch, state: RoundState) -> Text:
@@ -33,7 +33,7 @@ def _headline(watch: Watch, state: RoundState) -> Text:
     return text.append(phase.name, style="green" if phase is Phase.FINAL else "cyan").append(left)
 
 
-def _members(watch: Watch, state: RoundState, steps: Steps) -> Table:
+def _members(watch: Watch, state: RoundState, paces: Paces) -> Table:
     table = Table(box=None, padding=(0, 2))
     for name in ("member", "doing", "steps", "ε spent", "of"):
         table.add_column(name)
@@ -42,15 +42,15 @@ def _members(watch: Watch, state: RoundState, steps: Steps) -> Table:
         spent = submitted.spent_micro if submitted else seat.spent_micro
         table.add_row(
             f"node-{seat.member}",
-            _doing(state, seat.member),
-            _bar(steps.get(seat.member), submitted is not None),
+            _doing(state, seat.member, paces.get(seat.member)),
+            _bar(paces.get(seat.member), submitted is not None),
             epsilon_text(spent),
             epsilon_text(seat.cap_micro),
         )
     return table
 
 
-def _doing(state: RoundState, member: int) -> Text:
+def _doing(state: RoundState, member: int, pace: Pace | None) -> Text:
     reason = state.reasons.get(member)
     if reason is not None:
         return Text("accepted", style="green") if reason == 0 else Text(reason_text(reason), style="red")
@@ -59,15 +59,16 @@ def _doing(state: RoundState, member: int) -> Text:
     if member in state.submissions:
         return Text("submitted")
     if member in state.commitments:
-        return Text("training" if state.phase is Phase.TRAIN else "committed")
+        if state.phase is not Phase.TRAIN:
+            return Text("committed")
+        return Text("proving" if pace is not None and pace.proving else "training")
     return Text("waiting" if state.phase is Phase.COMMIT else "absent")
 
 
-def _bar(steps: tuple[int, int] | None, submitted: bool) -> RenderableType:
-    if steps is None or submitted:
+def _bar(pace: Pace | None, submitted: bool) -> RenderableType:
+    if pace is None or submitted:
         return Text("")
-    done, total = steps
-    return ProgressBar(total=total, completed=done, width=STEPS_WIDTH)
+    return ProgressBar(total=pace.total, completed=pace.done, width=STEPS_WIDTH)
 
 
 def _footer(watch: Watch) -> Text:

@@ -25,9 +25,10 @@ from ledger.audit_chain import (
     replay,
 )
 from ledger.audit_code import code_link
+from ledger.audit_findings import Finding
 from ledger.audit_library import Library, Unsettled
 from ledger.audit_open import Contents
-from ledger.audit_round import Finding, RoundAudit
+from ledger.audit_round import RoundAudit
 from ledger.ports import ChainMoved
 from ledger.report import (
     GRADIENT_NOT_PROVEN,

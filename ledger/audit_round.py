@@ -7,13 +7,14 @@ Content that nobody has makes a link NOT PROVEN, content that breaks a rule make
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
 
 from ledger.aggregate import aggregate_bundle
+from ledger.audit_findings import Finding, agreement, verdicts_of
 from ledger.audit_library import Library, Unsettled
 from ledger.audit_quorum import dissent_text, dissents, quorum_data, quorum_text
 from ledger.bundle import AggregateBundle, Claim, Rejected, bundle_limits, read_submission, read_weights
@@ -34,44 +35,16 @@ from ledger.report import (
     missing,
     not_proven,
     passed,
-    reason_name,
     show_epsilon,
 )
 from ledger.round_state import RoundState, known_reason
 from ledger.rules import RuleBroken
 from ledger.tensors import Weights
-from ledger.verdict import SubmissionFacts, Verdict, judge
+from ledger.verdict import SubmissionFacts, Verdict, check_proof, judge
 from proofs.errors import PeerFault
 from proofs.parameters import parameters
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One member's verdict: what was posted (None: nothing yet), what the rules give here, and whether they agree.
-
-    agrees is None where nobody can tell: the bundle is gone, or its absence at the time cannot be re-run.
-    """
-
-    member: int
-    posted: int | None
-    found: Verdict
-    agrees: bool | None
-
-    @property
-    def missing(self) -> bool:
-        """Another try may tell: the bundle was there for the verifiers, and is not here."""
-        return self.agrees is None and self.posted not in (None, Reason.UNAVAILABLE)
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "member": self.member,
-            "posted": None if self.posted is None else reason_name(self.posted),
-            "found": self.found.reason.name,
-            "detail": self.found.detail,
-            "agrees": self.agrees,
-        }
 
 
 class RoundAudit:
@@ -81,6 +54,7 @@ class RoundAudit:
         self.library, self.history, self.state = library, history, state
         self._weights: dict[int, Weights | Unsettled] = {}
         self._findings: dict[int, Finding] = {}
+        self._unproven: dict[int, str] = {}  # of the accepted: why the proof does not hold, "" where it does
 
     @property
     def config(self) -> Config:
@@ -198,7 +172,7 @@ class RoundAudit:
     # ---- the mechanism
 
     def mechanism_link(self) -> Link:
-        """Is every accepted member's proof valid? It is the last check of a verdict, so nothing else was broken."""
+        """Is every accepted member's proof valid, whatever else may be wrong with the member?"""
         try:
             if not self.config.proven:
                 return not_proven(Name.MECHANISM, MECHANISM_NOT_PROVEN)
@@ -209,18 +183,14 @@ class RoundAudit:
         data = {"members": list(self.state.accepted), "steps": self.config.steps, "bits": round(sizes.bits, 2)}
         if not findings:
             return passed(Name.MECHANISM, "nobody was accepted, so nothing had to be proven", **data)
-        wrong = [f for f in findings if f.found.reason is Reason.PROOF_INVALID]
-        if wrong:
-            text = f"member {wrong[0].member} was accepted, and its proof does not hold: {wrong[0].found.detail}"
-            return failed(Name.MECHANISM, text, **data)
         gone = [f.member for f in findings if f.found.reason is Reason.UNAVAILABLE]
+        heard = [f.member for f in findings if f.member not in gone]
+        wrong = [(member, why) for member in heard if (why := self._unproven.get(member, "it was never judged"))]
+        if wrong:
+            text = f"member {wrong[0][0]} was accepted, and its proof does not hold: {wrong[0][1]}"
+            return failed(Name.MECHANISM, text, **data)
         if gone:
             return missing(Name.MECHANISM, f"the proof of member {gone[0]} is not to be had", **data)
-        other = [f for f in findings if not f.found.accepted]
-        if other:
-            first = other[0]
-            text = f"member {first.member} was accepted, but is {first.found.reason.name} here: its proof is not read"
-            return not_proven(Name.MECHANISM, text, **data)
         return passed(Name.MECHANISM, f"members {list(self.state.accepted)}: {coverage(self.config)}", **data)
 
     # ---- verdicts
@@ -235,9 +205,9 @@ class RoundAudit:
         posted = self.state.reasons.get(member)
         known = known_reason(self.state, member)
         if known is not Reason.ACCEPTED:
-            return Finding(member, posted, Verdict(known, "the chain itself shows it"), _agreement(posted, known))
+            return Finding(member, posted, Verdict(known, "the chain itself shows it"), agreement(posted, known))
         found = self._judge(member)
-        return Finding(member, posted, found, _agreement(posted, found.reason))
+        return Finding(member, posted, found, agreement(posted, found.reason))
 
     def _judge(self, member: int) -> Verdict:
         beacon, spends = self.state.train_beacon or b"", self.spends(member)
@@ -251,16 +221,28 @@ class RoundAudit:
         except ContentInvalid as error:
             detail = f"{type(error).__name__}: {error}"
             self._weights[member] = Unsettled(f"member {member} is in the average with no bundle: {detail}", peer=True)
+            self._unproven[member] = detail
             return Verdict(Reason.BUNDLE_MALFORMED, detail)
+        found = judge(facts, files)
         if member in self.state.accepted:
-            self._keep(member, files)
-        return judge(facts, files)
+            self._keep(facts, files, found)
+        return found
 
-    def _keep(self, member: int, files: Mapping[str, bytes]) -> None:
+    def _keep(self, facts: SubmissionFacts, files: Mapping[str, bytes], found: Verdict) -> None:
+        """An accepted member's weights, and whether its proof holds: a verdict that ends sooner has not looked."""
+        member = facts.claim.member
         try:
-            self._weights[member] = read_submission(files, self.config, self._claim(member)).weights
+            submission = read_submission(files, self.config, facts.claim)
         except Rejected as error:
             self._weights[member] = Unsettled(f"member {member} is in the average with no weights: {error}", peer=True)
+            self._unproven[member] = str(error)
+            return
+        self._weights[member], self._unproven[member] = submission.weights, ""
+        try:
+            if not found.accepted:
+                check_proof(submission, facts.beacon)
+        except Rejected as error:
+            self._unproven[member] = error.detail
 
     def _claim(self, member: int) -> Claim:
         state, commitment = self.state, self.state.commitments[member]
@@ -288,7 +270,7 @@ class RoundAudit:
             return missing(Name.VERDICTS, f"cannot be re-run: {unsettled.cause}", **data)
         told = dissents(self.state, {finding.member: finding.found for finding in findings})
         data |= {"members": [finding.to_json() for finding in findings], "dissents": told}
-        link = _verdicts(findings, data)
+        link = verdicts_of(findings, data)
         evidence = [link.evidence, quorum_text(self.state), *map(dissent_text, told)]
         return replace(link, evidence="; ".join(evidence))
 
@@ -350,44 +332,6 @@ def _settled(value: T | Unsettled) -> T:
     if isinstance(value, Unsettled):
         raise value
     return value
-
-
-def _agreement(posted: int | None, found: Reason) -> bool | None:
-    if posted is None:
-        return None
-    if posted == Reason.UNAVAILABLE or found is Reason.UNAVAILABLE:
-        return None
-    return posted == found
-
-
-def _verdicts(findings: list[Finding], data: dict[str, Any]) -> Link:
-    wrong = [finding for finding in findings if finding.agrees is False]
-    if wrong:
-        return failed(Name.VERDICTS, "; ".join(map(_told, wrong)), **data)
-    gone = [finding for finding in findings if finding.missing]
-    if gone:
-        return missing(Name.VERDICTS, "; ".join(map(_told, gone)), **data)
-    absent = [finding for finding in findings if finding.posted == Reason.UNAVAILABLE]
-    if absent:
-        return not_proven(Name.VERDICTS, "; ".join(map(_told, absent)), **data)
-    left_out = [f"member {f.member}: {f.found.reason.name}" for f in findings if f.posted]
-    text = f"all {len(findings)} verdicts are re-run and agree" + (
-        f"; left out: {', '.join(left_out)}" if left_out else ""
-    )
-    return passed(Name.VERDICTS, text, **data)
-
-
-def _told(finding: Finding) -> str:
-    posted = "nothing" if finding.posted is None else reason_name(finding.posted)
-    who = f"member {finding.member}: posted {posted}"
-    if finding.posted == Reason.UNAVAILABLE:
-        here = (
-            "it is not to be had here either"
-            if finding.found.reason is Reason.UNAVAILABLE
-            else (f"here it is, and the rules give {finding.found.reason.name}")
-        )
-        return f"{who}; that the bundle could not be fetched at the time cannot be re-run; {here}"
-    return f"{who}, the rules give {finding.found.reason.name} ({finding.found.detail})"
 
 
 def _first_difference(expected: Weights, found: Weights) -> str:

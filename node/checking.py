@@ -7,7 +7,7 @@ and an accepted bundle that nobody lets us have, for then nobody can recompute t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from ledger.content import ContentMissing
 from ledger.content.unixfs import directory_blocks
 from ledger.records import Reason
 from ledger.round_state import RoundState
+from ledger.verdict import Verdict
 from node.memory import Checked
 from node.recompute import Recount
 from proofs.errors import PeerFault
@@ -28,13 +29,15 @@ def challenge_is_half_over(state: RoundState, head: int) -> bool:
     return head + 1 > state.deadline_block - state.policy.challenge_blocks // 2
 
 
-def check_proposal(recount: Recount, *, patient: bool) -> Checked | None:
-    """What to object with, if anything; None: ask again later (only while `patient`).
+def check_proposal(
+    recount: Recount, *, patient: bool, verdict: Callable[[Recount, int], Verdict] = Recount.verdict
+) -> Checked | None:
+    """What to object with, if anything; None: ask again later (only while `patient`). `verdict` re-runs one.
 
     Raises WireFault or LocalFault when config, global bundle or store cannot be read.
     """
     state = recount.state
-    findings = [(seat.member, state.reasons[seat.member], recount.verdict(seat.member)) for seat in state.seats]
+    findings = [(seat.member, state.reasons[seat.member], verdict(recount, seat.member)) for seat in state.seats]
     for member, posted, found in findings:
         if posted != found.reason and Reason.UNAVAILABLE not in (posted, found.reason):
             why = f"member {member}: posted {_name(posted)}, the rules say {found.reason.name} ({found.detail})"

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from ledger.signing import SigningGuard
 from node.acceptance import Limits
 from node.conduct import HonestMember
+from node.judging import Judges
 from node.member import Member, MemberParts
 from node.memory import MemberMemory
 from node.privacy_ledger import PrivacyLedger
@@ -50,6 +51,8 @@ def _member(
     stack.callback(memory.close)
     entries = privacy.entries()
     service.watch.spent(entries[-1].spent_micro if entries else 0)
+    judges = Judges()
+    stack.callback(judges.close)
     parts = MemberParts(
         chain=service.chain,
         key=service.key,
@@ -64,5 +67,6 @@ def _member(
         confirmations=settings.chain.confirmations,
         watch=service.watch,
         log=service.log,
+        judges=judges,
     )
     return Member(parts, conduct, service.stop_if_asked)

@@ -32,6 +32,7 @@ from ledger.tensors import flatten, unflatten
 from node.acceptance import Limits, RoundRefused, check_budget, check_config
 from node.checking import challenge_is_half_over, check_proposal
 from node.conduct import HonestMember, Submitted
+from node.judging import Judges
 from node.logs import Log
 from node.memory import Checked, Commitment, Made, MemberMemory, MemoryContradicted
 from node.privacy_ledger import PrivacyLedger, RoundKey
@@ -68,6 +69,7 @@ class MemberParts:
     watch: Watch
     log: Log
     board: Board = field(default_factory=Board)
+    judges: Judges = field(default_factory=Judges)
 
 
 class Member:
@@ -84,7 +86,15 @@ class Member:
         self._told: dict[int, Phase] = {}
         self._order = (0, 0)  # round, number of its aggregators
         self._verifier = Verifier(
-            parts.key.verifier, parts.guard, parts.board, parts.sender, parts.watch, parts.log, judged={}
+            parts.key.verifier,
+            parts.guard,
+            parts.board,
+            parts.sender,
+            parts.watch,
+            parts.log,
+            parts.judges,
+            self._pulse,
+            judged={},
         )
         self._asked = (-1, -1)  # when the registered verifier key was looked at
         self._do: Mapping[Do, Callable[[Recount, Seat, int], None]] = {
@@ -344,6 +354,11 @@ class Member:
 
     # ---- Verify
 
+    def _pulse(self) -> None:
+        """After each verdict: we are alive, and may be asked to stop."""
+        self._parts.watch.alive()
+        self._on_step()
+
     def _verify(self, recount: Recount, seat: Seat, head: int) -> None:
         try:
             self._verifier.verify(recount, seat, head, self._conduct)
@@ -355,7 +370,8 @@ class Member:
     def _check(self, recount: Recount, seat: Seat, head: int) -> None:
         """Recompute, and write the result down before acting on it."""
         state = recount.state
-        found = check_proposal(recount, patient=not challenge_is_half_over(state, head))
+        patient = not challenge_is_half_over(state, head)
+        found = check_proposal(recount, patient=patient, verdict=self._verifier.verdict)
         if found is None or state.proposal is None:
             self._parts.watch.fetch_failed()
             return

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ledger.config import Config
 from ledger.tensors import Weights
-from node.proving import Trained
+from node.proving import Trained, load_prover
 from node.settings import DataSettings, Device
 from proofs.words import Binding, SecretWords
 
@@ -51,6 +51,7 @@ class ModelTrainer:
     def warm_up(self) -> None:
         import node.training  # noqa: F401 - torch, peft, opacus and transformers, for what comes later
 
+        load_prover()
         self.base()
 
     def check(self, config: Config) -> None:

@@ -7,6 +7,7 @@ nobody has may still come. It is waited for, and called UNAVAILABLE only shortly
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,8 +19,9 @@ from ledger.quorum import SignedVerdicts, key_hash, possession
 from ledger.records import Member, Reason, Seat
 from ledger.round_state import RoundState, settled
 from ledger.signing import SigningGuard
-from ledger.verdict import Verdict
+from ledger.verdict import Verdict, judge
 from node.conduct import HonestMember
+from node.judging import Judges
 from node.logs import Log
 from node.recompute import Recount, round_key
 from node.sender import Sender
@@ -61,6 +63,8 @@ class Verifier:
     sender: Sender
     watch: Watch
     log: Log
+    judges: Judges
+    pulse: Callable[[], None]  # after every verdict; may raise, to end the turn
     judged: dict[tuple[str, int, bytes], Verdict]
 
     def is_of(self, seat: Seat | None) -> bool:
@@ -87,28 +91,37 @@ class Verifier:
         told = {str(s.member): Reason(code).name for s, code in zip(state.seats, reasons, strict=True) if code}
         self.log.info("verified", round=state.number, left_out=told or None, transcript=state.transcript)
 
+    def verdict(self, recount: Recount, member: int) -> Verdict:
+        """As Recount.verdict: fetched again, for time can change whether a bundle is to be had, and judged but once."""
+        found = recount.evidence(member)
+        if isinstance(found, Verdict):
+            return found
+        known = self.judged.get(_facts(recount, member))
+        return known or self._remember(recount, member, judge(*found))
+
     def _judged(self, recount: Recount, head: int) -> bytes | None:
         """One reason a seat; None as long as a missing bundle may still come."""
         state = recount.state
-        found = [self._verdict(recount, seat.member) for seat in state.seats]
-        if any(verdict.reason is Reason.UNAVAILABLE for verdict in found) and not verifiers_patience_ends(state, head):
+        found = {member: self.judged.get(_facts(recount, member)) for member in state.standing}
+        waiting = [member for member, verdict in found.items() if verdict is None]
+        for member, verdict in self.judges.verdicts(recount, waiting):
+            found[member] = self._remember(recount, member, verdict)
+            self.pulse()
+        verdicts = [found.get(seat.member) or recount.verdict(seat.member) for seat in state.seats]
+        if any(verdict.reason is Reason.UNAVAILABLE for verdict in verdicts) and not verifiers_patience_ends(
+            state, head
+        ):
             self.watch.fetch_failed()
             return None
-        return bytes(int(verdict.reason) for verdict in found)
+        return bytes(int(verdict.reason) for verdict in verdicts)
 
-    def _verdict(self, recount: Recount, member: int) -> Verdict:
-        """Bundles that were read are not read again."""
-        if member not in recount.state.standing:
-            return recount.verdict(member)
-        where = (round_key(recount.state), member, recount.facts_digest(member))
-        known = self.judged.get(where)
-        if known is None:
-            known = recount.verdict(member)
-            if len(self.judged) >= VERDICTS_KEPT:
-                self.judged.clear()
-            if known.reason is not Reason.UNAVAILABLE:
-                self.judged[where] = known
-        return known
+    def _remember(self, recount: Recount, member: int, verdict: Verdict) -> Verdict:
+        """Bundles that were read are not judged again."""
+        if len(self.judged) >= VERDICTS_KEPT:
+            self.judged.clear()
+        if verdict.reason is not Reason.UNAVAILABLE:
+            self.judged[_facts(recount, member)] = verdict
+        return verdict
 
     # ---- dissent
 
@@ -137,6 +150,11 @@ class Verifier:
         if found.verifier == found.next_verifier == NO_KEY and address == found.signer:
             action = registration(self.key, chain, found.number)
             self.sender.ensure(f"register-verifier/{found.number}", action, Point.NODE_VERIFIER_INTENT)
+
+
+def _facts(recount: Recount, member: int) -> tuple[str, int, bytes]:
+    """Whose verdict, in which round, and a digest of all that it depends on. For those that stand."""
+    return round_key(recount.state), member, recount.facts_digest(member)
 
 
 def registration(key: BlsKey, chain: ChainPort, member: int) -> RegisterVerifier:

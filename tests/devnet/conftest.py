@@ -69,13 +69,12 @@ def case() -> Case:
     group_of = np.zeros(config.adapter.parameters, dtype=np.uint8)
     group_of[config.groups["head"]] = 1
     contributions, trajectory = drawn_case(config.shape, group_of, words, rows, beacon)
-    noise = trajectory - np.stack([part.sum(axis=0, dtype=np.int32) for part in contributions])
     weights = start | unflatten(config, replay(config, flatten(config, start), trajectory))
     spent = epsilon_micro([spend_of(config)], config.privacy.delta)
     claim = Claim(31337, bytes(20), 1, 0, bytes(32), bytes(32), words_root(config, words, rows), spent)
     trained = Trained(trajectory, contributions)
     proof = proof_of(config, claim, beacon, words, rows, trained, trajectory, lambda _: None)
     return Case(
-        Honest(SubmissionBundle(config, claim, weights, trajectory, proof), start, lambda: noise),
+        Honest(SubmissionBundle(config, claim, weights, trajectory, proof), start, lambda: words, beacon),
         SubmissionFacts(claim, config, start, (), beacon),
     )

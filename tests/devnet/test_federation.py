@@ -43,20 +43,24 @@ SCHEDULE = {
     3: ("wrong-shape", "extra-key", "zip-bomb", "path-escape", "extra-file"),
     4: ("wrong-dtype", "mutated-config", "frozen-changed", "foreign-round", "foreign-chain"),
     5: ("equivocate", "off-grid", "wrong-trajectory", "false-objection", "false-verdict"),
+    6: ("off-by-one", "over-clip", "other-words", "stale-proof", "broken-proof"),
+    7: ("no-proof",),
 }
-SLEEPS, TAMPERS, LIES, LAST = 2, 4, 6, 6
+SLEEPS, TAMPERS, LIES, LAST = 2, 4, 6, 7
 HONEST = ("node-0", "node-1")
 CASES = [(number, 2 + place, kind) for number, kinds in SCHEDULE.items() for place, kind in enumerate(kinds)]
 
 
 def plan_for(folder: Path) -> Plan:
     dishonest = {
-        f"node-{2 + place}": tuple(f"{kinds[place]}@{number}" for number, kinds in SCHEDULE.items())
+        f"node-{2 + place}": tuple(
+            f"{kind}@{number}" for number, kinds in SCHEDULE.items() for kind in kinds[place:][:1]
+        )
         for place in range(5)
     }
     liar = (f"sleeps@{SLEEPS}", f"tampered-aggregate@{TAMPERS}", f"wrong-verdict@{LIES}")
     return Plan(
-        SMALL, folder, POLICY, nodes=7, aggregators=2, rounds=5, spare_rounds=1,
+        SMALL, folder, POLICY, nodes=7, aggregators=2, rounds=6, spare_rounds=1,
         misbehave=dishonest | {"aggregator-0": liar},
     )  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,6 +22,27 @@ def test_the_honest_submission_is_accepted(case: Any) -> None:
 def test_a_forgery_is_refused_for_what_it_is(kind: str, case: Any) -> None:
     verdict = judge(case.facts, FORGERIES[kind](case.honest))
     assert verdict.reason is KINDS[kind].reason, verdict.detail
+
+
+PROVEN = [name for name, kind in KINDS.items() if kind.reason is Reason.PROOF_INVALID]
+
+
+@pytest.mark.parametrize("kind", PROVEN)
+def test_only_the_proof_catches_it(kind: str, case: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every other rule is kept: where proofs are believed unread, it is accepted."""
+    monkeypatch.setattr("ledger.verdict.check_proof", lambda *_: None)
+    verdict = judge(case.facts, FORGERIES[kind](case.honest))
+    assert verdict.reason is Reason.ACCEPTED, verdict.detail
+
+
+@pytest.mark.parametrize("kind", [*PROVEN, "no-proof"])
+def test_where_no_proof_is_asked_for_there_is_none_to_forge(kind: str, case: Any) -> None:
+    """Without one, sizes alone can tell, and they tell only that noise is missing."""
+    config = replace(case.facts.config, proof_policy="none")
+    bundle = replace(case.honest.bundle, config=config, proof=b"")
+    honest, facts = replace(case.honest, bundle=bundle), replace(case.facts, config=config)
+    reason = judge(facts, FORGERIES[kind](honest)).reason
+    assert reason is (Reason.NOISE_IMPLAUSIBLE if kind in ("no-noise", "half-noise") else Reason.ACCEPTED)
 
 
 @pytest.mark.parametrize("kind", HOSTILE_DIRECTORIES)

@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+import ledger.verdict
 import node.member
 from ledger.bundle import PROOF, bundle_limits
 from ledger.config import PrivacySpec
 from ledger.crash import Point
-from ledger.records import Phase, Reason
+from ledger.records import Phase, Reason, VoidReason
 from ledger.verdict import Verdict
 from node.conduct import HonestMember
 from node.judging import JudgeDied, Judges
@@ -237,6 +238,33 @@ def test_an_aggregator_leaves_out_whom_it_cannot_verify_and_members_agree(provin
     assert state.reasons == {0: Reason.ACCEPTED, 1: Reason.PROOF_INVALID, 2: Reason.ACCEPTED}
     assert state.phase is Phase.FINAL
     assert not state.objections
+
+
+def test_each_daemon_verifies_a_proof_once_and_remembers(
+    proving_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Members judge before they sign, and look at the proposal later, in a short window: judged is judged."""
+    checked: list[int] = []
+    real = ledger.verdict.check_proof
+
+    def counting(submission: Any, *rest: Any) -> None:
+        checked.append(submission.claim.member)
+        real(submission, *rest)
+
+    monkeypatch.setattr(ledger.verdict, "check_proof", counting)
+    world = proving_world()
+    state = world.until_ended(1)
+    assert state.accepted == (0, 1)
+    assert sorted(checked) == [0] * 3 + [1] * 3, "two members and an aggregator, each of two proofs"
+
+
+def test_a_bundle_that_is_gone_when_the_proposal_is_checked_is_found_gone(proving_world: MakeWorld) -> None:
+    """What was judged is remembered; that it can still be had is not."""
+    world = proving_world()
+    state = world.until_phase(Phase.PROPOSED)
+    for daemon in world.daemons:
+        daemon.store.blocks.pop(state.submissions[1].bundle, None)
+    assert world.until_ended(1).voided.reason is VoidReason.DISPUTED
 
 
 # ---- what is told while it lasts, and what never is
