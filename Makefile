@@ -12,7 +12,7 @@ demo: $(ENV) $(TOOLS)              ## a whole federation on this machine, ending
 	$(BIN)/candor-devnet run $(ARGS)
 
 test: $(ENV) $(TOOLS) lint test-contracts   ## what CI runs
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 test-long: $(ENV) $(TOOLS)         ## the long profile: more fuzzing, more crashes, hours
 	CANDOR_LONG=1 $(BIN)/python contracts/build.py test
