@@ -210,7 +210,7 @@ def _row_lengths() -> list[int]:
 
 
 def _with_queries(shape: Shape, row: int, reach: int, projections: int) -> Parameters | None:
-    for queries in range(1, row // 2):
+    for queries in range(1, min(row // 2, 2 * TARGET_BITS + 1)):
         if Fraction(BLOWUP + 1, 2 * BLOWUP) ** queries > Fraction(1, 2**TARGET_BITS):
             continue
         candidate = Parameters(shape, row, queries, reach, projections)
@@ -218,8 +218,6 @@ def _with_queries(shape: Shape, row: int, reach: int, projections: int) -> Param
             return None
         if candidate.error <= Fraction(1, 2**TARGET_BITS):
             return candidate
-        if queries > 2 * TARGET_BITS:
-            break
     return None
 
 

@@ -7,6 +7,7 @@ own bundle correctly, so that only the one lie is left to find. `Forger` does th
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -33,12 +34,13 @@ from ledger.records import Policy
 from ledger.tensors import Weights, flatten, unflatten
 from ledger.verdict import SubmissionFacts
 from proofs import columns as trees
-from proofs import prover, relation
+from proofs import prover, relation, second_verifier
 from proofs.commitment import Committed, commit
 from proofs.field import P, ext_inverse
 from proofs.gaussian import noise_table
 from proofs.mechanism import release, selected_rows, to_grid
 from proofs.parameters import NORM_SHIFT, RANGE, parameters
+from proofs.proof import ProofInvalid
 from proofs.relation import Public
 from proofs.statement import Statement
 from proofs.transcript import Transcript
@@ -391,3 +393,29 @@ def recoded(found: Committed, tree: int, coded: Callable[[int, np.ndarray], None
 @pytest.fixture
 def forger(small_case: Any) -> Forger:
     return Forger(small_case)
+
+
+@pytest.fixture(autouse=True)
+def _both_verifiers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the long profile, a test that verifies a proof asks the second verifier too, and both must say the same."""
+    if os.environ.get("CANDOR_LONG") != "1" or not hasattr(request.module, "verify"):
+        return
+    first = request.module.verify
+
+    def both(statement: Any, proof: bytes, *transcript: Any) -> None:
+        caught: ProofInvalid | None = None
+        try:
+            first(statement, proof, *transcript)
+        except ProofInvalid as error:
+            caught = error
+        if not transcript:
+            refuted = ""
+            try:
+                second_verifier.verify(statement, proof)
+            except second_verifier.Refuted as error:
+                refuted = type(error).__name__
+            assert (caught is None) == (refuted == ""), f"{caught!r} against {refuted!r}"
+        if caught is not None:
+            raise caught
+
+    monkeypatch.setattr(request.module, "verify", both)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from proofs import second_verifier
 from proofs.proof import ProofInvalid
 from proofs.statement import Shape, Statement
 from proofs.verifier import verify
@@ -43,6 +44,11 @@ def test_there_are_golden_proofs() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_golden_proof_still_verifies(name: str) -> None:
     verify(statement_of(name), (FOLDER / f"{name}.proof").read_bytes())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_golden_proof_still_verifies_by_the_second_verifier(name: str) -> None:
+    second_verifier.verify(statement_of(name), (FOLDER / f"{name}.proof").read_bytes())
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,0 +1,113 @@
+"""The second verifier, written from the specification alone, says of each proof what the first one says.
+
+In the long profile every test of this folder that verifies a proof asks both (conftest.py); here a few of each kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from proofs import second_verifier, verifier
+from proofs.field import P
+from proofs.parameters import parameters
+from proofs.proof import ProofInvalid
+
+SAME = {
+    "ReleasedTooLarge": "SumTooLarge",
+    "ProofMalformed": "Malformed",
+    "OpeningInvalid": "OpeningRefuted",
+    "ProximityFailed": "ProximityRefuted",
+    "CellsFailed": "CellsRefuted",
+    "SumsFailed": "SumsRefuted",
+}
+Cells = dict[str, np.ndarray]
+
+
+def said(verify: Callable[[Any, bytes], None], statement: Any, proof: bytes) -> str:
+    try:
+        verify(statement, proof)
+    except (ProofInvalid, second_verifier.Refuted) as error:
+        return type(error).__name__
+    return ""
+
+
+def agreed(statement: Any, proof: bytes) -> str:
+    first, second = said(verifier.verify, statement, proof), said(second_verifier.verify, statement, proof)
+    assert SAME.get(first, "") == second
+    return first
+
+
+def noise_off_by_one(cells: Cells) -> None:
+    cells["noise"][0, 3] = (int(cells["noise"][0, 3]) + 1) % P
+
+
+def two_in_a_bit(cells: Cells) -> None:
+    cells["draw_borrow"][0, 0] = 2
+
+
+def another_row(cells: Cells) -> None:
+    cells["used"][0, 0] ^= 1
+
+
+def test_both_believe_an_honest_proof(small_case: Any, small_proof: bytes) -> None:
+    assert agreed(small_case.statement, small_proof) == ""
+
+
+@pytest.mark.parametrize("lie", [noise_off_by_one, two_in_a_bit, another_row])
+def test_both_refuse_a_lie_for_the_same_reason(forger: Any, lie: Callable[[Cells], None]) -> None:
+    assert agreed(*forger.prove(later=lie)) in ("CellsFailed", "SumsFailed")
+
+
+def test_both_refuse_sums_that_stand_for_others_modulo_p(small_case: Any, small_proof: bytes) -> None:
+    released = small_case.statement.released.copy()
+    released[0, 0] -= np.int64(P) if released[0, 0] > 0 else -np.int64(P)
+    assert agreed(small_case.stating(released=released), small_proof) == "ReleasedTooLarge"
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"context": b"\1" * 32}, {"beacon": b"\1" * 32}, {"words_root": b"\1" * 32}],
+    ids=lambda c: next(iter(c)),
+)
+def test_both_refuse_a_proof_of_something_else(small_case: Any, small_proof: bytes, changed: dict[str, Any]) -> None:
+    assert agreed(small_case.stating(**changed), small_proof) != ""
+
+
+def places(case: Any, proof: bytes) -> dict[str, int]:
+    """One byte of every part of a proof."""
+    sizes = parameters(case.statement.shape)
+    k, t = sizes.row, sizes.queries
+    polynomials = 96 + 16 * (k + k + t + 2 * k - 1)
+    columns = [t * (16 + 4 * height) for height in sizes.heights]
+    starts = [polynomials + sum(columns[:tree]) for tree in range(5)]
+    found = {
+        "root 1": 0,
+        "root 2": 32,
+        "root 3": 64,
+        "proximity": 96,
+        "cells": 96 + 16 * k,
+        "sums": 96 + 16 * (2 * k + t),
+    }
+    found |= {f"salt {tree}": starts[tree] for tree in range(4)}
+    found |= {f"entry {tree}": starts[tree] + 16 for tree in range(4)}
+    return found | {"first sibling": starts[4], "last sibling": len(proof) - 1}
+
+
+def test_both_refuse_each_altered_part_for_the_same_reason(small_case: Any, small_proof: bytes) -> None:
+    for name, place in places(small_case, small_proof).items():
+        altered = bytearray(small_proof)
+        altered[place] ^= 1
+        assert agreed(small_case.statement, bytes(altered)) != "", name
+
+
+@pytest.mark.parametrize(
+    "forge",
+    [lambda p: p[:-32], lambda p: p + bytes(32), lambda p: b"", lambda p: bytes(len(p)), lambda p: b"\xff" * len(p)],
+    ids=["cut", "padded", "empty", "zeros", "ones"],
+)
+def test_both_refuse_other_bytes(small_case: Any, small_proof: bytes, forge: Callable[[bytes], bytes]) -> None:
+    assert agreed(small_case.statement, forge(small_proof)) in ("ProofMalformed", "OpeningInvalid")
