@@ -22,7 +22,7 @@ from devnet.federation import door
 pytestmark = [pytest.mark.anvil, pytest.mark.timeout(600)]
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-FORGERY = "candor-devnet run --preset tiny --misbehave 2=extra-key --keep"
+FORGERY = "candor-devnet run --preset tiny --misbehave 2=off-by-one --keep"
 WHY = "candor-audit why --member 2 --round 1 --config candor-demo/node-0/settings.toml"
 
 
@@ -62,7 +62,7 @@ def test_these_are_the_readmes_commands() -> None:
 
 def test_the_run_ends_well_and_names_who_was_left_out(told: Told) -> None:
     assert told.run.returncode == 0, told.run.stderr
-    assert "FINAL: node-0 ACCEPTED, node-1 ACCEPTED, node-2 TENSOR_LAYOUT" in told.run.stdout
+    assert "FINAL: node-0 ACCEPTED, node-1 ACCEPTED, node-2 PROOF_INVALID" in told.run.stdout
     assert "PASS, except for what is NOT PROVEN above" in told.run.stdout
 
 
@@ -74,9 +74,9 @@ def test_the_model_learns(told: Told) -> None:
 def test_why_says_what_the_readme_shows(told: Told) -> None:
     result = typed(WHY, told.folder)
     assert result.returncode == 0, result.stderr
-    assert "TENSOR_LAYOUT" in result.stdout
+    assert "PROOF_INVALID" in result.stdout
     assert "they agree" in result.stdout
-    assert "unknown tensor" in result.stdout
+    assert "candor/proof.bin" in result.stdout
 
 
 @pytest.mark.parametrize("command", ["rounds", "round 1", "members", "verify --all", "verify --round 1"])
