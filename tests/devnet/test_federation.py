@@ -26,8 +26,11 @@ from ledger.evm import EvmChain
 from ledger.quorum import check_signed
 from ledger.records import Phase, Policy, Reason, VoidReason
 from ledger.round_state import RoundState
+from node.memory import MemberMemory
 from node.privacy_ledger import PrivacyLedger
-from node.service import PRIVACY
+from node.recompute import round_key
+from node.service import MEMBER, PRIVACY
+from proofs.words import Binding, SecretWords
 
 pytestmark = [pytest.mark.anvil, pytest.mark.timeout(900)]
 
@@ -247,6 +250,37 @@ def test_the_honest_booked_every_round_once(name: str, story: Story) -> None:
     entries = PrivacyLedger(story.federation.plan.directory / name / "state" / PRIVACY).entries()
     assert [entry.key.split("/")[2] for entry in entries] == [str(number) for number in range(1, LAST + 1)]
     assert entries[-1].spent_micro <= story.federation.plan.cap_micro
+
+
+def secrets_of(story: Story, number: int) -> Iterator[bytes]:
+    """A member's seeds, and a run of each step's secret words in every round."""
+    site, config = story.federation.nodes[number], story.federation.config
+    memory = MemberMemory(site.folder / "state" / MEMBER)
+    try:
+        for state in story.states.values():
+            seed = memory.seed(f"words/{round_key(state)}")
+            binding = Binding(state.domain.chain_id, state.domain.contract, state.number, number)
+            words = SecretWords(seed, binding, config.steps, config.adapter.parameters, config.privacy.capacity)
+            runs = [run for step in range(config.steps) for run in (words.noise(step), words.draws(step))]
+            yield from (seed, *(run[5:15].astype("<u2").tobytes() for run in runs))
+        yield memory.seed("dataset")
+    finally:
+        memory.close()
+
+
+@pytest.mark.parametrize("number", range(7))
+def test_no_secret_of_a_member_is_in_a_log_a_store_or_the_chain(number: int, story: Story) -> None:
+    """Not even the liars': as bytes, or as anybody would print them."""
+    places = [site.folder / "log.txt" for site in story.federation.sites]
+    places += [path for site in story.federation.sites for path in site.content.rglob("*") if path.is_file()]
+    public = b"\n".join(path.read_bytes() for path in [*places, story.federation.plan.directory / "chain.json"])
+    assert b"proving" in public
+    assert len(public) > 10_000_000
+    secrets = list(secrets_of(story, number))
+    assert len(set(secrets)) == LAST * (1 + 2 * SMALL.steps) + 1
+    for secret in secrets:
+        assert secret not in public
+        assert secret.hex().encode() not in public
 
 
 def test_the_watcher_told_the_story(story: Story) -> None:
