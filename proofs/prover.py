@@ -136,7 +136,9 @@ class _Run:
             total += matrix[:, start : start + rows * blocks].astype(np.float64) @ by_coordinate
             start += rows * blocks
         if np.abs(total).max(initial=0) > sizes.reach:
-            raise WitnessRefused("a projection is beyond its bound, which happens once in 2^40 proofs: train again")
+            raise WitnessRefused(
+                "a projection is beyond its bound, which happens once in 2^40 proofs: this round cannot be proven"
+            )
         padded = np.zeros((sizes.projection_rows * blocks, slots), dtype=np.int64)
         padded[: sizes.projections] = total
         values = np.zeros((sizes.projection_rows, sizes.lanes), dtype=np.int64)

@@ -362,7 +362,10 @@ def test_a_projection_beyond_its_bound_is_not_named_either(small_case: Case, mon
     monkeypatch.setattr("proofs.relation.projection_signs", lambda key, sizes: np.full((178, 56), 100, dtype=np.int8))
     with pytest.raises(prover.WitnessRefused) as caught:
         small_case.prove()
-    assert str(caught.value) == "a projection is beyond its bound, which happens once in 2^40 proofs: train again"
+    assert (
+        str(caught.value)
+        == "a projection is beyond its bound, which happens once in 2^40 proofs: this round cannot be proven"
+    )
 
 
 def test_what_a_prover_holds_shows_in_no_repr(small_case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
