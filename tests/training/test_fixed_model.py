@@ -53,7 +53,7 @@ def by_torch(model: LoadedModel, tokens: list[int], label: int) -> np.ndarray[An
 
 
 def prepared(preset: Preset, examples: int) -> Prepared:
-    config, weights = make_config(preset, epsilon=8.0, rounds=1, policy=Policy(1, 1, 1, 1, 1, 1, 1, False))
+    config, weights = make_config(preset, epsilon=8.0, rounds=1, policy=Policy(1, 1, 1, 1, 1, 1, 1, False, 1))
     random = np.random.default_rng(2)
     weights = {name: units + random.integers(-2000, 2001, units.shape) for name, units in weights.items()}
     model = attach(load_base(preset.base_path), config)
