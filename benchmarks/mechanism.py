@@ -19,7 +19,6 @@ import torch
 from benchmarks.cases import mechanism_case
 from benchmarks.training import plain, prepare
 from devnet.presets import MINILM, TINY, Preset
-from ledger.plausibility import most_rows
 from node.training import MICROBATCH
 from proofs.parameters import parameters
 from proofs.statement import Shape
@@ -49,15 +48,7 @@ def main() -> None:
 
 def shape_of(preset: Preset) -> tuple[Shape, int]:
     """The preset's round, and the rows that a member of the demo has."""
-    config = prepare(preset).config
-    privacy, slots = config.privacy, most_rows(config.privacy, config.steps)
-    groups = tuple(
-        sum(tensor.size for tensor in config.adapter.trained if tensor.role == role) for role in ("adapter", "head")
-    )
-    shape = Shape(
-        config.steps, groups, privacy.capacity, slots, privacy.clip_units, privacy.noise_units, privacy.sample_threshold
-    )
-    return shape, preset.rows
+    return prepare(preset).config.shape, preset.rows
 
 
 def measured(shape: Shape, rows: int) -> Measured:
