@@ -23,8 +23,8 @@ PROTOCOL = b"candor/mechanism-proof/1"
 class Transcript:
     """Both sides build the same one, message by message."""
 
-    def __init__(self) -> None:
-        self._state = sha256(PROTOCOL).digest()
+    def __init__(self, protocol: bytes = PROTOCOL) -> None:
+        self._state = sha256(protocol).digest()
 
     def absorb(self, label: str, data: bytes) -> None:
         name = label.encode()

@@ -5,7 +5,7 @@
     R = ⌊2^29/Σe⌋            an inequality; one e is 2^13, so that R ≤ 2^16
     p = e·R/2^15             14 bits; e·R ≤ 2^29, and Σp ≤ 2^14 + one half a token
 
-Backward, with dp = do·vᵀ:   ds = p·(dp − Σ p·dp)    dq = ds·k/√size    dk = dsᵀ·q/√size    dv = pᵀ·do
+Backward, with dp = do·vᵀ:   ds = p·(dp − do·context)    dq = ds·k/√size    dk = dsᵀ·q/√size    dv = pᵀ·do
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class AttentionState:
     k: Value
     v: Value
     shares: Value
+    context: Value
     mask: Units
     asking: Units
 
@@ -58,7 +59,7 @@ def attention(
     context = tape.product(f"{name}.context", shares, v, formats.value, NARROW_BITS, live=mask.mean())
     y, o_state = linear(tape, layer.output, _joined(context), *residual, low)
     states = {"q": q_state, "k": k_state, "v": v_state, "o": o_state}
-    return y, AttentionState(states, q, k, v, shares, mask, asking)
+    return y, AttentionState(states, q, k, v, shares, context, mask, asking)
 
 
 def _softmax(tape: Tape, name: str, layer: Attention, q: Value, k: Value, mask: Units, formats: Formats) -> Value:
@@ -110,8 +111,9 @@ def attention_backward(
 def _softmax_backward(tape: Tape, name: str, state: AttentionState, do: Value, live: float) -> Value:
     f, shares = do.fraction, state.shares
     dp = tape.product(f"{name}.dp", do, state.v.shaped(_swapped), f, WIDE_BITS, live=live)
-    row = Value(shares.units[..., None, :], SHARE_BITS, shares.bound, shares.row_sum)
-    mean = tape.product(f"{name}.mean", row, dp.shaped(lambda units: units[..., None]), f, WIDE_BITS, live=live)
+    # Σ p·dp = do·context but for rounding (FlashAttention, Dao et al. 2022, appendix B.2)
+    row, column = (one.shaped(lambda units: units[..., None, :]) for one in (do, state.context))
+    mean = tape.product(f"{name}.mean", row, column.shaped(_swapped), f, WIDE_BITS)
     return tape.multiply(f"{name}.ds", dp - mean.shaped(lambda units: units[..., 0]), shares, f, WIDE_BITS, live=live)
 
 

@@ -67,11 +67,11 @@ def norm_backward(tape: Tape, name: str, layer: Norm, state: NormState, gradient
     # Σ n·dn in units 2^8 as coarse, so that it fits; then times 2^8/d
     along = tape.product(f"{name}.along", row, column, f - 8, WIDE_BITS).shaped(lambda units: units[..., 0])
     along = Value(along.units, f, along.bound)
-    share = constant(np.array([_rounded_ratio(256 << 14, length)], dtype=np.int64), 14)
+    share = constant(np.array([rounded_ratio(256 << 14, length)], dtype=np.int64), 14)
     part = tape.multiply(f"{name}.share", along, share, f, WIDE_BITS)
     rest = inner - tape.multiply(f"{name}.projected", part, n, f, WIDE_BITS)
     if layer.shift is not None:
-        average = Matrix(np.full((1, length), _rounded_ratio(1 << 21, length), dtype=np.int64), 21)
+        average = Matrix(np.full((1, length), rounded_ratio(1 << 21, length), dtype=np.int64), 21)
         rest = rest - tape.apply(f"{name}.average", inner, average, f, WIDE_BITS)
     return tape.multiply(f"{name}.root", rest, state.root, f, WIDE_BITS, whole=True)
 
@@ -93,5 +93,5 @@ def _gain(tape: Tape, name: str, layer: Norm, n: Value) -> Value:
     return tape.multiply(name, n, layer.gain, fraction, NARROW_BITS, bias=layer.shift)
 
 
-def _rounded_ratio(numerator: int, denominator: int) -> int:
+def rounded_ratio(numerator: int, denominator: int) -> int:
     return (2 * numerator + denominator) // (2 * denominator)

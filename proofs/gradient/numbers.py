@@ -98,10 +98,10 @@ def limb_count(bits: int) -> int:
 
 
 def check_range(name: str, units: Units, bits: int) -> None:
-    """−2^(bits−1) ≤ units ≤ 2^(bits−1). Raises OutOfRange."""
-    found, bound = largest(units), 1 << (bits - 1)
-    if found > bound:
-        raise OutOfRange(f"{name}: {found} units where the program allows {bound}")
+    """−2^(bits−1) ≤ units < 2^(bits−1). Raises OutOfRange."""
+    bound = 1 << (bits - 1)
+    if units.size and not -bound <= units.min() <= units.max() < bound:
+        raise OutOfRange(f"{name}: {int(units.min())} to {int(units.max())} units where the program allows {bound}")
 
 
 def check_unique(name: str, accumulator: int, quotient_bits: int, shift: int) -> None:

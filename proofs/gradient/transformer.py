@@ -21,7 +21,7 @@ from proofs.gradient.numbers import SUM_BITS, WIDE_BITS, OutOfRange, Units, Valu
 from proofs.gradient.program import Layer, Program
 from proofs.gradient.tape import Tape
 
-GRADIENTS = (20, 18, 16, 14)  # units of the backward pass: 2^−20 reaches to ±8, 2^−14 to ±512
+GRADIENT_FRACTION = 18  # units of the backward pass: they reach to ±32
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,24 +40,10 @@ class ForwardState:
 
 
 def contribute(program: Program, tokens: Sequence[int], label: int, tape: Tape | None = None) -> Units:
-    """H: (P,) clip units. Raises OutOfRange where the example leaves the program's ranges.
-
-    The backward pass is linear, so its unit is free: the finest of GRADIENTS for which nothing leaves its range.
-    """
+    """H: (P,) clip units. Raises OutOfRange where the example leaves the program's ranges."""
     tape = tape or Tape()
     logits, state = forward(tape, program, tokens)
-    for fraction in GRADIENTS:
-        attempt = Tape(tape.recording)
-        try:
-            found = backward(attempt, program, state, logits, label, fraction)
-            units = contribution(attempt, program, found)
-        except OutOfRange:
-            if fraction == GRADIENTS[-1]:
-                raise
-            continue
-        tape.extend(attempt)
-        return units
-    raise OutOfRange("no unit for the backward pass")
+    return contribution(tape, program, backward(tape, program, state, logits, label))
 
 
 def forward(tape: Tape, program: Program, tokens: Sequence[int]) -> tuple[Value, ForwardState]:
@@ -78,7 +64,7 @@ def forward(tape: Tape, program: Program, tokens: Sequence[int]) -> tuple[Value,
 
 
 def backward(
-    tape: Tape, program: Program, state: ForwardState, logits: Value, label: int, fraction: int = GRADIENTS[0]
+    tape: Tape, program: Program, state: ForwardState, logits: Value, label: int, fraction: int = GRADIENT_FRACTION
 ) -> Gradients:
     """Gradients of the cross-entropy by name of the trained tensor, in units of 2^−fraction."""
     found: Gradients = {}

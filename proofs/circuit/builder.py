@@ -1,0 +1,225 @@
+"""Building a circuit: where cells come from. With values it makes a witness too, without them only the relation.
+
+    ranged      cells in a public range, by look-up; wide ones in limbs
+    bits, free  cells that are 0 or 1; cells about which nothing is said yet
+    function    (x, table(x)) by look-up
+    times       products, place by place
+    equal       a wire is zero in every strip and lane
+    product     hidden matrices
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import prod
+
+import numpy as np
+
+from proofs.circuit.relations import AcrossLanes, Bilinear, Linear, Pair, Relation, Spread
+from proofs.circuit.wire import CircuitRefused, Group, Lookup, Product, Units, Wire, strips_of
+from proofs.errors import LocalFault
+from proofs.field import DEGREE, NON_RESIDUE, P
+
+LOOKUP_BITS = 16
+
+
+class ValueRefused(LocalFault):
+    """A value is outside the range that the circuit gives it: this example has no proof."""
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """entries (n, columns): what may be looked up; the first column counts up from `first`. rows (n, d): more columns,
+    of which only Σ β^(j+1)·column_j is looked up."""
+
+    name: str
+    first: int
+    entries: Units
+    rows: Units | None = None
+
+    def places(self, keys: Units) -> Units:
+        """Where each key stands. Raises ValueRefused."""
+        found = keys - self.first
+        if found.size and (found.min() < 0 or found.max() >= len(self.entries)):
+            raise ValueRefused(f"a value is beyond the table {self.name}")
+        return found
+
+
+def products_in_k() -> tuple[tuple[Product, ...], ...]:
+    """u·v − w = 0 in K, over columns u (0 to 3), v (4 to 7), w (8 to 11): one identity for each coefficient."""
+    found = []
+    for e in range(DEGREE):
+        terms: list[Product] = [(P - 1, 2 * DEGREE + e, None)]
+        for i in range(DEGREE):
+            j = (e - i) % DEGREE
+            terms.append((1 if i + j == e else NON_RESIDUE, i, DEGREE + j))
+        found.append(tuple(terms))
+    return tuple(found)
+
+
+@dataclass(eq=False)
+class Circuit:
+    """`lanes`: the places of a strip. `proving`: values are there, and go with the wires."""
+
+    lanes: int
+    proving: bool
+    groups: dict[str, Group] = field(default_factory=dict)
+    tables: dict[str, Table] = field(default_factory=dict)
+    relations: list[Relation] = field(default_factory=list)
+    turns: list[Units] = field(default_factory=list)
+    pairs: list[Pair] = field(default_factory=list)
+    foreign: dict[str, Group] = field(default_factory=dict)
+
+    # ---- cells
+
+    def group(
+        self,
+        name: str,
+        lanes: int,
+        width: int,
+        lookups: tuple[Lookup, ...] = (),
+        identities: tuple[tuple[Product, ...], ...] = (),
+        phase: int = 0,
+    ) -> Group:
+        """The group of that kind for strips of so many lanes; made when it is first asked for."""
+        key = f"{name}/{lanes if lanes == 1 else 'text'}"
+        if key not in self.groups:
+            self.groups[key] = Group(key, lanes, width, lookups, identities, phase)
+        return self.groups[key]
+
+    def table(self, table: Table) -> str:
+        self.tables.setdefault(table.name, table)
+        return table.name
+
+    def put(self, group: Group, shape: tuple[int, ...], units: Sequence[Units | None]) -> list[Wire]:
+        """Strips of that shape in every column of a group; units (*shape, lanes) by column."""
+        flat = None
+        if self.proving:
+            flat = [self._flat(part, shape, group.lanes) for part in units]
+        first = group.append(prod(shape), flat)
+        return [strips_of(group, column, first, shape) for column in range(group.width)]
+
+    def free(self, shape: tuple[int, ...], lanes: int, units: Units | None, bound: int = 0, fraction: int = 0) -> Wire:
+        (wire,) = self.put(self.group("free", lanes, 1), shape, [units])
+        return wire.with_(bound=bound, fraction=fraction)
+
+    def bits(self, shape: tuple[int, ...], lanes: int, units: Units | None) -> Wire:
+        """Cells that are 0 or 1."""
+        group = self.group("bits", lanes, 1, identities=(((1, 0, 0), (P - 1, 0, None)),))
+        (wire,) = self.put(group, shape, [units])
+        return wire.with_(bound=1)
+
+    def unsigned(self, shape: tuple[int, ...], lanes: int, bits: int, units: Units | None) -> Wire:
+        """Cells from 0 to 2^bits − 1, two for one above 16 bits."""
+        if bits <= 0:
+            return Wire(shape, lanes, (), units=np.zeros((*shape, lanes), dtype=np.int64))
+        if bits > LOOKUP_BITS:
+            low = self.unsigned(shape, lanes, LOOKUP_BITS, _low(units, LOOKUP_BITS))
+            high = self.unsigned(shape, lanes, bits - LOOKUP_BITS, _high(units, LOOKUP_BITS))
+            return (low + high.scaled(1 << LOOKUP_BITS)).with_(bound=(1 << bits) - 1)
+        return self.within(shape, lanes, 0, (1 << bits) - 1, units)
+
+    def signed(self, shape: tuple[int, ...], lanes: int, bits: int, units: Units | None) -> Wire:
+        """Cells from −2^(bits − 1) to 2^(bits − 1) − 1."""
+        if bits > LOOKUP_BITS:
+            low = self.unsigned(shape, lanes, LOOKUP_BITS, _low(units, LOOKUP_BITS))
+            high = self.signed(shape, lanes, bits - LOOKUP_BITS, _high(units, LOOKUP_BITS))
+            return (low + high.scaled(1 << LOOKUP_BITS)).with_(bound=1 << (bits - 1))
+        return self.within(shape, lanes, -(1 << (bits - 1)), (1 << (bits - 1)) - 1, units)
+
+    def within(self, shape: tuple[int, ...], lanes: int, low: int, high: int, units: Units | None) -> Wire:
+        """Cells from `low` to `high`, at most 2^17 numbers."""
+        if not 0 <= high - low < 1 << (LOOKUP_BITS + 1):
+            raise CircuitRefused(f"a range of {high - low + 1} numbers is not looked up at once")
+        name = f"range {low} {high}"
+        self.table(Table(name, low, np.arange(low, high + 1, dtype=np.int64)[:, None]))
+        group = self.group(name, lanes, 1, (Lookup(name, (("1", 0),)),))
+        if units is not None and units.size and (units.min() < low or units.max() > high):
+            raise ValueRefused(f"a value of {int(units.min())} to {int(units.max())} where {low} to {high} are allowed")
+        (wire,) = self.put(group, shape, [units])
+        return wire.with_(bound=max(high, -low))
+
+    def function(self, table: Table, x: Wire, more: int = 0) -> tuple[Group, Units | None]:
+        """The group of (x, table(x)) pairs, and the values of the second."""
+        name = self.table(table)
+        if x.units is None or not self.proving:
+            return self._pairs(name, x.lanes), None
+        return self._pairs(name, x.lanes), table.entries[table.places(x.units), 1]
+
+    def look_up(self, table: Table, x: Wire) -> Wire:
+        """table(x), in every place."""
+        group, found = self.function(table, x)
+        key, value = self.put(group, x.shape, [x.units, found])
+        self.equal(key - x.with_(fraction=0))
+        return value
+
+    def _pairs(self, name: str, lanes: int) -> Group:
+        return self.group(name, lanes, 2, (Lookup(name, (("1", 0), ("β", 1))),))
+
+    def times(self, x: Wire, y: Wire) -> Wire:
+        """x·y, place by place and modulo p: that it does not wrap is the caller's affair."""
+        group = self.group("product", x.lanes, 3, identities=(((1, 0, 1), (P - 1, 2, None)),))
+        units = x.units * y.units if self.proving and x.units is not None and y.units is not None else None
+        left, right, found = self.put(group, x.shape, [x.units, y.units, units])
+        self.equal(left - x.with_(fraction=0))
+        self.equal(right - y.with_(fraction=0))
+        return found.with_(bound=x.bound * y.bound)
+
+    # ---- relations
+
+    def equal(self, *wires: Wire) -> None:
+        """Each wire is zero modulo p."""
+        for wire in wires:
+            self.check(wire)
+            self.relations.append(Linear(((None, wire),)))
+
+    def check(self, wire: Wire) -> None:
+        """A prover's own mistakes show here, not at the end."""
+        if self.proving and wire.units is not None and np.any(wire.units % P):
+            raise ValueRefused("the values do not obey a relation of the circuit")
+
+    def linear(self, *parts: tuple[Units | None, Wire]) -> None:
+        self.relations.append(Linear(parts))
+
+    def across(self, strips: Sequence[tuple[Units, Wire]], wires: Sequence[Wire] = ()) -> None:
+        self.relations.append(AcrossLanes(tuple(strips), tuple(wires)))
+
+    def spread(self, wire: Wire, strip: Wire) -> None:
+        self.relations.append(Spread(wire, strip))
+
+    def bilinear(self, pairs: Sequence[Pair], result: Wire) -> None:
+        self.relations.append(Bilinear(tuple(pairs), result, self.tests))
+
+    def pair(self, left: object, right: object) -> Pair:
+        """Tests for one product of hidden matrices; see relations.Factor."""
+        first = sum(pair.count for pair in self.pairs)
+        found = Pair(left, right, first)  # type: ignore[arg-type]
+        self.pairs.append(found)
+        self.tests_group().append(found.count, None)
+        return found
+
+    def tests_group(self) -> Group:
+        return self.group("product in K", 1, 3 * DEGREE, identities=products_in_k(), phase=1)
+
+    def tests(self, column: int, first: int, count: int) -> Wire:
+        return strips_of(self.tests_group(), column, first, (count,))
+
+    def turn(self, vector: Units) -> int:
+        """The number of a public vector over the lanes."""
+        self.turns.append(vector)
+        return len(self.turns) - 1
+
+    @staticmethod
+    def _flat(part: Units | None, shape: tuple[int, ...], lanes: int) -> Units:
+        if part is None:
+            raise CircuitRefused("a circuit with values was given none")
+        return np.asarray(np.broadcast_to(part, (*shape, lanes)).reshape(prod(shape), lanes))
+
+
+def _low(units: Units | None, bits: int) -> Units | None:
+    return None if units is None else units & ((1 << bits) - 1)
+
+
+def _high(units: Units | None, bits: int) -> Units | None:
+    return None if units is None else units >> bits

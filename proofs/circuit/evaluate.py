@@ -1,0 +1,104 @@
+"""The weights of the sum equation at points outside the lanes: what a verifier needs of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from proofs.circuit.layout import GroupShape, Layout, section
+from proofs.circuit.weights import Key, Weights
+from proofs.field import DEGREE, Field, P, ext_mul, matmul
+
+_P = np.uint64(P)
+
+
+def product_in_k(a: Field, b: Field) -> Field:
+    """(m, n, 4) by (n, r, 4) -> (m, r, 4)."""
+    flat = np.ascontiguousarray(b.transpose(0, 2, 1)).reshape(b.shape[0], -1)
+    total = np.zeros((a.shape[0], b.shape[1], DEGREE), dtype=np.uint64)
+    for e in range(DEGREE):
+        part = matmul(np.ascontiguousarray(a[:, :, e]), flat).reshape(a.shape[0], DEGREE, b.shape[1])
+        unit = np.zeros(DEGREE, dtype=np.uint64)
+        unit[e] = 1
+        total += ext_mul(part.transpose(0, 2, 1), unit)
+    return np.asarray(total % _P, dtype=np.uint64)
+
+
+def weighted(weights: Weights, layout: Layout, basis: Field, values: Mapping[str, Field]) -> Field:
+    """Σ over all cells of weight(x)·row(x) at each point: basis (t, k), values: section -> (t, rows)."""
+    total = np.zeros((len(basis), DEGREE), dtype=np.uint64)
+    shapes = {shape.name: shape for shape in layout.groups}
+    by_key: dict[Key, list[tuple[Field, Field]]] = {}
+    for (name, column), strips in weights.columns.items():
+        if name not in shapes:
+            continue
+        shape, rows = shapes[name], values[section(name, column)]
+        for key, factors in strips.factors.items():
+            if shape.lanes == 1:
+                total += _cell_by_cell(factors, layout, basis, rows)
+            else:
+                by_key.setdefault(key, []).append((_padded(factors, layout, shape), rows))
+        for index, vector in strips.own:
+            row, block = divmod(index, layout.blocks)
+            at = block * layout.strip
+            total += _times(matmul(basis[:, at : at + layout.strip], vector), rows[:, row])
+    for key, entries in by_key.items():
+        blocks = _blocks(weights.vector(key, layout.strip), layout, basis)
+        total += _strip_by_strip(blocks, entries)
+    return np.asarray(total % _P, dtype=np.uint64)
+
+
+def _blocks(vector: Field, layout: Layout, basis: Field) -> Field:
+    """(t, h, 4): the polynomial of the vector on each block of lanes."""
+    used = basis[:, : layout.blocks * layout.strip].reshape(-1, layout.strip)
+    return matmul(np.ascontiguousarray(used), vector).reshape(len(basis), layout.blocks, DEGREE)
+
+
+def _strip_by_strip(blocks: Field, entries: list[tuple[Field, Field]]) -> Field:
+    factors = np.concatenate([factors for factors, _ in entries])  # (rows, h, 4)
+    rows = np.concatenate([rows for _, rows in entries], axis=1)
+    at_points = product_in_k(blocks, np.ascontiguousarray(factors.transpose(1, 0, 2)))
+    return (at_points * rows[:, :, None] % _P).sum(axis=1) % _P
+
+
+def _cell_by_cell(factors: Field, layout: Layout, basis: Field, rows: Field) -> Field:
+    wide = layout.blocks * layout.strip
+    total = np.zeros((len(basis), DEGREE), dtype=np.uint64)
+    for row in range(rows.shape[1]):
+        part = factors[row * wide : (row + 1) * wide]
+        total += _times(matmul(basis[:, : len(part)], part), rows[:, row])
+    return total
+
+
+def _padded(factors: Field, layout: Layout, shape: GroupShape) -> Field:
+    found = np.zeros((layout.rows(shape) * layout.blocks, DEGREE), dtype=np.uint64)
+    found[: len(factors)] = factors
+    return found.reshape(-1, layout.blocks, DEGREE)
+
+
+def _times(values: Field, row: Field) -> Field:
+    return values * row[:, None] % _P
+
+
+def expanded(
+    weights: Weights,
+    layout: Layout,
+    outer: Callable[[Field, Field], Field],
+) -> Mapping[str, Field]:
+    """Section -> (rows, lanes used, 4), for a prover; `outer` multiplies factors (n, 4) with a vector (lanes, 4)."""
+    shapes = {shape.name: shape for shape in layout.groups}
+    found: dict[str, Field] = {}
+    wide = layout.blocks * layout.strip
+    for (name, column), strips in weights.columns.items():
+        if name not in shapes:
+            continue
+        rows = layout.rows(shapes[name])
+        cells = np.zeros((rows * wide, DEGREE), dtype=np.uint64)
+        for key, factors in strips.factors.items():
+            part = factors if shapes[name].lanes == 1 else outer(factors, weights.vector(key, layout.strip))
+            cells[: len(part)] += part
+        for index, vector in strips.own:
+            cells[index * layout.strip : (index + 1) * layout.strip] += vector
+        found[section(name, column)] = (cells % _P).reshape(rows, wide, DEGREE)
+    return found

@@ -1,0 +1,160 @@
+"""From a circuit to the rows of its proof, and every size of it: derived, never typed in.
+
+A row of k cells holds h = ⌊ℓ/A⌋ strips of A lanes (or h·A single cells) of one column; its last cells are random. The
+trees: what was committed to elsewhere, VALUES, TESTS, INVERSES.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from math import log2
+
+from proofs.circuit.builder import Circuit
+from proofs.circuit.wire import CircuitRefused, Group
+from proofs.field import DEGREE, P
+from proofs.parameters import BLOWUP, HASH_BYTES, MAX_CELLS, SALT_BYTES, TARGET_BITS, Sections
+
+VALUES, TESTS, INVERSES = range(3)  # after the trees from elsewhere
+MOST_QUERIES = 128  # what trees that were committed to elsewhere keep room for
+
+
+@dataclass(frozen=True)
+class GroupShape:
+    """What a layout knows of a group: its sizes."""
+
+    name: str
+    lanes: int
+    width: int
+    size: int
+    phase: int
+    lookups: tuple[str, ...]
+
+    @classmethod
+    def of(cls, group: Group) -> GroupShape:
+        tables = tuple(lookup.table for lookup in group.lookups)
+        return cls(group.name, group.lanes, group.width, group.size, group.phase, tables)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """row: k. queries: t. strip: A. tables: their lengths and the degree of a key in β, by name. elsewhere: sections of
+    trees that are not this proof's own, and how many of their cells are random is their affair."""
+
+    row: int
+    queries: int
+    strip: int
+    groups: tuple[GroupShape, ...]
+    tables: Mapping[str, tuple[int, int]]
+    elsewhere: tuple[Sections, ...] = ()
+
+    @property
+    def pads(self) -> int:
+        return self.queries
+
+    @property
+    def columns(self) -> int:
+        return BLOWUP * self.row
+
+    @property
+    def lanes(self) -> int:
+        return self.row - self.pads
+
+    @property
+    def blocks(self) -> int:
+        """h: strips of a row."""
+        return self.lanes // self.strip
+
+    def per_row(self, group: GroupShape) -> int:
+        return self.blocks if group.lanes > 1 else self.blocks * self.strip
+
+    def rows(self, group: GroupShape) -> int:
+        return -(-group.size // self.per_row(group))
+
+    def looked_up(self) -> Iterator[tuple[GroupShape, int, str]]:
+        """(group, number of the look-up in it, table), in the order of the inverses."""
+        for group in self.groups:
+            for number, table in enumerate(group.lookups):
+                yield group, number, table
+
+    @property
+    def lookup_rows(self) -> int:
+        return sum(self.rows(group) for group, _, _ in self.looked_up())
+
+    def count_rows(self, table: str) -> int:
+        return -(-self.tables[table][0] // (self.blocks * self.strip))
+
+    @cached_property
+    def trees(self) -> tuple[Sections, ...]:
+        def columns(phase: int) -> Sections:
+            return tuple(
+                (section(group.name, column), self.rows(group))
+                for group in self.groups
+                if group.phase == phase
+                for column in range(group.width)
+            )
+
+        counts = tuple((counts_of(table), self.count_rows(table)) for table in self.tables)
+        inverses = tuple((f"inverses_{e}", self.lookup_rows) for e in range(DEGREE))
+        masks = (("mask_proximity", DEGREE), ("mask_cells", 3 * DEGREE), ("mask_sums", 3 * DEGREE))
+        return (*self.elsewhere, (*columns(0), *counts), columns(1), (*inverses, *masks))
+
+    @cached_property
+    def heights(self) -> tuple[int, ...]:
+        return tuple(sum(rows for _, rows in sections) for sections in self.trees)
+
+    @property
+    def fixed_bytes(self) -> int:
+        polynomials = self.row + (self.row + self.pads) + (2 * self.row - 1)
+        opened = self.queries * (4 * sum(self.heights) + SALT_BYTES * len(self.heights))
+        return 3 * HASH_BYTES + 4 * DEGREE * polynomials + opened
+
+    @property
+    def largest_bytes(self) -> int:
+        levels = (self.columns - 1).bit_length() - (self.queries.bit_length() - 1)
+        return self.fixed_bytes + len(self.heights) * HASH_BYTES * self.queries * (levels + 1)
+
+    @property
+    def error(self) -> Fraction:
+        """Upper bound on the probability that a false statement passes; README.md derives it."""
+        field = P**DEGREE
+        looked_up = sum(
+            (group.size * group.lanes + self.tables[table][0]) * self.tables[table][1]
+            for group, _, table in self.looked_up()
+        )
+        return Fraction(BLOWUP + 1, 2 * BLOWUP) ** self.queries + Fraction(2 * self.columns + looked_up + 16, field)
+
+    @property
+    def bits(self) -> float:
+        return -(log2(self.error.numerator) - log2(self.error.denominator))
+
+
+def section(group: str, column: int) -> str:
+    return f"{group}#{column}"
+
+
+def counts_of(table: str) -> str:
+    return f"counts of {table}"
+
+
+def layout_of(circuit: Circuit, row: int, elsewhere: Sequence[Sections] = ()) -> Layout:
+    """The sizes of a circuit's proof with rows of that length. Raises CircuitRefused."""
+    groups = tuple(GroupShape.of(group) for group in circuit.groups.values() if group.size)
+    tables = {
+        table.name: (len(table.entries), 1 if table.rows is None else table.rows.shape[1])
+        for table in circuit.tables.values()
+    }
+    for queries in range(1, MOST_QUERIES + 1):
+        if Fraction(BLOWUP + 1, 2 * BLOWUP) ** queries > Fraction(1, 2**TARGET_BITS):
+            continue
+        found = Layout(row, queries, circuit.lanes, groups, tables, tuple(elsewhere))
+        if found.blocks < 1:
+            break
+        if found.error > Fraction(1, 2**TARGET_BITS):
+            continue
+        if row * sum(found.heights) > MAX_CELLS:
+            raise CircuitRefused("a proof of this circuit would not fit the memory")
+        return found
+    raise CircuitRefused(f"rows of {row} cells are too short for this circuit")

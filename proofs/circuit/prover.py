@@ -1,0 +1,219 @@
+"""The prover of a circuit: values in, the bytes of a proof out. See proofs.circuit.verifier for the order of messages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+
+import numpy as np
+from numpy.typing import NDArray
+
+from proofs import columns as trees
+from proofs import kernels
+from proofs.circuit.builder import Circuit
+from proofs.circuit.equations import Tests, cell_equations, tests_drawn, weights_of
+from proofs.circuit.evaluate import expanded
+from proofs.circuit.foreign import foreign_terms
+from proofs.circuit.layout import INVERSES, TESTS, VALUES, Layout, counts_of, section
+from proofs.circuit.relations import Keyed, tests_of
+from proofs.circuit.verifier import PROTOCOL, Drawn, drawn_last, sum_terms
+from proofs.circuit.wire import Group, Units
+from proofs.commitment import Committed, commit
+from proofs.field import DEGREE, Field, P, ext_inverse, ext_mul, ext_powers, interpolate, inverse, mul
+from proofs.proof import Proof, encode_elements
+from proofs.prover import (
+    CHUNK,
+    Columns,
+    Compiled,
+    combined_rows,
+    coset,
+    from_coset,
+    mask_values,
+    masks,
+    sections_of,
+    sums_of_terms,
+)
+from proofs.transcript import Transcript
+from proofs.verifier import vanishing
+from proofs.witness import Cells, WitnessRefused
+
+Progress = Callable[[str], None]
+_P = np.uint64(P)
+ROWS = 64  # rows whose weights are transformed at a time
+
+
+def prove(
+    statement: bytes,
+    circuit: Circuit,
+    layout: Layout,
+    elsewhere: Sequence[Committed],
+    key: bytes,
+    progress: Progress | None = None,
+    protocol: bytes = PROTOCOL,
+) -> bytes:
+    """The proof of a circuit that holds values. key: 32 secret bytes, never used for another statement or other values."""
+    tell = progress or (lambda _: None)
+    transcript = Transcript(protocol)
+    transcript.absorb("statement", statement)
+    run = _Run(circuit, layout, elsewhere, key)
+    tell("committing to the values")
+    values = run.commit(VALUES, run.values())
+    transcript.absorb("values", values.root)
+    tests = tests_drawn(transcript, circuit)
+    _fill_tests(circuit, tests)
+    second = run.commit(TESTS, run.columns(1))
+    transcript.absorb("tests", second.root)
+    alpha = transcript.elements("tables", 1)[0]
+    tell("looking up")
+    third = run.commit(INVERSES, run.inverses(tests, alpha), masks(key, layout))
+    transcript.absorb("inverses", third.root)
+    drawn = drawn_last(transcript, circuit, layout, tests, alpha)
+    tell("combining")
+    return run.answer([values, second, third], drawn, transcript)
+
+
+def _fill_tests(circuit: Circuit, tests: Tests) -> None:
+    """The cells of phase 1, which depend on what was drawn."""
+    for group in circuit.groups.values():
+        if group.phase == 1 and group.size:
+            group.fill(
+                tests_of(circuit.pairs, tests.left, tests.right)
+                if group is circuit.tests_group()
+                else np.concatenate([one.cells(tests.beta) for one in circuit.relations if isinstance(one, Keyed)], axis=1)
+            )
+
+
+class _Run:
+    def __init__(self, circuit: Circuit, layout: Layout, elsewhere: Sequence[Committed], key: bytes) -> None:
+        self._circuit, self._layout, self._elsewhere, self._key = circuit, layout, tuple(elsewhere), key
+
+    def commit(self, tree: int, cells: Cells, whole: Cells | None = None) -> Committed:
+        number = len(self._layout.elsewhere) + tree
+        return commit(cells, self._layout, number, sha256(self._key + bytes([tree])).digest(), whole)
+
+    def columns(self, phase: int) -> Cells:
+        found: Cells = {}
+        for shape in self._layout.groups:
+            group = self._circuit.groups[shape.name]
+            if group.phase == phase:
+                for column in range(group.width):
+                    found[section(shape.name, column)] = self._laid(group.units(column), self._layout.rows(shape))
+        return found
+
+    def values(self) -> Cells:
+        """The columns, and how often each entry of each table is looked up."""
+        layout, counts = self._layout, {}
+        for name, table in self._circuit.tables.items():
+            counted = np.zeros(len(table.entries), dtype=np.int64)
+            for group, column in self._users(name):
+                places = table.places(group.units(column) if group.phase == 0 else self._ids())
+                counted += np.bincount(places.reshape(-1), minlength=len(counted))
+            counts[counts_of(name)] = self._laid(counted, layout.count_rows(name))
+        return self.columns(0) | counts
+
+    def _ids(self) -> Units:
+        return np.concatenate([one.ids.known() for one in self._circuit.relations if isinstance(one, Keyed)])
+
+    def _users(self, table: str) -> list[tuple[Group, int]]:
+        return [
+            (self._circuit.groups[shape.name], lookup.columns[0][1])
+            for shape in self._layout.groups
+            for lookup in self._circuit.groups[shape.name].lookups
+            if lookup.table == table
+        ]
+
+    def inverses(self, tests: Tests, alpha: Field) -> Cells:
+        """1/(α − key) for every cell that is looked up, gathered from the inverses of the tables' entries."""
+        from proofs.circuit.equations import keys_of
+
+        layout, found = self._layout, list[NDArray[np.uint32]]()
+        nothing = ext_inverse(alpha[None])[0].astype(np.uint32)
+        known = {
+            name: ext_inverse((alpha + _P - keys_of(table, tests.beta)) % _P).astype(np.uint32)
+            for name, table in self._circuit.tables.items()
+        }
+        for shape, number, name in layout.looked_up():
+            group = self._circuit.groups[shape.name]
+            units = group.units(group.lookups[number].columns[0][1]).reshape(-1)
+            cells = np.empty((layout.rows(shape), layout.lanes, DEGREE), dtype=np.uint32)
+            cells[:] = nothing
+            wide = layout.blocks * layout.strip
+            filled = np.empty((layout.rows(shape) * wide, DEGREE), dtype=np.uint32)
+            filled[:] = nothing
+            filled[: len(units)] = known[name][self._circuit.tables[name].places(units)]
+            cells[:, :wide] = filled.reshape(-1, wide, DEGREE)
+            found.append(cells)
+        whole = np.concatenate(found)
+        return {f"inverses_{e}": np.ascontiguousarray(whole[..., e]) for e in range(DEGREE)}
+
+    def _laid(self, units: Units, rows: int) -> NDArray[np.uint32]:
+        layout = self._layout
+        wide = layout.blocks * layout.strip
+        flat = np.zeros(rows * wide, dtype=np.uint32)
+        flat[: units.size] = np.mod(units.reshape(-1), P)
+        found = np.zeros((rows, layout.lanes), dtype=np.uint32)
+        found[:, :wide] = flat.reshape(rows, wide)
+        return found
+
+    def answer(self, own: Sequence[Committed], drawn: Drawn, transcript: Transcript) -> bytes:
+        layout, committed = self._layout, [*self._elsewhere, *own]
+        sections = sections_of(committed, layout)
+        proximity = interpolate(combined_rows(sections, drawn.proximity, layout))
+        cells = self._cells(sections, drawn)
+        sums = self._sums(sections, drawn)[1:]
+        for label, polynomial in (("proximity", proximity), ("cells", cells), ("sums", sums)):
+            transcript.absorb(label, encode_elements(polynomial))
+        positions = transcript.positions("columns", layout.columns, layout.queries).tolist()
+        return Proof(
+            tuple(part.root for part in own),
+            proximity,
+            cells,
+            sums,
+            tuple(part.code[positions] for part in committed),
+            tuple(tuple(part.salts[at] for at in positions) for part in committed),
+            tuple(trees.opening(part.tree, positions) for part in committed),
+        ).encode()
+
+    def _cells(self, sections: dict[str, object], drawn: Drawn) -> Field:
+        layout = self._layout
+        points, lines = coset(layout)
+        values = np.zeros((len(points), DEGREE), dtype=np.uint64)
+        for start in range(0, len(points), CHUNK):
+            part = slice(start, start + CHUNK)
+            columns = Columns(sections, lines[part])  # type: ignore[arg-type]
+            values[part] = cell_equations(
+                columns, self._circuit, layout, drawn.tests, drawn.alpha, drawn.cells, Compiled()
+            )
+            values[part] += mask_values(columns, "mask_cells", points[part], layout)
+        quotient = mul(values % _P, inverse(vanishing(points, layout))[:, None])
+        coefficients, length = from_coset(quotient, layout), layout.row + layout.pads
+        if coefficients[length:].any():
+            raise WitnessRefused("a cell equation does not hold: the values break the circuit")
+        return coefficients[:length]
+
+    def _sums(self, sections: dict[str, object], drawn: Drawn) -> Field:
+        layout = self._layout
+        weights = weights_of(self._circuit, drawn.tests, drawn.sums)
+        terms = [*sum_terms(self._circuit, layout, drawn), *foreign_terms(self._circuit, weights)]
+        total = sums_of_terms(sections, terms, layout)  # type: ignore[arg-type]
+        _, lines = coset(layout)
+        for name, cells in expanded(weights, layout, _outer).items():
+            for start in range(0, len(cells), ROWS):
+                part = cells[start : start + ROWS]
+                rows = np.zeros((len(part), DEGREE, layout.row), dtype=np.uint32)
+                rows[:, :, : part.shape[1]] = part.transpose(0, 2, 1)
+                on_points = kernels.encode(rows.reshape(-1, layout.row), 2)
+                values = sections[name].code[lines, start : start + len(part)]  # type: ignore[attr-defined]
+                total += kernels.row_products(on_points, np.ascontiguousarray(values))
+        found = from_coset(total % _P, layout)
+        wanted = (mul(weights.target, np.uint64(pow(layout.row, P - 2, P))) + _P - found[layout.row]) % _P
+        if not np.array_equal(found[0], wanted):
+            raise WitnessRefused("a relation does not hold: the values break the circuit")
+        return found
+
+
+def _outer(factors: Field, vector: Field) -> Field:
+    return kernels.outer_in_k(factors, vector)
+
+
+__all__ = ["ext_mul", "ext_powers", "prove"]

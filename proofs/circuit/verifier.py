@@ -1,0 +1,173 @@
+"""The verifier of a circuit: a statement, the circuit without values, and bytes. It needs numpy alone.
+
+As proofs.verifier does for the mechanism, with whose code it shares bytes, trees and the points of the code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from proofs import columns as trees
+from proofs.circuit.builder import Circuit
+from proofs.circuit.equations import (
+    Stream,
+    Tests,
+    cell_equations,
+    count_of_equations,
+    count_terms,
+    inverse_terms,
+    keys_of,
+    table_factors,
+    tests_drawn,
+    weights_of,
+)
+from proofs.circuit.evaluate import weighted
+from proofs.circuit.foreign import foreign_terms
+from proofs.circuit.layout import Layout
+from proofs.field import DEGREE, Field, P, ext_inverse, ext_mul, interpolate, matmul, mul, powers
+from proofs.proof import (
+    CellsFailed,
+    OpeningInvalid,
+    ProximityFailed,
+    SumsFailed,
+    decode_elements,
+    split_messages,
+    split_opened,
+)
+from proofs.relation import Plain, Term
+from proofs.transcript import Transcript
+from proofs.verifier import mask_at, points_of, vanishing
+
+PROTOCOL = b"candor/circuit-proof/1"
+_P = np.uint64(P)
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """points (t,), their powers (t, 2k), basis (t, k): values on H times it are values at the points. sections:
+    name -> (t, rows)."""
+
+    powers: Field
+    points: Field
+    basis: Field
+    sections: dict[str, Field]
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """What is drawn once everything is committed to. tables: a factor for each; inverses: 1/(α − key) of each."""
+
+    tests: Tests
+    alpha: Field
+    proximity: Field
+    cells: Field
+    sums: bytes
+    tables: dict[str, Field]
+    inverses: dict[str, Field]
+
+
+def verify(
+    statement: bytes, circuit: Circuit, layout: Layout, roots: Sequence[bytes], proof: bytes, protocol: bytes = PROTOCOL
+) -> None:
+    """statement: 32 bytes that name all that is public. roots: of the trees that are not the proof's own, in order.
+
+    Raises ProofInvalid (proofs.proof names the kinds).
+    """
+    messages = split_messages(proof, layout)
+    transcript = Transcript(protocol)
+    transcript.absorb("statement", statement)
+    drawn = draw(transcript, circuit, layout, messages.roots)
+    proximity, quotient, sums = map(decode_elements, (messages.proximity, messages.cells, messages.sums))
+    transcript.absorb("proximity", messages.proximity)
+    transcript.absorb("cells", messages.cells)
+    transcript.absorb("sums", messages.sums)
+    positions = transcript.positions("columns", layout.columns, layout.queries)
+
+    opened = _open(messages.rest, positions.tolist(), (*roots, *messages.roots), layout)
+    _check_proximity(opened, proximity, drawn.proximity, layout)
+    found = cell_equations(opened.sections, circuit, layout, drawn.tests, drawn.alpha, drawn.cells, Plain())
+    _check_cells(opened, quotient, found, layout)
+    _check_sums(opened, sums, circuit, layout, drawn)
+
+
+def draw(transcript: Transcript, circuit: Circuit, layout: Layout, roots: Sequence[bytes]) -> Drawn:
+    """Absorb the three roots, and draw what follows each."""
+    transcript.absorb("values", roots[0])
+    tests = tests_drawn(transcript, circuit)
+    transcript.absorb("tests", roots[1])
+    alpha = transcript.elements("tables", 1)[0]
+    transcript.absorb("inverses", roots[2])
+    return drawn_last(transcript, circuit, layout, tests, alpha)
+
+
+def drawn_last(transcript: Transcript, circuit: Circuit, layout: Layout, tests: Tests, alpha: Field) -> Drawn:
+    """The factors of all equations, drawn when everything is committed to."""
+    proximity = transcript.elements("proximity", sum(layout.heights) - DEGREE)
+    cells = transcript.elements("cells", count_of_equations(circuit, layout))
+    tables = table_factors(Stream(transcript.draw("table sums")), circuit)
+    inverses = {
+        name: ext_inverse((alpha + _P - keys_of(table, tests.beta)) % _P) for name, table in circuit.tables.items()
+    }
+    return Drawn(tests, alpha, proximity, cells, transcript.draw("sums"), tables, inverses)
+
+
+def sum_terms(circuit: Circuit, layout: Layout, drawn: Drawn) -> list[Term]:
+    """The terms that lie in whole rows: inverses and counts of the tables."""
+    inverses = inverse_terms(circuit, layout, drawn.tables)
+    return inverses + count_terms(circuit, layout, drawn.tables, drawn.inverses)
+
+
+def _open(rest: bytes, positions: list[int], roots: Sequence[bytes], layout: Layout) -> Opened:
+    tables, hashes, paths = split_opened(rest, positions, layout)
+    for number, (root, leaves, path) in enumerate(zip(roots, hashes, paths, strict=True)):
+        found = trees.root_of_opening(dict(zip(positions, leaves, strict=True)), layout.columns, path)
+        if found != root:
+            raise OpeningInvalid(f"tree {number}: the opened columns lead to {found.hex()}, not to {root.hex()}")
+    sections = {}
+    for table, tree in zip(tables, layout.trees, strict=True):
+        start = 0
+        for name, rows in tree:
+            sections[name] = table[:, start : start + rows]
+            start += rows
+    points = points_of(np.array(positions, dtype=np.int64), layout)
+    exponents = powers(points, 2 * layout.row)
+    basis = np.ascontiguousarray(interpolate(np.ascontiguousarray(exponents[:, : layout.row].T)).T)
+    return Opened(exponents, points, basis, sections)
+
+
+def _check_proximity(opened: Opened, sent: Field, factors: Field, layout: Layout) -> None:
+    order = [name for tree in layout.trees for name, _ in tree if name != "mask_proximity"]
+    rows = np.concatenate([opened.sections[name] for name in order], axis=1)
+    expected = (matmul(rows, factors) + opened.sections["mask_proximity"]) % _P
+    if not np.array_equal(matmul(opened.powers[:, : layout.row], sent), expected):
+        raise ProximityFailed("the opened columns do not agree with the combination of all rows that was sent")
+
+
+def _check_cells(opened: Opened, quotient: Field, found: Field, layout: Layout) -> None:
+    found = (found + _mask(opened, "mask_cells", layout)) % _P
+    expected = mul(matmul(opened.powers[:, : len(quotient)], quotient), vanishing(opened.points, layout)[:, None])
+    if not np.array_equal(found, expected):
+        raise CellsFailed("a product that is none, a bit that is none, or a value that is in no table")
+
+
+def _check_sums(opened: Opened, sent: Field, circuit: Circuit, layout: Layout, drawn: Drawn) -> None:
+    weights = weights_of(circuit, drawn.tests, drawn.sums)
+    found = _mask(opened, "mask_sums", layout) + weighted(weights, layout, opened.basis, opened.sections)
+    for term in [*sum_terms(circuit, layout, drawn), *foreign_terms(circuit, weights)]:
+        combined = np.zeros_like(found)
+        for name, (first, factors) in term.coefficients.items():
+            combined += matmul(opened.sections[name][:, first : first + len(factors)], factors)
+        at = matmul(opened.basis[:, term.start : term.start + len(term.weights)], term.weights)
+        found = found + ext_mul(at, combined % _P)
+    constant = (mul(weights.target, np.uint64(pow(layout.row, P - 2, P))) + _P - sent[layout.row - 1]) % _P
+    expected = matmul(opened.powers, np.concatenate([constant[None], sent]))
+    if not np.array_equal(found % _P, expected):
+        raise SumsFailed("a relation of the circuit does not hold between what was committed to")
+
+
+def _mask(opened: Opened, name: str, layout: Layout) -> Field:
+    half = layout.row // 2
+    return mask_at(opened.sections, name, opened.powers[:, half], opened.powers[:, layout.row])

@@ -1,0 +1,123 @@
+"""Weights of cells in the one equation that all linear relations of a circuit add up to, kept as short as they are.
+
+Σ over all cells of weight·value = target, in K. Most weights are a factor of the strip times a vector over the lanes, of
+which there are few: a verifier then evaluates one vector for each block of lanes, instead of a weight for each cell.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from proofs.circuit.wire import Group, Units, Wire
+from proofs.field import DEGREE, Field, P, element, ext_mul, mul
+
+_P = np.uint64(P)
+BASIS = tuple(np.eye(DEGREE, dtype=np.uint64))
+Key = tuple[str, int | None]  # base vector, and the public vector it is multiplied by
+
+
+def signed(values: Units, factors: Field) -> Field:
+    """Integers of any sign (…) times elements of K (…, 4), broadcasting."""
+    return mul(element(values)[..., None], factors)
+
+
+def matmul(matrix: Units, factors: Field) -> Field:
+    """(a, b) integers below 2^31 by (b, 4) in K -> (a, 4), exact: halves of 16 bits in float64."""
+    if matrix.shape[1] > 1 << 13:
+        middle = matrix.shape[1] // 2
+        return (matmul(matrix[:, :middle], factors[:middle]) + matmul(matrix[:, middle:], factors[middle:])) % _P
+    halves = np.concatenate([factors & np.uint64(0xFFFF), factors >> np.uint64(16)], axis=1).astype(np.float64)
+    if int(np.abs(matrix).max(initial=0)) < 1 << 24:
+        return _joined(matrix.astype(np.float64) @ halves)
+    low, high = matrix & 0xFFFF, matrix >> 16
+    return (_joined(low.astype(np.float64) @ halves) + (_joined(high.astype(np.float64) @ halves) << np.uint64(16))) % _P
+
+
+def _joined(halves: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Field:
+    parts = np.mod(halves, P).astype(np.uint64)
+    return np.asarray((parts[:, :DEGREE] + (parts[:, DEGREE:] << np.uint64(16))) % _P, dtype=np.uint64)
+
+
+@dataclass(frozen=True, eq=False)
+class Strips:
+    """Weights of one column: by base vector a factor for each strip (size, 4), and for some strips (lanes, 4) of their
+    own. A column of one lane has the base "one" alone."""
+
+    factors: dict[Key, Field] = field(default_factory=dict)
+    own: list[tuple[int, Field]] = field(default_factory=list)
+
+
+@dataclass(eq=False)
+class Weights:
+    """lanes (lanes, 4): random over the lanes of a text. left, right: the vectors that test products, at least as long;
+    beta (4,). turns: public vectors over the lanes, (lanes,) integers each."""
+
+    lanes: Field
+    left: Field
+    right: Field
+    beta: Field
+    turns: list[Units]
+    columns: dict[tuple[str, int], Strips] = field(default_factory=dict)
+    groups: dict[str, Group] = field(default_factory=dict)
+    target: Field = field(default_factory=lambda: np.zeros(DEGREE, dtype=np.uint64))
+
+    def base(self, name: str, lanes: int) -> Field:
+        """A vector over so many lanes by its name; for a single lane, that of "lanes" is one."""
+        if name == "lanes":
+            return self.lanes if lanes > 1 else BASIS[0][None]
+        return (self.left if name == "left" else self.right)[:lanes]
+
+    def add(self, wire: Wire, factors: Field, base: str = "lanes") -> None:
+        """Σ factor·base·(what the wire stands for), factors (*shape, 4): cells on the left, constants to the target."""
+        if wire.lanes == 1 and base != "lanes":
+            factors = ext_mul(factors, self.base(base, 1)[0])
+        for term in wire.terms:
+            each = signed(term.coefficient, factors[..., None, :]).reshape(-1, DEGREE)
+            index = np.broadcast_to(term.index, term.coefficient.shape).reshape(-1)
+            if term.turn is None:
+                self._store(term.group, term.column, (base if wire.lanes > 1 else "one", None), index, each)
+                continue
+            turns = term.turn.reshape(-1)
+            for turn in np.unique(turns):
+                chosen = turns == turn
+                self._store(term.group, term.column, (base, int(turn)), index[chosen], each[chosen])
+        if wire.constant is not None:
+            whole = wire.constant.reshape(wire.size, -1)
+            vector = self.base(base if wire.lanes > 1 else "lanes", wire.lanes)
+            along = matmul(np.broadcast_to(whole, (wire.size, wire.lanes)), vector)
+            self.owe(ext_mul(along, factors.reshape(-1, DEGREE)))
+
+    def owe(self, amounts: Field) -> None:
+        """Constants (n, 4) that stand on the left; the target is what they leave."""
+        self.target = (self.target + _P - amounts.reshape(-1, DEGREE).sum(axis=0) % _P) % _P
+
+    def strip(self, wire: Wire, vector: Field) -> None:
+        """A vector of its own, (lanes, 4), for a wire that is one strip."""
+        for term in wire.terms:
+            for index, coefficient in zip(term.index.reshape(-1), term.coefficient.reshape(-1), strict=True):
+                own = signed(np.array(coefficient), vector)
+                self._column(term.group, term.column).own.append((int(index), own))
+
+    def _store(self, group: Group, column: int, key: Key, index: Units, values: Field) -> None:
+        factors = self._column(group, column).factors
+        if key not in factors:
+            factors[key] = np.zeros((group.size, DEGREE), dtype=np.uint64)
+        if len(index) and np.array_equal(index, np.arange(index[0], index[0] + len(index))):
+            factors[key][index[0] : index[0] + len(index)] += values
+        else:
+            np.add.at(factors[key], index, values)
+        factors[key] %= _P
+
+    def _column(self, group: Group, column: int) -> Strips:
+        self.groups[group.name] = group
+        return self.columns.setdefault((group.name, column), Strips())
+
+    def vector(self, key: Key, lanes: int) -> Field:
+        """(lanes, 4)."""
+        name, turn = key
+        if name == "one":
+            return BASIS[0][None]
+        vector = self.base(name, lanes)
+        return vector if turn is None else signed(self.turns[turn], vector)
