@@ -167,7 +167,14 @@ class Config:
             clip_units=privacy.clip_units,
             sigma_units=privacy.noise_units,
             sample_threshold=privacy.sample_threshold,
+            tokens=self.task.max_tokens,
+            openings=self.openings,
         )
+
+    @property
+    def openings(self) -> int:
+        """Further proofs about a submission's data and contributions, for which its proof keeps room: none so far."""
+        return 0
 
     def encode(self) -> bytes:
         return canonical.encode(_to_json(self))
