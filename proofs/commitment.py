@@ -11,7 +11,7 @@ from proofs import columns as trees
 from proofs import kernels
 from proofs.errors import LocalFault
 from proofs.kernels import Rows
-from proofs.parameters import BLOWUP, SALT_BYTES, Parameters
+from proofs.parameters import BLOWUP, SALT_BYTES, Sizes
 from proofs.transcript import field_stream
 from proofs.witness import Cells
 
@@ -33,7 +33,7 @@ class Committed:
         return self.tree[-1][0]
 
 
-def commit(cells: Cells, sizes: Parameters, tree: int, key: bytes, whole: Cells | None = None) -> Committed:
+def commit(cells: Cells, sizes: Sizes, tree: int, key: bytes, whole: Cells | None = None) -> Committed:
     """`whole`: sections of full rows (rows, k), which get no random cells since all of theirs are."""
     names = [name for name, _ in sizes.trees[tree]]
     height = sizes.heights[tree]

@@ -17,7 +17,7 @@ import numpy as np
 from numba import njit, uint32, uint64
 from numpy.typing import NDArray
 
-from proofs.field import DEGREE, GENERATOR, P, powers, root_of_unity
+from proofs.field import DEGREE, GENERATOR, NON_RESIDUE, P, powers, root_of_unity
 
 LANES = 16  # rows that are transformed side by side, so that every inner loop is as long
 Rows = NDArray[np.uint32]
@@ -232,6 +232,49 @@ def sum_products(values: Rows, others: Rows, weights: NDArray[np.uint64]) -> NDA
     found = np.zeros((len(values), DEGREE), dtype=np.uint64)
     if values.shape[1]:
         _sum_products(values, others, np.ascontiguousarray(montgomery(weights)), found)
+    return found
+
+
+@njit("void(uint32[:,::1], uint32[:,::1], uint64[:,::1])", cache=True, nogil=True)
+def _outer_in_k(factors: Rows, vector: Rows, into: NDArray[np.uint64]) -> None:
+    lanes = vector.shape[0]
+    for i in range(factors.shape[0]):
+        for lane in range(lanes):
+            for e in range(DEGREE):
+                total = uint64(0)
+                for a in range(DEGREE):
+                    b = (e - a) % DEGREE
+                    product = uint64(_times(factors[i, a], vector[lane, b]))
+                    total += product if a <= e else product * uint64(NON_RESIDUE)
+                into[i * lanes + lane, e] = total % _P64
+
+
+def outer_in_k(factors: NDArray[np.uint64], vector: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """(n, 4) and (lanes, 4) over K -> (n·lanes, 4): each factor times each place of the vector."""
+    found = np.zeros((len(factors) * len(vector), DEGREE), dtype=np.uint64)
+    if found.size:
+        _outer_in_k(factors.astype(np.uint32), np.ascontiguousarray(montgomery(vector)), found)
+    return found
+
+
+@njit("void(uint32[:,::1], uint32[:,::1], uint64[:,::1])", cache=True, nogil=True)
+def _row_products(weights: Rows, values: Rows, into: NDArray[np.uint64]) -> None:
+    rows = values.shape[1]
+    for i in range(values.shape[0]):
+        for e in range(DEGREE):
+            low, high = uint64(0), uint64(0)
+            for r in range(rows):
+                product = uint64(weights[i, DEGREE * r + e]) * uint64(values[i, r])
+                low += product & _LOW
+                high += product >> _SHIFT
+            into[i, e] = ((high % _P64 << _SHIFT) + low) % _P64
+
+
+def row_products(weights: Rows, values: Rows) -> NDArray[np.uint64]:
+    """(n, 4·r) over K, four columns for one, and (n, r) over F -> (n, 4): Σ_r weight·value."""
+    found = np.zeros((len(values), DEGREE), dtype=np.uint64)
+    if values.shape[1]:
+        _row_products(np.ascontiguousarray(weights), np.ascontiguousarray(values), found)
     return found
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from math import isqrt, log2
+from typing import Protocol
 
 from proofs.errors import LocalFault
 from proofs.field import DEGREE, TWO_ADICITY, P
@@ -38,6 +39,32 @@ SENT = (WITNESS, SLOTS, PROJECTIONS, LOOKUPS)  # trees whose roots a proof bring
 Sections = tuple[tuple[str, int], ...]
 
 
+class Sizes(Protocol):
+    """What trees, bytes and polynomials of a proof need to know: k, t, how many cells of a row are random, how many
+    hold data, the columns of the code, sections and rows of each tree, whose roots the proof brings, and its length."""
+
+    @property
+    def row(self) -> int: ...
+    @property
+    def queries(self) -> int: ...
+    @property
+    def pads(self) -> int: ...
+    @property
+    def lanes(self) -> int: ...
+    @property
+    def columns(self) -> int: ...
+    @property
+    def trees(self) -> tuple[Sections, ...]: ...
+    @property
+    def heights(self) -> tuple[int, ...]: ...
+    @property
+    def sent(self) -> tuple[int, ...]: ...
+    @property
+    def fixed_bytes(self) -> int: ...
+    @property
+    def largest_bytes(self) -> int: ...
+
+
 class ShapeRefused(LocalFault):
     """No proof of the mechanism can be made for a config of these sizes."""
 
@@ -60,6 +87,10 @@ class Parameters:
     def columns(self) -> int:
         """n, columns of the code."""
         return BLOWUP * self.row
+
+    @property
+    def sent(self) -> tuple[int, ...]:
+        return SENT
 
     @property
     def pads(self) -> int:
@@ -162,7 +193,7 @@ class Parameters:
         """A proof without its Merkle paths: four roots, three polynomials, the opened columns and their salts."""
         polynomials = self.row + (self.row + self.pads) + (2 * self.row - 1)
         opened = self.queries * (4 * sum(self.heights) + SALT_BYTES * len(self.heights))
-        return len(SENT) * HASH_BYTES + 4 * DEGREE * polynomials + opened
+        return len(self.sent) * HASH_BYTES + 4 * DEGREE * polynomials + opened
 
     @property
     def largest_bytes(self) -> int:

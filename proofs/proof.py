@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from proofs import columns
 from proofs.errors import PeerFault
 from proofs.field import DEGREE, Field, P
-from proofs.parameters import HASH_BYTES, SALT_BYTES, SENT, SLOTS, Parameters
+from proofs.parameters import HASH_BYTES, SALT_BYTES, SLOTS, Parameters, Sizes
 
 
 class ProofInvalid(PeerFault):
@@ -61,7 +61,7 @@ class SumsFailed(ProofInvalid):
 
 @dataclass(frozen=True, eq=False)
 class Proof:
-    """roots: of the trees in SENT. opened: by tree (t, rows) uint32, with salts by tree; paths: bytes by tree."""
+    """roots: of the trees that the proof brings. opened: by tree (t, rows) uint32, salts and paths: by tree."""
 
     roots: tuple[bytes, ...]
     proximity: Field
@@ -93,17 +93,17 @@ def encode_elements(values: Field) -> bytes:
     return values.astype("<u4").tobytes()
 
 
-def split_messages(proof: bytes, sizes: Parameters) -> Messages:
+def split_messages(proof: bytes, sizes: Sizes) -> Messages:
     """Cut after the three polynomials. Raises ProofMalformed for a length that no proof of these sizes has."""
     if not sizes.fixed_bytes <= len(proof) <= sizes.largest_bytes:
         raise ProofMalformed(
             f"a proof of {len(proof)} bytes, where {sizes.fixed_bytes} to {sizes.largest_bytes} are possible"
         )
-    lengths = [HASH_BYTES] * len(SENT) + [4 * DEGREE * count for count in polynomial_lengths(sizes)]
+    lengths = [HASH_BYTES] * len(sizes.sent) + [4 * DEGREE * count for count in polynomial_lengths(sizes)]
     ends = np.cumsum([0, *lengths]).tolist()
     parts = [proof[start:end] for start, end in pairwise(ends)]
-    proximity, cells, sums = parts[len(SENT) :]
-    return Messages(tuple(parts[: len(SENT)]), proximity, cells, sums, proof[ends[-1] :])
+    proximity, cells, sums = parts[len(sizes.sent) :]
+    return Messages(tuple(parts[: len(sizes.sent)]), proximity, cells, sums, proof[ends[-1] :])
 
 
 def slots_root(proof: bytes, sizes: Parameters) -> bytes:
@@ -111,10 +111,10 @@ def slots_root(proof: bytes, sizes: Parameters) -> bytes:
 
     Raises ProofMalformed for a length that no proof of these sizes has.
     """
-    return split_messages(proof, sizes).roots[SENT.index(SLOTS)]
+    return split_messages(proof, sizes).roots[sizes.sent.index(SLOTS)]
 
 
-def polynomial_lengths(sizes: Parameters) -> tuple[int, int, int]:
+def polynomial_lengths(sizes: Sizes) -> tuple[int, int, int]:
     return sizes.row, sizes.row + sizes.pads, 2 * sizes.row - 1
 
 
@@ -126,9 +126,7 @@ def decode_elements(data: bytes) -> Field:
     return values
 
 
-def split_opened(
-    rest: bytes, positions: list[int], sizes: Parameters
-) -> tuple[list[Field], list[list[bytes]], list[bytes]]:
+def split_opened(rest: bytes, positions: list[int], sizes: Sizes) -> tuple[list[Field], list[list[bytes]], list[bytes]]:
     """(columns (t, rows), leaf hashes, opening) by tree. Raises ProofMalformed for another length, or elements ≥ p."""
     path_bytes = columns.opening_size(positions, sizes.columns)
     lengths = [sizes.queries * (SALT_BYTES + 4 * height) for height in sizes.heights]

@@ -10,20 +10,30 @@ further proofs announced in its shape open: a second proof of the mechanism woul
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from proofs import columns as trees
-from proofs import kernels, relation
+from proofs import relation
+from proofs.answering import (
+    CHUNK,
+    Columns,
+    Compiled,
+    Section,
+    combined_rows,
+    coset,
+    from_coset,
+    mask_values,
+    masks,
+    on_coset,
+    sections_of,
+    sums_of_terms,
+)
 from proofs.commitment import Committed, commit
-from proofs.field import DEGREE, GENERATOR, Field, P, ext, ext_inverse, ext_mul, interpolate, inverse, mul, powers
-from proofs.kernels import Rows
+from proofs.field import DEGREE, Field, P, ext, ext_inverse, interpolate, inverse, mul
 from proofs.parameters import (
-    BLOWUP,
     DATA,
     LOOKUPS,
     PROJECTIONS,
@@ -36,11 +46,11 @@ from proofs.parameters import (
     parameters,
 )
 from proofs.proof import Proof, encode_elements
-from proofs.relation import Public, Term
+from proofs.relation import Public
 from proofs.statement import Shape, Statement
 from proofs.texts import Texts
-from proofs.transcript import Transcript, field_stream
-from proofs.verifier import mask_at, vanishing
+from proofs.transcript import Transcript
+from proofs.verifier import vanishing
 from proofs.witness import (
     Cells,
     Contributions,
@@ -55,7 +65,6 @@ from proofs.words import SecretWords
 
 Progress = Callable[[str], None]
 _P = np.uint64(P)
-CHUNK = 2048  # points at which cell identities are evaluated at a time
 
 
 def words_root(words: SecretWords, shape: Shape) -> bytes:
@@ -134,7 +143,7 @@ class _Run:
         alpha, beta = transcript.elements("tables", 2)
         tell("looking up")
         cells |= self._inverses(cells, secrets, alpha, beta)
-        lookups = self._commit(cells, LOOKUPS, self._masks())
+        lookups = self._commit(cells, LOOKUPS, masks(self._key, self._sizes))
         transcript.absorb("lookups", lookups.root)
         committed = (secrets, data, witness, slots, projections, lookups)
         tell("combining")
@@ -183,21 +192,6 @@ class _Run:
         inverses = np.concatenate(found)
         return {f"inverses_{e}": np.ascontiguousarray(inverses[..., e]) for e in range(DEGREE)}
 
-    def _masks(self) -> Cells:
-        """Uniform rows, but that the second kind vanishes on the lanes and the third adds up to zero over H."""
-        k, lanes = self._sizes.row, self._sizes.lanes
-        stream = field_stream(sha256(self._key + b"masks").digest(), 7 * DEGREE * k).reshape(7, DEGREE, k)
-        proximity, cells, sums = stream[0], stream[1:4], stream[4:7]
-        middle = np.where(np.arange(k) % 2 == 0, np.uint64(1), np.uint64(P - 1))  # ω^(j·k/2) = (−1)^j
-        cells[0, :, :lanes] = (2 * _P - mul(cells[1], middle)[:, :lanes] - cells[2, :, :lanes]) % _P
-        folded = (sums[0] + mul(sums[1], middle) + sums[2]).sum(axis=1) % _P
-        sums[0, :, 0] = (sums[0, :, 0] + _P - folded) % _P
-        return {
-            "mask_proximity": proximity.astype(np.uint32),
-            "mask_cells": cells.reshape(3 * DEGREE, k).astype(np.uint32),
-            "mask_sums": sums.reshape(3 * DEGREE, k).astype(np.uint32),
-        }
-
     # ---- the three polynomials, and the opening
 
     def _answer(self, committed: Sequence[Committed], matrix: NDArray[np.int8], alpha: Field, beta: Field) -> bytes:
@@ -205,14 +199,14 @@ class _Run:
         factors = transcript.elements("proximity", sum(sizes.heights) - DEGREE)
         cell_factors = relation.challenges_of_cells(transcript, sizes, alpha, beta)
         sum_factors = relation.challenges_of_sums(transcript, sizes)
-        sections = _sections(committed, sizes)
-        proximity = interpolate(_combined_rows(sections, factors, sizes))
+        sections = sections_of(committed, sizes)
+        proximity = interpolate(combined_rows(sections, factors, sizes))
         cells = self._cells(sections, cell_factors)
         terms = [
             *relation.sum_terms(sizes, matrix, self._public, sum_factors, alpha, beta),
             *relation.noise_terms(self._statement, sizes, sum_factors),
         ]
-        sums = self._sums(sections, terms)[1:]
+        sums = from_coset(sums_of_terms(sections, terms, sizes), sizes)[1:]
         for label, polynomial in (("proximity", proximity), ("cells", cells), ("sums", sums)):
             transcript.absorb(label, encode_elements(polynomial))
         positions = transcript.positions("columns", sizes.columns, sizes.queries).tolist()
@@ -226,118 +220,21 @@ class _Run:
             tuple(trees.opening(part.tree, positions) for part in committed),
         ).encode()
 
-    def _cells(self, sections: dict[str, _Section], drawn: relation.CellChallenges) -> Field:
+    def _cells(self, sections: dict[str, Section], drawn: relation.CellChallenges) -> Field:
         """Quotient of the cell identities, by their values on the coset 3·⟨ω_2k⟩, a few points at a time."""
         sizes = self._sizes
-        points, lines = _coset(sizes)
-        public = {name: _on_coset(values, sizes) for name, values in self._public.words.items()}
+        points, lines = coset(sizes)
+        public = {name: on_coset(values, sizes) for name, values in self._public.words.items()}
         values = np.zeros((len(points), DEGREE), dtype=np.uint64)
         for start in range(0, len(points), CHUNK):
             part = slice(start, start + CHUNK)
-            columns = _Columns(sections, lines[part])
+            columns = Columns(sections, lines[part])
             known = {name: table[part] for name, table in public.items()}
-            values[part] = relation.cell_identities(columns, known, sizes, drawn, _Compiled())
-            values[part] += _mask_values(columns, "mask_cells", points[part], sizes)
+            values[part] = relation.cell_identities(columns, known, sizes, drawn, Compiled())
+            values[part] += mask_values(columns, "mask_cells", points[part], sizes)
         quotient = mul(values % _P, inverse(vanishing(points, sizes))[:, None])
-        coefficients = _from_coset(quotient, sizes)
+        coefficients = from_coset(quotient, sizes)
         length = sizes.row + sizes.pads
         if coefficients[length:].any():
             raise WitnessRefused("a cell identity does not hold: the witness breaks the relation")
         return coefficients[:length]
-
-    def _sums(self, sections: dict[str, _Section], terms: Sequence[Term]) -> Field:
-        sizes = self._sizes
-        points, lines = _coset(sizes)
-        total = _mask_values(_Columns(sections, lines), "mask_sums", points, sizes)
-        for term in terms:
-            rows = np.zeros((sizes.row, DEGREE), dtype=np.uint64)
-            for name, (first, factors) in term.coefficients.items():
-                rows += kernels.combine(sections[name].rows[first : first + len(factors)], factors)
-            weights = np.zeros((sizes.row, DEGREE), dtype=np.uint64)
-            weights[term.start : term.start + len(term.weights)] = term.weights
-            pair = np.concatenate([(rows % _P), weights], axis=1)
-            both = kernels.encode(np.ascontiguousarray(pair.T.astype(np.uint32)), 2).astype(np.uint64)
-            total += ext_mul(both[:, :DEGREE], both[:, DEGREE:])
-        return _from_coset(total % _P, sizes)
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class _Section:
-    rows: Rows  # (r, k)
-    code: Rows  # (n, r), a view
-
-
-class _Columns(dict[str, Field]):
-    """Sections at some lines of the code; contributions stay 32 bits wide, for they are most of it."""
-
-    def __init__(self, sections: dict[str, _Section], lines: NDArray[np.int64]) -> None:
-        super().__init__()
-        self._sections, self._lines = sections, lines
-
-    def __missing__(self, name: str) -> NDArray[Any]:
-        found: NDArray[Any] = self._sections[name].code[self._lines]
-        if not name.startswith("contributions"):
-            found = found.astype(np.uint64)
-        self[name] = found
-        return found
-
-
-class _Compiled:
-    """The compiled twin of relation.Plain."""
-
-    def square_sums(self, values: Field) -> Field:
-        return kernels.square_sums(values.astype(np.uint32, copy=False))
-
-    def sum_products(self, values: Field, others: Field, weights: Field) -> Field:
-        return kernels.sum_products(values.astype(np.uint32), others.astype(np.uint32), weights)
-
-
-def _sections(committed: Sequence[Committed], sizes: Parameters) -> dict[str, _Section]:
-    found: dict[str, _Section] = {}
-    for part, tree in zip(committed, sizes.trees, strict=True):
-        start = 0
-        for name, rows in tree:
-            found[name] = _Section(part.rows[start : start + rows], part.code[:, start : start + rows])
-            start += rows
-    return found
-
-
-def _combined_rows(sections: dict[str, _Section], factors: Field, sizes: Parameters) -> Field:
-    total, at = sections["mask_proximity"].rows.T.astype(np.uint64), 0
-    for name, section in sections.items():
-        if name != "mask_proximity":
-            total = total + kernels.combine(section.rows, factors[at : at + len(section.rows)])
-            at += len(section.rows)
-    return np.asarray(total % _P, dtype=np.uint64)
-
-
-def _coset(sizes: Parameters) -> tuple[Field, NDArray[np.int64]]:
-    """(points (2k,), lines of the code (2k,)): cosets 0 and n/2k of the code are those of `kernels.encode(…, 2)`."""
-    root = pow(GENERATOR, (P - 1) // (2 * sizes.row), P)
-    ordered = mul(powers(np.array([root], dtype=np.uint64), 2 * sizes.row)[0], np.uint64(GENERATOR))
-    lines = np.concatenate([np.arange(sizes.row), BLOWUP // 2 * sizes.row + np.arange(sizes.row)])
-    return np.concatenate([ordered[0::2], ordered[1::2]]), lines
-
-
-def _from_coset(values: Field, sizes: Parameters) -> Field:
-    """(2k, 4) in the order of `_coset` -> coefficients (2k, 4)."""
-    ordered = np.zeros_like(values)
-    ordered[0::2], ordered[1::2] = values[: sizes.row], values[sizes.row :]
-    shift = powers(np.array([pow(GENERATOR, P - 2, P)], dtype=np.uint64), 2 * sizes.row)[0]
-    return mul(interpolate(ordered), shift[:, None])
-
-
-def _mask_values(columns: relation.Columns, name: str, points: Field, sizes: Parameters) -> Field:
-    half = points
-    for _ in range(sizes.row.bit_length() - 2):
-        half = mul(half, half)
-    return mask_at({name: columns[name]}, name, half, mul(half, half))
-
-
-def _whole(lanes: Field, sizes: Parameters) -> Field:
-    return np.concatenate([lanes, np.zeros((sizes.pads, lanes.shape[1]), dtype=np.uint64)])
-
-
-def _on_coset(lanes: Field, sizes: Parameters) -> Field:
-    rows = np.ascontiguousarray(_whole(lanes, sizes).T.astype(np.uint32))
-    return kernels.encode(rows, 2).astype(np.uint64)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from proofs import columns as trees
 from proofs import relation
 from proofs.field import DEGREE, GENERATOR, Field, P, ext_mul, interpolate, inverse, matmul, mul, powers, root_of_unity
-from proofs.parameters import BLOWUP, Parameters, parameters
+from proofs.parameters import BLOWUP, Parameters, Sizes, parameters
 from proofs.proof import (
     CellsFailed,
     OpeningInvalid,
@@ -83,7 +83,7 @@ def verify(statement: Statement, proof: bytes, transcript: Transcript | None = N
     _check_sums(opened, sums, terms, relation.target(statement, sizes, sum_factors), sizes)
 
 
-def points_of(positions: NDArray[np.int64], sizes: Parameters) -> Field:
+def points_of(positions: NDArray[np.int64], sizes: Sizes) -> Field:
     """Column c·k + j of the code is the value at 3·ω_n^c·ω_k^j."""
     root = root_of_unity(sizes.columns)
     exponents = positions // sizes.row + BLOWUP * (positions % sizes.row)
@@ -97,7 +97,7 @@ def mask_at(sections: dict[str, Field], name: str, middle: Field, high: Field) -
     return np.asarray(found % _P, dtype=np.uint64)
 
 
-def vanishing(points: Field, sizes: Parameters) -> Field:
+def vanishing(points: Field, sizes: Sizes) -> Field:
     """(x^k − 1) / Π over the random cells' points of H of (x − ω^j): zero exactly on the lanes."""
     row = np.uint64(sizes.row)
     root = np.array([root_of_unity(sizes.row)], dtype=np.uint64)

@@ -1,11 +1,11 @@
 """Building a circuit: where cells come from. With values it makes a witness too, without them only the relation.
 
-    ranged      cells in a public range, by look-up; wide ones in limbs
-    bits, free  cells that are 0 or 1; cells about which nothing is said yet
-    function    (x, table(x)) by look-up
-    times       products, place by place
-    equal       a wire is zero in every strip and lane
-    product     hidden matrices
+ranged      cells in a public range, by look-up; wide ones in limbs
+bits, free  cells that are 0 or 1; cells about which nothing is said yet
+function    (x, table(x)) by look-up
+times       products, place by place
+equal       a wire is zero in every strip and lane
+product     hidden matrices
 """
 
 from __future__ import annotations

@@ -35,9 +35,7 @@ class Tests:
 
 
 def tests_drawn(transcript: Transcript, circuit: Circuit) -> Tests:
-    longest = max(
-        [circuit.lanes, *(side.sizes[2] for pair in circuit.pairs for side in (pair.left, pair.right))]
-    )
+    longest = max([circuit.lanes, *(side.sizes[2] for pair in circuit.pairs for side in (pair.left, pair.right))])
     drawn = transcript.elements("tests", 2 * longest + 1)
     return Tests(drawn[:longest], drawn[longest : 2 * longest], drawn[-1])
 
@@ -85,7 +83,11 @@ def cell_equations(
             base = columns[section(group.name, plain[0])]
             total = total + _inverses(base, inverse, factors, alpha, arithmetic)
             for name, column in keyed.items():
-                total = total + _P - _keyed(columns[section(group.name, column)], inverse, factors, _named(name, tests), arithmetic)
+                total = (
+                    total
+                    + _P
+                    - _keyed(columns[section(group.name, column)], inverse, factors, _named(name, tests), arithmetic)
+                )
             first += rows
     return np.asarray(total % _P, dtype=np.uint64)
 
@@ -121,7 +123,7 @@ def _inverses(base: Field, inverse: list[Field], factors: Field, alpha: Field, a
         linear = field_matmul(inverse[e], factors)
         products = arithmetic.sum_products(base, inverse[e], factors)
         total += ext_mul((ext_mul(linear, alpha) + _P - products) % _P, unit)
-    return (total + _P - factors.sum(axis=0) % _P) % _P
+    return np.asarray((total + _P - factors.sum(axis=0) % _P) % _P, dtype=np.uint64)
 
 
 def _keyed(values: Field, inverse: list[Field], factors: Field, multiplier: Field, arithmetic: Arithmetic) -> Field:
@@ -158,7 +160,7 @@ def keys_of(table: Table, beta: Field) -> Field:
     return np.asarray(found, dtype=np.uint64)
 
 
-def inverse_terms(circuit: Circuit, layout: Layout, tables: Mapping[str, Field]) -> list[Term]:
+def inverse_terms(layout: Layout, tables: Mapping[str, Field]) -> list[Term]:
     """Σ over used cells of factor·inverse, a factor for each table: whole rows together, each last row by itself."""
     full: dict[int, list[tuple[int, Field]]] = {}
     first = 0
@@ -173,15 +175,15 @@ def inverse_terms(circuit: Circuit, layout: Layout, tables: Mapping[str, Field])
         ones = np.broadcast_to(_ONE, (used, DEGREE))
         coefficients = {}
         for e, unit in enumerate(BASIS):
-            table = np.zeros((first, DEGREE), dtype=np.uint64)
+            column = np.zeros((first, DEGREE), dtype=np.uint64)
             for row, factor in entries:
-                table[row] = ext_mul(factor, unit)
-            coefficients[f"inverses_{e}"] = (0, table)
+                column[row] = ext_mul(factor, unit)
+            coefficients[f"inverses_{e}"] = (0, column)
         terms.append(Term(0, np.ascontiguousarray(ones), coefficients))
     return terms
 
 
-def count_terms(circuit: Circuit, layout: Layout, factors: Mapping[str, Field], inverses: Mapping[str, Field]) -> list[Term]:
+def count_terms(layout: Layout, factors: Mapping[str, Field], inverses: Mapping[str, Field]) -> list[Term]:
     """−Σ count·factor/(α − key), table by table and row by row. inverses: 1/(α − key) of each table."""
     terms, wide = [], layout.blocks * layout.strip
     for name, values in inverses.items():

@@ -59,7 +59,7 @@ def _strip_by_strip(blocks: Field, entries: list[tuple[Field, Field]]) -> Field:
     factors = np.concatenate([factors for factors, _ in entries])  # (rows, h, 4)
     rows = np.concatenate([rows for _, rows in entries], axis=1)
     at_points = product_in_k(blocks, np.ascontiguousarray(factors.transpose(1, 0, 2)))
-    return (at_points * rows[:, :, None] % _P).sum(axis=1) % _P
+    return np.asarray((at_points * rows[:, :, None] % _P).sum(axis=1) % _P, dtype=np.uint64)
 
 
 def _cell_by_cell(factors: Field, layout: Layout, basis: Field, rows: Field) -> Field:

@@ -1,8 +1,8 @@
 """Integers too long for the field, in bytes: sums of squares, inverses, inverse roots, as inequalities.
 
-    divide         x + ⌊d/2⌋ = d·q + r,  0 ≤ r < d
-    inverse        y = r·x ≤ N,  N − y < x
-    inverse_root   r²·x ≤ N < (r + 1)²·x
+divide         x + ⌊d/2⌋ = d·q + r,  0 ≤ r < d
+inverse        y = r·x ≤ N,  N − y < x
+inverse_root   r²·x ≤ N < (r + 1)²·x
 """
 
 from __future__ import annotations
@@ -77,7 +77,9 @@ def total_of(digits: Sequence[Wire], factor: int = 1) -> list[Limb]:
 
 def times_digits(circuit: Circuit, r: Wire, digits: Sequence[Wire], count: int) -> list[Wire]:
     """r·x in bytes; r below 2^22, whole."""
-    stacked = [(BYTE * index, circuit.times(r.with_(limbs=None, fraction=0), digit)) for index, digit in enumerate(digits)]
+    stacked = [
+        (BYTE * index, circuit.times(r.with_(limbs=None, fraction=0), digit)) for index, digit in enumerate(digits)
+    ]
     return in_bytes(circuit, Total(tuple(stacked)), 0, count, r)
 
 
@@ -122,10 +124,16 @@ def inverse(circuit: Circuit, x: Wire, numerator: int, bits: int) -> Wire:
 
 
 def inverse_root(
-    circuit: Circuit, energy: Total, constant: int, most_energy: int, numerator: int, bits: int, like: Wire,
+    circuit: Circuit,
+    energy: Total,
+    constant: int,
+    most_energy: int,
+    numerator: int,
+    bits: int,
+    like: Wire,
     cap: int | None = None,
 ) -> Wire:
-    """r = ⌊√(numerator / x)⌋ below 2^(bits − 1), x = energy + constant; or `cap`, where the root is not below it."""  # fmt: skip
+    """r = ⌊√(numerator / x)⌋ below 2^(bits − 1), x = energy + constant; or `cap`, where the root is above."""
     length = bytes_of(most_energy)
     digits = in_bytes(circuit, energy, constant, length, like)
     units = capped_units = None
@@ -133,7 +141,7 @@ def inverse_root(
         x = _joined(digits)
         roots = np.array([isqrt(numerator // max(1, one)) for one in x.reshape(-1).tolist()], dtype=object)
         if cap is not None:
-            capped_units = (roots >= cap).astype(np.int64).reshape(like.shape + (like.lanes,))
+            capped_units = (roots >= cap).astype(np.int64).reshape(*like.shape, like.lanes)
             roots = np.minimum(roots, cap)
         elif (x < 1).any():
             raise ValueRefused("no inverse root of zero")

@@ -51,6 +51,10 @@ class Layout:
     elsewhere: tuple[Sections, ...] = ()
 
     @property
+    def sent(self) -> tuple[int, ...]:
+        return tuple(len(self.elsewhere) + tree for tree in (VALUES, TESTS, INVERSES))
+
+    @property
     def pads(self) -> int:
         return self.queries
 

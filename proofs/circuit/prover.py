@@ -1,4 +1,4 @@
-"""The prover of a circuit: values in, the bytes of a proof out. See proofs.circuit.verifier for the order of messages."""
+"""The prover of a circuit: values in, the bytes of a proof out; proofs.circuit.verifier gives the order of messages."""
 
 from __future__ import annotations
 
@@ -10,21 +10,11 @@ from numpy.typing import NDArray
 
 from proofs import columns as trees
 from proofs import kernels
-from proofs.circuit.builder import Circuit
-from proofs.circuit.equations import Tests, cell_equations, tests_drawn, weights_of
-from proofs.circuit.evaluate import expanded
-from proofs.circuit.foreign import foreign_terms
-from proofs.circuit.layout import INVERSES, TESTS, VALUES, Layout, counts_of, section
-from proofs.circuit.relations import Keyed, tests_of
-from proofs.circuit.verifier import PROTOCOL, Drawn, drawn_last, sum_terms
-from proofs.circuit.wire import Group, Units
-from proofs.commitment import Committed, commit
-from proofs.field import DEGREE, Field, P, ext_inverse, ext_mul, ext_powers, interpolate, inverse, mul
-from proofs.proof import Proof, encode_elements
-from proofs.prover import (
+from proofs.answering import (
     CHUNK,
     Columns,
     Compiled,
+    Section,
     combined_rows,
     coset,
     from_coset,
@@ -33,6 +23,17 @@ from proofs.prover import (
     sections_of,
     sums_of_terms,
 )
+from proofs.circuit.builder import Circuit
+from proofs.circuit.equations import Tests, cell_equations, keys_of, tests_drawn, weights_of
+from proofs.circuit.evaluate import expanded
+from proofs.circuit.foreign import foreign_terms
+from proofs.circuit.layout import INVERSES, TESTS, VALUES, Layout, counts_of, section
+from proofs.circuit.relations import Keyed, tests_of
+from proofs.circuit.verifier import PROTOCOL, Drawn, drawn_last, sum_terms
+from proofs.circuit.wire import Group, Units
+from proofs.commitment import Committed, commit
+from proofs.field import DEGREE, Field, P, ext_inverse, interpolate, inverse, mul
+from proofs.proof import Proof, encode_elements
 from proofs.transcript import Transcript
 from proofs.verifier import vanishing
 from proofs.witness import Cells, WitnessRefused
@@ -51,7 +52,7 @@ def prove(
     progress: Progress | None = None,
     protocol: bytes = PROTOCOL,
 ) -> bytes:
-    """The proof of a circuit that holds values. key: 32 secret bytes, never used for another statement or other values."""
+    """The proof of a circuit that holds values. key: 32 secret bytes, for these values alone."""
     tell = progress or (lambda _: None)
     transcript = Transcript(protocol)
     transcript.absorb("statement", statement)
@@ -74,13 +75,12 @@ def prove(
 
 def _fill_tests(circuit: Circuit, tests: Tests) -> None:
     """The cells of phase 1, which depend on what was drawn."""
+    keyed = [relation.cells(tests.beta) for relation in circuit.relations if isinstance(relation, Keyed)]
     for group in circuit.groups.values():
-        if group.phase == 1 and group.size:
-            group.fill(
-                tests_of(circuit.pairs, tests.left, tests.right)
-                if group is circuit.tests_group()
-                else np.concatenate([one.cells(tests.beta) for one in circuit.relations if isinstance(one, Keyed)], axis=1)
-            )
+        if group is circuit.tests_group():
+            group.fill(tests_of(circuit.pairs, tests.left, tests.right))
+        elif group.phase == 1:
+            group.fill(np.concatenate(keyed, axis=1))
 
 
 class _Run:
@@ -124,8 +124,6 @@ class _Run:
 
     def inverses(self, tests: Tests, alpha: Field) -> Cells:
         """1/(α − key) for every cell that is looked up, gathered from the inverses of the tables' entries."""
-        from proofs.circuit.equations import keys_of
-
         layout, found = self._layout, list[NDArray[np.uint32]]()
         nothing = ext_inverse(alpha[None])[0].astype(np.uint32)
         known = {
@@ -174,13 +172,13 @@ class _Run:
             tuple(trees.opening(part.tree, positions) for part in committed),
         ).encode()
 
-    def _cells(self, sections: dict[str, object], drawn: Drawn) -> Field:
+    def _cells(self, sections: dict[str, Section], drawn: Drawn) -> Field:
         layout = self._layout
         points, lines = coset(layout)
         values = np.zeros((len(points), DEGREE), dtype=np.uint64)
         for start in range(0, len(points), CHUNK):
             part = slice(start, start + CHUNK)
-            columns = Columns(sections, lines[part])  # type: ignore[arg-type]
+            columns = Columns(sections, lines[part])
             values[part] = cell_equations(
                 columns, self._circuit, layout, drawn.tests, drawn.alpha, drawn.cells, Compiled()
             )
@@ -191,11 +189,11 @@ class _Run:
             raise WitnessRefused("a cell equation does not hold: the values break the circuit")
         return coefficients[:length]
 
-    def _sums(self, sections: dict[str, object], drawn: Drawn) -> Field:
+    def _sums(self, sections: dict[str, Section], drawn: Drawn) -> Field:
         layout = self._layout
         weights = weights_of(self._circuit, drawn.tests, drawn.sums)
         terms = [*sum_terms(self._circuit, layout, drawn), *foreign_terms(self._circuit, weights)]
-        total = sums_of_terms(sections, terms, layout)  # type: ignore[arg-type]
+        total = sums_of_terms(sections, terms, layout)
         _, lines = coset(layout)
         for name, cells in expanded(weights, layout, _outer).items():
             for start in range(0, len(cells), ROWS):
@@ -203,7 +201,7 @@ class _Run:
                 rows = np.zeros((len(part), DEGREE, layout.row), dtype=np.uint32)
                 rows[:, :, : part.shape[1]] = part.transpose(0, 2, 1)
                 on_points = kernels.encode(rows.reshape(-1, layout.row), 2)
-                values = sections[name].code[lines, start : start + len(part)]  # type: ignore[attr-defined]
+                values = sections[name].code[lines, start : start + len(part)]
                 total += kernels.row_products(on_points, np.ascontiguousarray(values))
         found = from_coset(total % _P, layout)
         wanted = (mul(weights.target, np.uint64(pow(layout.row, P - 2, P))) + _P - found[layout.row]) % _P
@@ -214,6 +212,3 @@ class _Run:
 
 def _outer(factors: Field, vector: Field) -> Field:
     return kernels.outer_in_k(factors, vector)
-
-
-__all__ = ["ext_mul", "ext_powers", "prove"]

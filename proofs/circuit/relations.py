@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from proofs.circuit.weights import BASIS, Weights, matmul, signed
+from proofs.circuit.weights import BASIS, Weights, matmul
 from proofs.circuit.wire import CircuitRefused, Units, Wire
-from proofs.field import DEGREE, Field, P, element, ext_mul, ext_powers
+from proofs.field import DEGREE, Field, P, ext_mul, ext_powers
 
 Draw = Callable[[int], Field]  # so many fresh elements of K
 _P = np.uint64(P)
@@ -134,7 +134,7 @@ class Pair:
 class Bilinear:
     """Σ over pairs of Σ_j left·right = result, for each of h matrices.
 
-    result (h, y) of x lanes, or (h, x, y) of one. tests: the wire of u, v, w = u·v in K, 12 columns, all pairs in order.
+    result (h, y) of x lanes, or (h, x, y) of one. tests: the wire of u, v and w = u·v in K, 12 columns, pair by pair.
     """
 
     pairs: tuple[Pair, ...]
@@ -203,6 +203,3 @@ def tests_of(pairs: list[Pair], left: Field, right: Field) -> Units:
     u = np.concatenate([pair.left.combined(left).reshape(-1, DEGREE) for pair in pairs])
     v = np.concatenate([pair.right.combined(right).reshape(-1, DEGREE) for pair in pairs])
     return np.concatenate([u, v, ext_mul(u, v)], axis=1).astype(np.int64).T[:, :, None]
-
-
-__all__ = ["AcrossLanes", "Bilinear", "Factor", "Keyed", "Linear", "Pair", "Relation", "Spread", "element", "signed", "tests_of"]

@@ -19,9 +19,9 @@ import numpy as np
 from proofs.circuit.builder import Circuit
 from proofs.circuit.relations import Factor, Pair
 from proofs.circuit.wire import CircuitRefused, Units, Wire
+from proofs.field import P
 from proofs.gradient.accumulators import SHORT, Stage, stages_of, sum_limit
 from proofs.gradient.matrix import Matrix
-from proofs.field import P
 from proofs.gradient.numbers import LIMB_BITS, NARROW_BITS, SUM_BITS, WIDE_BITS, Value, signed_bits
 
 Limb = tuple[int, Wire]  # place, and the wire, whose bound counts
@@ -116,7 +116,9 @@ def rounded(
     rest = total.rest(last)
     total.keep(last, rest)  # the result takes the place of the last carry, which is (result − kept)/2^step modulo p
     made = result(total.value(last))
-    carry = made.with_(limbs=None, fraction=0) if total.kept is None else made.with_(limbs=None, fraction=0) - total.kept
+    carry = (
+        made.with_(limbs=None, fraction=0) if total.kept is None else made.with_(limbs=None, fraction=0) - total.kept
+    )
     total.close(last, carry.scaled(pow(1 << step, -1, P)) if step else carry, rest)
     return made.with_(fraction=fraction)
 
@@ -124,9 +126,7 @@ def rounded(
 class _Total:
     """A total on its way up: what was carried, and the digits of the result that were passed already."""
 
-    def __init__(
-        self, circuit: Circuit, parts: Sequence[Part], shape: tuple[int, ...], lanes: int, shift: int
-    ) -> None:
+    def __init__(self, circuit: Circuit, parts: Sequence[Part], shape: tuple[int, ...], lanes: int, shift: int) -> None:
         self._circuit, self._parts, self._shape, self._lanes, self._shift = circuit, parts, shape, lanes, shift
         self._below: Wire | None = None
         self.kept: Wire | None = None
@@ -357,18 +357,14 @@ def exactly(a: Units, b: Units) -> Units:
     return np.asarray((a.astype(np.float64) @ b.astype(np.float64)).astype(np.int64))
 
 
-def product(
-    circuit: Circuit, name: str, x: Factor, y: Factor, fraction: int, bits: int, *, flat: bool = False
-) -> Wire:
+def product(circuit: Circuit, name: str, x: Factor, y: Factor, fraction: int, bits: int, *, flat: bool = False) -> Wire:
     """Σ_j x·y, rounded: (h, y) of the lanes that x leaves free, or (h, x, y) of one lane where `flat`."""
     parts = product_parts(circuit, x, y)
     h, _, free = x.sizes
     shape, lanes = ((h, free, y.sizes[2]), 1) if flat else ((h, y.sizes[2]), free)
     if circuit.proving:
         parts = [with_values(part, shape, lanes) for part in parts]
-    return rounded(
-        circuit, name, parts, shape, lanes, x.wire.fraction + y.wire.fraction - fraction, fraction, bits
-    )
+    return rounded(circuit, name, parts, shape, lanes, x.wire.fraction + y.wire.fraction - fraction, fraction, bits)
 
 
 def with_values(part: Part, shape: tuple[int, ...], lanes: int) -> Part:

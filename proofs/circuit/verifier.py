@@ -116,8 +116,8 @@ def drawn_last(transcript: Transcript, circuit: Circuit, layout: Layout, tests: 
 
 def sum_terms(circuit: Circuit, layout: Layout, drawn: Drawn) -> list[Term]:
     """The terms that lie in whole rows: inverses and counts of the tables."""
-    inverses = inverse_terms(circuit, layout, drawn.tables)
-    return inverses + count_terms(circuit, layout, drawn.tables, drawn.inverses)
+    inverses = inverse_terms(layout, drawn.tables)
+    return inverses + count_terms(layout, drawn.tables, drawn.inverses)
 
 
 def _open(rest: bytes, positions: list[int], roots: Sequence[bytes], layout: Layout) -> Opened:

@@ -1,7 +1,7 @@
 """Weights of cells in the one equation that all linear relations of a circuit add up to, kept as short as they are.
 
-Σ over all cells of weight·value = target, in K. Most weights are a factor of the strip times a vector over the lanes, of
-which there are few: a verifier then evaluates one vector for each block of lanes, instead of a weight for each cell.
+Σ over all cells of weight·value = target, in K. Most weights are a factor of the strip times a vector over the lanes,
+of which there are few: a verifier evaluates one vector for each block of lanes, instead of a weight for each cell.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ def matmul(matrix: Units, factors: Field) -> Field:
     if int(np.abs(matrix).max(initial=0)) < 1 << 24:
         return _joined(matrix.astype(np.float64) @ halves)
     low, high = matrix & 0xFFFF, matrix >> 16
-    return (_joined(low.astype(np.float64) @ halves) + (_joined(high.astype(np.float64) @ halves) << np.uint64(16))) % _P
+    return (
+        _joined(low.astype(np.float64) @ halves) + (_joined(high.astype(np.float64) @ halves) << np.uint64(16))
+    ) % _P
 
 
 def _joined(halves: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Field:

@@ -1,8 +1,8 @@
 """Groups of columns, in which the cells of a circuit lie, and wires: linear forms over cells.
 
-A *strip* is one value for each of `lanes` places: the tokens of a text, or a single one. A group holds strips in columns
-side by side, so that a rule of the group speaks about the cells of one place in all of its columns. A wire is an array of
-strips, each a sum of public multiples of strips; it costs nothing until it is made to be zero.
+A *strip* is one value for each of `lanes` places: the tokens of a text, or a single one. A group holds strips in
+columns side by side, so that a rule of the group speaks about the cells of one place in all of its columns. A wire is
+an array of strips, each a sum of public multiples of strips; it costs nothing until it is made to be zero.
 """
 
 from __future__ import annotations
@@ -59,6 +59,10 @@ class Group:
         for column, part in enumerate(units):
             self._units[column, first : self.size] = part
         return first
+
+    def fill(self, units: Units) -> None:
+        """The values of all strips at once, (width, size, lanes)."""
+        self._units = np.ascontiguousarray(units.reshape(self.width, self.size, self.lanes))
 
     @property
     def holds_values(self) -> bool:

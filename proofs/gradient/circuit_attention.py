@@ -1,7 +1,7 @@
 """The circuit of attention, forward and backward; the twin of attention.py.
 
-Softmax is one group of cells for each (head, token asked, token asking): how far a score is below the row's largest, its
-exponential, whether it counts (mask), a slack that frees the score where it does not, and a pick:
+Softmax is one group of cells for each (head, token asked, token asking): how far a score is below the row's largest,
+its exponential, whether it counts (mask), a slack that frees the score where it does not, and a pick:
 
     mask·slack = 0      e = mask·e      pick·below = 0      pick² = pick      Σ pick = 1
 
@@ -43,8 +43,8 @@ INVERSE_BITS = NARROW_BITS + 1
 class Text:
     """What attention knows about the text.
 
-    asking (1, 1): 1 at the token that speaks for the text. mask, mask_last: (heads·tokens,) wires, 1 where a token counts, for
-    all tokens asking and for that one alone (one lane).
+    asking (1, 1): 1 at the token that speaks for the text. mask, mask_last: (heads·tokens,), 1 where a token counts,
+    for all tokens asking and for that one alone (one lane).
     """
 
     asking: Wire
@@ -139,14 +139,10 @@ def softmax(circuit: Circuit, name: str, table: Table, scores: Scores, mask: Wir
         picked.append(e)
         return largest.spread(shape[1]) - key + slack
 
-    rounded(
-        circuit, scores.name, scores.parts, shape, lanes, scores.shift, 0, SCORE_BITS + 1, below_the_largest
-    )
+    rounded(circuit, scores.name, scores.parts, shape, lanes, scores.shift, 0, SCORE_BITS + 1, below_the_largest)
     e = picked[0].with_(fraction=table.fraction, bound=1 << table.fraction)
     r = inverse(circuit, e.summed(), INVERSE, INVERSE_BITS).with_(fraction=29 - table.fraction)
-    shares = multiply(
-        circuit, f"{name}.shares", e, r.spread(shape[1]), SHARE_BITS, SHARE_BITS + 2, most=INVERSE
-    )
+    shares = multiply(circuit, f"{name}.shares", e, r.spread(shape[1]), SHARE_BITS, SHARE_BITS + 2, most=INVERSE)
     return shares.with_(bound=1 << SHARE_BITS, row_sum=(1 << SHARE_BITS) + (shape[1] + 1) // 2)
 
 

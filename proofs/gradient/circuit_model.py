@@ -212,9 +212,7 @@ def _prenorm_backward(
     inner = mlp_backward(circuit, f"{name}.mlp", layer.mlp, state.mlp, gradient, found, program.formats)
     gradient = gradient + norm_backward(circuit, f"{name}.mlp_norm", layer.mlp_norm, state.mlp_norm, inner)
     at = f"{name}.attention"
-    asking, everyone = attention_backward(
-        circuit, at, layer.attention, state.attention, text, gradient, found, below
-    )
+    asking, everyone = attention_backward(circuit, at, layer.attention, state.attention, text, gradient, found, below)
     if asking is None or everyone is None:
         return None
     inner = everyone + _for_all(circuit, text, asking)

@@ -34,7 +34,9 @@ def example(circuit: Circuit, program: Program, cells: Wire) -> Example:
     ones, steps = np.ones((1, places), dtype=np.int64), np.arange(1, places + 1, dtype=np.int64)[None]
     circuit.across([(ones, end)], [_constant(np.array([-1]))])
     circuit.across([(steps, end)], [_picked(cells, places + 1, places + 2).scaled(-1)])
-    valid = circuit.free((1,), places, None if known is None else (np.arange(places) < known[-1])[None].astype(np.int64))
+    valid = circuit.free(
+        (1,), places, None if known is None else (np.arange(places) < known[-1])[None].astype(np.int64)
+    )
     circuit.across([(whole - np.eye(places, k=1, dtype=np.int64), valid), (-whole, end)])
     return Example(ids, _text(circuit, program, end, valid), _label(circuit, program, cells))
 
@@ -90,4 +92,4 @@ def _constant(units: Units) -> Wire:
 
 
 def _one_hot(at: int, count: int) -> Units:
-    return (np.arange(count) == at).astype(np.int64)
+    return np.asarray(np.arange(count) == at, dtype=np.int64)
