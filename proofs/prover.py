@@ -106,6 +106,16 @@ def prove(
     return run.proof(secrets, data, cells, tell)
 
 
+def data_and_slots(
+    statement: Statement, words: SecretWords, texts: Texts, contributions: Contributions
+) -> tuple[Committed, Committed]:
+    """The two trees of a proof that a further proof opens, made again. Raises as `prove` does."""
+    sizes = parameters(statement.shape)
+    run = _Run(statement, sizes, words, contributions)
+    cells = witness(statement, sizes, words, len(texts), contributions)
+    return _commit_data(words, sizes, texts), run.commit(cells, SLOTS)
+
+
 def _commit_secrets(words: SecretWords, sizes: Parameters) -> Committed:
     key = words.stream("candor/words-pads/3", sizes.shape.encode())
     return commit(secret_cells(words, sizes), sizes, SECRETS, key)
@@ -132,24 +142,24 @@ class _Run:
     def proof(self, secrets: Committed, data: Committed, cells: Cells, tell: Progress) -> bytes:
         sizes, transcript = self._sizes, self._transcript
         transcript.absorb("statement", self._statement.digest())
-        witness, slots = self._commit(cells, WITNESS), self._commit(cells, SLOTS)
+        witness, slots = self.commit(cells, WITNESS), self.commit(cells, SLOTS)
         transcript.absorb("witness", witness.root)
         transcript.absorb("slots", slots.root)
         matrix = relation.projection_signs(transcript.draw("projections"), sizes)
         tell("projecting")
         cells |= self._projected(cells, matrix)
-        projections = self._commit(cells, PROJECTIONS)
+        projections = self.commit(cells, PROJECTIONS)
         transcript.absorb("projections", projections.root)
         alpha, beta = transcript.elements("tables", 2)
         tell("looking up")
         cells |= self._inverses(cells, secrets, alpha, beta)
-        lookups = self._commit(cells, LOOKUPS, masks(self._key, self._sizes))
+        lookups = self.commit(cells, LOOKUPS, masks(self._key, self._sizes))
         transcript.absorb("lookups", lookups.root)
         committed = (secrets, data, witness, slots, projections, lookups)
         tell("combining")
         return self._answer(committed, matrix, alpha, beta)
 
-    def _commit(self, cells: Cells, tree: int, whole: Cells | None = None) -> Committed:
+    def commit(self, cells: Cells, tree: int, whole: Cells | None = None) -> Committed:
         return commit(cells, self._sizes, tree, sha256(self._key + bytes([tree])).digest(), whole)
 
     def _projected(self, cells: Cells, matrix: NDArray[np.int8]) -> Cells:

@@ -162,25 +162,21 @@ def keys_of(table: Table, beta: Field) -> Field:
 
 def inverse_terms(layout: Layout, tables: Mapping[str, Field]) -> list[Term]:
     """Σ over used cells of factor·inverse, a factor for each table: whole rows together, each last row by itself."""
-    full: dict[int, list[tuple[int, Field]]] = {}
-    first = 0
+    wide, whole, parts, at = layout.blocks * layout.strip, list[Field](), list[tuple[int, int, Field]](), 0
     for shape, _, table in layout.looked_up():
-        rows, cells, wide = layout.rows(shape), shape.size * shape.lanes, layout.blocks * layout.strip
-        for row in range(rows):
-            used = min(wide, cells - row * wide)
-            full.setdefault(used, []).append((first + row, tables[table]))
-        first += rows
-    terms = []
-    for used, entries in full.items():
-        ones = np.broadcast_to(_ONE, (used, DEGREE))
-        coefficients = {}
-        for e, unit in enumerate(BASIS):
-            column = np.zeros((first, DEGREE), dtype=np.uint64)
-            for row, factor in entries:
-                column[row] = ext_mul(factor, unit)
-            coefficients[f"inverses_{e}"] = (0, column)
-        terms.append(Term(0, np.ascontiguousarray(ones), coefficients))
-    return terms
+        rows = layout.rows(shape)
+        left = shape.size * shape.lanes - (rows - 1) * wide
+        whole += [tables[table]] * (rows - 1) + [tables[table] if left == wide else np.zeros_like(tables[table])]
+        if left < wide:
+            parts.append((at + rows - 1, left, tables[table]))
+        at += rows
+    terms = [_rows_of_inverses(0, wide, np.stack(whole))] if whole else []
+    return terms + [_rows_of_inverses(row, used, factor[None]) for row, used, factor in parts]
+
+
+def _rows_of_inverses(first: int, used: int, factors: Field) -> Term:
+    ones = np.ascontiguousarray(np.broadcast_to(_ONE, (used, DEGREE)))
+    return Term(0, ones, {f"inverses_{e}": (first, ext_mul(factors, unit)) for e, unit in enumerate(BASIS)})
 
 
 def count_terms(layout: Layout, factors: Mapping[str, Field], inverses: Mapping[str, Field]) -> list[Term]:

@@ -43,21 +43,26 @@ def weighted(weights: Weights, layout: Layout, basis: Field, values: Mapping[str
             row, block = divmod(index, layout.blocks)
             at = block * layout.strip
             total += _times(matmul(basis[:, at : at + layout.strip], vector), rows[:, row])
-    for key, entries in by_key.items():
-        blocks = _blocks(weights.vector(key, layout.strip), layout, basis)
-        total += _strip_by_strip(blocks, entries)
+    if by_key:
+        blocks = _blocks([weights.vector(key, layout.strip) for key in by_key], layout, basis)
+        for at_blocks, entries in zip(blocks, by_key.values(), strict=True):
+            total += _strip_by_strip(at_blocks, entries)
     return np.asarray(total % _P, dtype=np.uint64)
 
 
-def _blocks(vector: Field, layout: Layout, basis: Field) -> Field:
-    """(t, h, 4): the polynomial of the vector on each block of lanes."""
+def _blocks(vectors: list[Field], layout: Layout, basis: Field) -> list[Field]:
+    """(t, h, 4) each: the polynomial of each vector on each block of lanes."""
     used = basis[:, : layout.blocks * layout.strip].reshape(-1, layout.strip)
-    return matmul(np.ascontiguousarray(used), vector).reshape(len(basis), layout.blocks, DEGREE)
+    found = matmul(np.ascontiguousarray(used), np.concatenate(vectors, axis=1))
+    return np.split(found.reshape(len(basis), layout.blocks, -1), len(vectors), axis=2)
 
 
 def _strip_by_strip(blocks: Field, entries: list[tuple[Field, Field]]) -> Field:
-    factors = np.concatenate([factors for factors, _ in entries])  # (rows, h, 4)
-    rows = np.concatenate([rows for _, rows in entries], axis=1)
+    """entries: factors (rows, h, 4) and values (t, rows); rows without any factor are passed over."""
+    kept = [(factors[used], rows[:, used]) for factors, rows in entries if (used := factors.any(axis=(1, 2))).any()]
+    if not kept:
+        return np.zeros((len(blocks), DEGREE), dtype=np.uint64)
+    factors, rows = np.concatenate([one for one, _ in kept]), np.concatenate([one for _, one in kept], axis=1)
     at_points = product_in_k(blocks, np.ascontiguousarray(factors.transpose(1, 0, 2)))
     return np.asarray((at_points * rows[:, :, None] % _P).sum(axis=1) % _P, dtype=np.uint64)
 
@@ -96,8 +101,14 @@ def expanded(
         rows = layout.rows(shapes[name])
         cells = np.zeros((rows * wide, DEGREE), dtype=np.uint64)
         for key, factors in strips.factors.items():
-            part = factors if shapes[name].lanes == 1 else outer(factors, weights.vector(key, layout.strip))
-            cells[: len(part)] += part
+            if shapes[name].lanes == 1:
+                cells[: len(factors)] += factors
+                continue
+            used = np.flatnonzero(factors.any(axis=1))
+            if len(used):
+                first, end = int(used[0]), int(used[-1]) + 1
+                part = outer(factors[first:end], weights.vector(key, layout.strip))
+                cells[first * layout.strip : end * layout.strip] += part
         for index, vector in strips.own:
             cells[index * layout.strip : (index + 1) * layout.strip] += vector
         found[section(name, column)] = (cells % _P).reshape(rows, wide, DEGREE)

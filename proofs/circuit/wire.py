@@ -158,6 +158,18 @@ class Wire:
         limbs = self.limbs and tuple((place, limb.shaped(change)) for place, limb in self.limbs)
         return Wire(picked.shape, self.lanes, terms, constant, units, self.fraction, self.bound, limbs)
 
+    def placed(self, places: Units, count: int) -> Wire:
+        """`count` strips, these ones at their places and nothing elsewhere."""
+        where = np.full(count, self.size, dtype=np.int64)
+        where[places] = np.arange(self.size)
+        terms = tuple(_placed(term, self.size, where) for term in self.terms)
+        nothing = np.zeros((1, self.lanes), dtype=np.int64)
+        constant, units = (
+            None if array is None else np.concatenate([array.reshape(self.size, -1), nothing])[where]
+            for array in (self.constant, self.units)
+        )
+        return Wire((count,), self.lanes, terms, constant, units, self.fraction, self.bound)
+
     def turned(self, turns: Units, vectors: Units) -> Wire:
         """Each strip times a public vector over the lanes: their numbers (*shape,), and what they are (…, lanes) in the
         last axes of the shape."""
@@ -213,6 +225,16 @@ def _picked(term: Term, size: int, picked: Units) -> Term:
         taken(coefficient),
         None if term.turn is None else taken(term.turn),
     )
+
+
+def _placed(term: Term, size: int, where: Units) -> Term:
+    def moved(array: Units) -> Units:
+        flat = array.reshape(size, array.shape[-1])
+        return np.concatenate([flat, np.zeros((1, flat.shape[1]), dtype=np.int64)])[where]
+
+    coefficient = np.broadcast_to(term.coefficient, term.index.shape)
+    turn = None if term.turn is None else moved(term.turn)
+    return Term(term.group, term.column, moved(term.index), moved(coefficient), turn)
 
 
 def _summed(term: Term) -> Term:

@@ -237,29 +237,26 @@ def rotated(
     if layer.theta is None:
         return x
     cos, sin = rotations(layer.theta, layer.size, circuit.lanes, ROTATION_BITS)
-    sin = -sin if back else sin
-    half = layer.size // 2
-    turns = [(circuit.turn(cos[:, i]), circuit.turn(sin[:, i])) for i in range(half)]
     longest = int((np.abs(cos) + np.abs(sin)).max())
     parts = list[Part]()
     for place, limb in limbs(circuit, x):
-        plain = limb.with_(limbs=None, fraction=0)
-        turned = _turned(plain, turns, cos, sin, half)
+        turned = _turned(circuit, limb.with_(limbs=None, fraction=0), cos, sin, back)
         parts.append(Part(place, longest * limb.bound, turned.units, ((None, turned),)))
     shift = x.fraction + ROTATION_BITS - fraction
     return rounded(circuit, name, parts, x.shape, x.lanes, shift, fraction, bits)
 
 
-def _turned(x: Wire, turns: list[tuple[int, int]], cos: Units, sin: Units, half: int) -> Wire:
+def _turned(circuit: Circuit, x: Wire, cos: Units, sin: Units, back: bool) -> Wire:
     """The wire of the rotated halves, exactly."""
-    heads = x.shape[0]
-    same = x.turned(np.tile(np.array([c for c, _ in turns] * 2), (heads, 1)), np.concatenate([cos, cos], axis=1).T)
+    half = cos.shape[1]
     swapped = x.shaped(lambda strips: np.concatenate([strips[:, half:], strips[:, :half]], axis=1))
-    signs = np.repeat(np.array([-1, 1], dtype=np.int64), half)
-    crossed = swapped.scaled(signs).turned(
-        np.tile(np.array([s for _, s in turns] * 2), (heads, 1)), np.concatenate([sin, sin], axis=1).T
-    )
-    return same + crossed
+    signs = np.repeat(np.array([1, -1] if back else [-1, 1], dtype=np.int64), half)
+    found = list[Wire]()
+    for wire, table in ((x, cos), (swapped.scaled(signs), sin)):
+        numbers = [circuit.turn(table[:, i]) for i in range(half)]
+        each = np.broadcast_to(np.array(numbers * 2), x.shape)
+        found.append(wire.turned(each, np.concatenate([table, table], axis=1).T))
+    return found[0] + found[1]
 
 
 def select(circuit: Circuit, text: Text, x: Wire) -> Wire:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from hashlib import sha256
 
 import numpy as np
 
@@ -25,10 +26,18 @@ class Matrix:
     units: Units
     fraction: int
     _cut: dict[tuple[int, bool], tuple[Part, ...]] = field(default_factory=dict, repr=False)
+    _digest: list[bytes] = field(default_factory=list, repr=False)
 
     @property
     def shape(self) -> tuple[int, ...]:
         return self.units.shape
+
+    def digest(self) -> bytes:
+        """SHA-256 over shape, fraction and units. Kept once computed."""
+        if not self._digest:
+            head = np.array([*self.shape, self.fraction], dtype="<i8").tobytes()
+            self._digest.append(sha256(head + np.ascontiguousarray(self.units, dtype="<i8").tobytes()).digest())
+        return self._digest[0]
 
     def parts(self, limit: int, transposed: bool) -> tuple[Part, ...]:
         """The fewest parts of which each reaches at most `limit`, low digits balanced around zero.

@@ -11,8 +11,11 @@ BERT-like: x ← norm(x + f(x)), LayerNorm, learned positions, every token sees 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from fractions import Fraction
+from hashlib import sha256
+
+import numpy as np
 
 from proofs.gradient.matrix import Matrix
 from proofs.gradient.numbers import Value
@@ -172,7 +175,29 @@ class Program:
     groups: dict[str, Group]
     formats: Formats
 
+    def digest(self) -> bytes:
+        """SHA-256 over everything that decides what is computed."""
+        return sha256(b"candor/gradient-program/1\0" + _encoded(self)).digest()
+
     @property
     def lowest_adapted(self) -> int:
         """The first layer with a pair: gradients need not go below it. The number of layers if there is none."""
         return next((i for i, layer in enumerate(self.layers) if layer.adapted), len(self.layers))
+
+
+def _encoded(part: object) -> bytes:
+    """Names of classes and fields, and the values in them, one after the other; matrices by their digests."""
+    if isinstance(part, Matrix):
+        return b"M" + part.digest()
+    if isinstance(part, np.ndarray):
+        return _encoded(part.shape) + part.astype("<i8").tobytes()
+    if isinstance(part, tuple | list):
+        return b"T" + len(part).to_bytes(4, "big") + b"".join(map(_encoded, part))
+    if isinstance(part, dict):
+        return b"D" + _encoded(sorted(part)) + b"".join(_encoded(part[key]) for key in sorted(part))
+    if is_dataclass(part):
+        return (
+            type(part).__name__.encode() + b"\0" + b"".join(_encoded(getattr(part, one.name)) for one in fields(part))
+        )
+    text = str(part).encode()  # an integer, a fraction, a name, a truth, or nothing
+    return type(part).__name__.encode() + len(text).to_bytes(4, "big") + text
