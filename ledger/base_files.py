@@ -188,7 +188,7 @@ def _header(file: Path, source: IO[bytes], size_bytes: int) -> tuple[int, dict[s
     if size_bytes < 8 or length > min(MAX_HEADER_BYTES, size_bytes - 8):
         raise BaseUnusable(f"{file}: not a safetensors file: a header of {length} bytes in a file of {size_bytes}")
     try:
-        header = canonical.parse(source.read(length), MAX_DEPTH, _unique)
+        header = canonical.parse(source.read(length), MAX_DEPTH, canonical.unique)
         metadata = header.pop("__metadata__", {})
         entries = {name: _entry(name, entry) for name, entry in header.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -219,11 +219,3 @@ def _entry(name: str, entry: Any) -> Entry:
     if 8 * (end - begin) != prod(shape) * BITS[dtype]:
         raise ValueError(f"{name}: {end - begin} bytes are not {dtype} of {shape}"[:200])
     return dtype, tuple(shape), begin, end
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Readers differ in which of two equal keys they take: there are none."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("the same key twice")
-    return found

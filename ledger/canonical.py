@@ -66,6 +66,14 @@ def parse(data: bytes, max_depth: int, pairs: Callable[[list[tuple[str, Any]]], 
     return json.loads(text, object_pairs_hook=pairs)
 
 
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """`pairs` of `parse` for other people's JSON: readers differ in which of two equal keys they take."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("the same key twice")
+    return found
+
+
 def digest(data: bytes) -> bytes:
     """SHA-256, the digest by which configs, manifests and files are named."""
     return sha256(data).digest()
