@@ -40,6 +40,7 @@ TEXT_FILES = (
     "merges.txt",
     "tokenizer.model",
 )
+INDEX = "model.safetensors.index.json"
 MAY_NAME_CODE = ("config.json", "tokenizer_config.json")
 BITS = {
     "F4": 4,
@@ -138,6 +139,7 @@ def _read(folder: Path, files: list[Path]) -> BaseFiles:
         if name in MAY_NAME_CODE and b"auto_map" in text:
             raise BaseUnusable(f"{folder}: its config wants to run Python code from the folder (auto_map); refused")
         texts[name] = sha256(text).hexdigest()
+    _check_places(folder, config, {file.name for file in files})
     tensors: dict[str, StoredTensor] = {}
     for file in files:
         for name, tensor in _tensors(file):
@@ -145,6 +147,30 @@ def _read(folder: Path, files: list[Path]) -> BaseFiles:
                 raise BaseUnusable(f"{folder}: the tensor {name} is in two files")
             tensors[name] = tensor
     return BaseFiles(folder, config, texts, tensors)
+
+
+def _check_places(folder: Path, config: bytes, names: set[str]) -> None:
+    """transformers can be told to load other files than those that the digest covers: no folder here may tell it."""
+    if "transformers_weights" in _json_object(folder / "config.json", config):
+        raise BaseUnusable(f"{folder}: its config names the file of its weights (transformers_weights); refused")
+    index = folder / INDEX
+    if index.is_file():
+        places = _json_object(index, _small(index, MAX_HEADER_BYTES)).get("weight_map")
+        if not isinstance(places, dict):
+            raise BaseUnusable(f"{index}: no index of safetensors files")
+        for place in places.values():
+            if not isinstance(place, str) or place not in names:
+                raise BaseUnusable(f"{index}: {str(place)[:80]!r} is no safetensors file of this folder")
+
+
+def _json_object(file: Path, data: bytes) -> dict[str, Any]:
+    try:
+        found = canonical.parse(data, MAX_DEPTH, canonical.unique)
+    except ValueError as error:
+        raise BaseUnusable(f"{file}: not JSON: {str(error)[:200]}") from error
+    if not isinstance(found, dict):
+        raise BaseUnusable(f"{file}: not a JSON object")
+    return found
 
 
 def _small(file: Path, most: int) -> bytes:

@@ -133,6 +133,20 @@ def one_name_in_two_files(folder: Path) -> None:
     (folder / "more.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
 
 
+def config(text: str) -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        (folder / "config.json").write_text(text)
+
+    return write
+
+
+def index(text: str) -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        (folder / "model.safetensors.index.json").write_text(text)
+
+    return write
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -144,12 +158,30 @@ def one_name_in_two_files(folder: Path) -> None:
         (own_code, "auto_map"),
         (adapter, "holds an adapter"),
         (one_name_in_two_files, "in two files"),
+        (config('{"transformers_weights": "below/other.safetensors"}'), "transformers_weights"),
+        (config(r'{"transformers\u005fweights": "below/other.safetensors"}'), "transformers_weights"),
+        (index('{"weight_map": {"a": "model.safetensors", "b": "below/other.safetensors"}}'), "no safetensors file of"),
+        (index('{"weight_map": {"a": "../other.safetensors"}}'), "no safetensors file of"),
+        (index('{"weight_map": ["model.safetensors"]}'), "no index"),
+        (index('{"weight_map": {"a": ["model.safetensors"]}}'), "no safetensors file of"),
+        (index('{"weight_map": {"a": "model.safetensors"}, "weight_map": {}}'), "the same key twice"),
+        (index("[" * 300_000 + "]" * 300_000), "nested more than"),
+        (index("[]"), "not a JSON object"),
+        (config("{"), r"config\.json: not JSON"),
+        (config("[]"), r"config\.json: not a JSON object"),
+        (config('{"a": ' + "[" * 400_000 + "]" * 400_000 + "}"), "nested more than"),
     ],
 )
 def test_a_folder_that_is_no_base_is_refused(folder: Path, change: Callable[[Path], None], message: str) -> None:
     change(folder)
     with pytest.raises(BaseUnusable, match=message):
         read_base(folder)
+
+
+def test_an_index_of_the_folders_own_files_changes_nothing(folder: Path) -> None:
+    before = base_digest(folder)
+    index('{"metadata": {}, "weight_map": {"a": "model.safetensors", "b": "model.safetensors"}}')(folder)
+    assert base_digest(folder) == before
 
 
 def test_a_tensor_that_changes_after_its_digest_was_taken_is_refused(folder: Path) -> None:
