@@ -196,8 +196,7 @@ def _encoded(part: object) -> bytes:
     if isinstance(part, dict):
         return b"D" + _encoded(sorted(part)) + b"".join(_encoded(part[key]) for key in sorted(part))
     if is_dataclass(part):
-        return (
-            type(part).__name__.encode() + b"\0" + b"".join(_encoded(getattr(part, one.name)) for one in fields(part))
-        )
+        values = [_encoded(getattr(part, one.name)) for one in fields(part)]
+        return type(part).__name__.encode() + b"\0" + b"".join(values)
     text = str(part).encode()  # an integer, a fraction, a name, a truth, or nothing
     return type(part).__name__.encode() + len(text).to_bytes(4, "big") + text
