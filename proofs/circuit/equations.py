@@ -147,6 +147,7 @@ def weights_of(circuit: Circuit, tests: Tests, key: bytes) -> Weights:
     weights = Weights(draw(circuit.lanes), tests.left, tests.right, tests.beta, circuit.turns)
     for relation in circuit.relations:
         relation.add(weights, draw)
+    weights.reduce()
     return weights
 
 

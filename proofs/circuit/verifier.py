@@ -24,7 +24,7 @@ from proofs.circuit.equations import (
     tests_drawn,
     weights_of,
 )
-from proofs.circuit.evaluate import weighted
+from proofs.circuit.evaluate import cell_terms, weighted
 from proofs.circuit.foreign import foreign_terms
 from proofs.circuit.layout import Layout
 from proofs.field import DEGREE, Field, P, ext_inverse, ext_mul, interpolate, matmul, mul, powers
@@ -156,7 +156,7 @@ def _check_cells(opened: Opened, quotient: Field, found: Field, layout: Layout) 
 def _check_sums(opened: Opened, sent: Field, circuit: Circuit, layout: Layout, drawn: Drawn) -> None:
     weights = weights_of(circuit, drawn.tests, drawn.sums)
     found = _mask(opened, "mask_sums", layout) + weighted(weights, layout, opened.basis, opened.sections)
-    terms = [*sum_terms(circuit, layout, drawn), *foreign_terms(circuit, weights)]
+    terms = [*sum_terms(circuit, layout, drawn), *cell_terms(weights, layout), *foreign_terms(circuit, weights)]
     for term, at in zip(terms, _at_points(terms, opened), strict=True):
         combined = np.zeros_like(found)
         for name, (first, factors) in term.coefficients.items():

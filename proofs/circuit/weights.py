@@ -110,7 +110,12 @@ class Weights:
             factors[key][index[0] : index[0] + len(index)] += values
         else:
             np.add.at(factors[key], index, values)
-        factors[key] %= _P
+
+    def reduce(self) -> None:
+        """Modulo p, once everything was added: until then sums of less than 2^33 numbers below p fit."""
+        for strips in self.columns.values():
+            for factors in strips.factors.values():
+                factors %= _P
 
     def _column(self, group: Group, column: int) -> Strips:
         self.groups[group.name] = group
