@@ -16,7 +16,7 @@ from proofs.circuit.builder import Circuit, Table
 from proofs.circuit.layout import GroupShape, Layout, counts_of, section
 from proofs.circuit.weights import BASIS, Weights, matmul
 from proofs.circuit.wire import Group
-from proofs.field import DEGREE, Field, P, element, ext, ext_mul, ext_powers, mul
+from proofs.field import DEGREE, Field, P, element, ext, ext_mul, mul
 from proofs.field import matmul as field_matmul
 from proofs.relation import Arithmetic, Term
 from proofs.transcript import Transcript, field_stream
@@ -27,17 +27,20 @@ _ONE = ext(np.ones((), dtype=np.uint64))
 
 @dataclass(frozen=True, eq=False)
 class Tests:
-    """Drawn when the values are committed to: two vectors that test products of matrices, and β."""
+    """Drawn when the values are committed to: two vectors that test products of matrices, β for the second column of a
+    table, and γ for the columns of public rows."""
 
     left: Field
     right: Field
     beta: Field
+    gamma: Field
 
 
 def tests_drawn(transcript: Transcript, circuit: Circuit) -> Tests:
     longest = max([circuit.lanes, *(side.sizes[2] for pair in circuit.pairs for side in (pair.left, pair.right))])
-    drawn = transcript.elements("tests", 2 * longest + 1)
-    return Tests(drawn[:longest], drawn[longest : 2 * longest], drawn[-1])
+    widest = max((table.rows.shape[1] for table in circuit.tables.values() if table.rows is not None), default=0)
+    drawn = transcript.elements("tests", 2 * longest + 1 + widest)
+    return Tests(drawn[:longest], drawn[longest : 2 * longest], drawn[2 * longest], drawn[2 * longest + 1 :])
 
 
 class Stream:
@@ -144,20 +147,20 @@ def _named(name: str, tests: Tests) -> Field:
 def weights_of(circuit: Circuit, tests: Tests, key: bytes) -> Weights:
     """What all relations put on cells, and their target."""
     draw = Stream(key)
-    weights = Weights(draw(circuit.lanes), tests.left, tests.right, tests.beta, circuit.turns)
+    weights = Weights(draw(circuit.lanes), tests.left, tests.right, tests.gamma, circuit.turns)
     for relation in circuit.relations:
         relation.add(weights, draw)
     weights.reduce()
     return weights
 
 
-def keys_of(table: Table, beta: Field) -> Field:
+def keys_of(table: Table, tests: Tests) -> Field:
     """(n, 4): what the entries of a table look like in a look-up."""
     found = ext(element(table.entries[:, 0]))
     if table.entries.shape[1] > 1:
-        found = (found + mul(element(table.entries[:, 1])[:, None], beta)) % _P
+        found = (found + mul(element(table.entries[:, 1])[:, None], tests.beta)) % _P
     if table.rows is not None:
-        found = (found + matmul(table.rows, ext_powers(beta, table.rows.shape[1] + 1)[1:])) % _P
+        found = (found + matmul(table.rows, tests.gamma[: table.rows.shape[1]])) % _P
     return np.asarray(found, dtype=np.uint64)
 
 
