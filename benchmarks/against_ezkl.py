@@ -60,7 +60,7 @@ def candor(n: int, d: int) -> None:
     from proofs.statement import Shape
     from proofs.verifier import verify
 
-    case = mechanism_case(Shape(1, (d,), n, n, CLIP, 100, 1 << 32), n)
+    case = mechanism_case(Shape(1, (d,), n, n, CLIP, 100, 1 << 32, 4), n)
     case.prove()
     began = time.perf_counter()
     proof = case.prove()

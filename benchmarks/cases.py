@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from proofs import mechanism
 from proofs.gaussian import noise_table
-from proofs.prover import prove, words_root
+from proofs.prover import data_root, prove, words_root
 from proofs.statement import Shape, Statement
+from proofs.texts import Texts
 from proofs.words import Binding, SecretWords, combine, public_draws, public_noise
 
 
@@ -22,14 +23,27 @@ class MechanismCase:
 
     statement: Statement
     words: SecretWords
-    rows: int
+    texts: Texts
     contributions: tuple[NDArray[np.int32], ...]
 
+    @property
+    def rows(self) -> int:
+        return len(self.texts)
+
     def prove(self, progress: Callable[[str], None] | None = None) -> bytes:
-        return prove(self.statement, self.words, self.rows, self.contributions, progress)
+        return prove(self.statement, self.words, self.texts, self.contributions, progress)
 
     def stating(self, **changed: Any) -> Statement:
         return replace(self.statement, **changed)
+
+
+def random_texts(rows: int, tokens: int, seed: int = 1) -> Texts:
+    """Rows of random token ids and labels, the first as long as can be."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(1, tokens, rows, endpoint=True, dtype=np.int32)
+    lengths[:1] = tokens
+    ids = rng.integers(0, 1 << 15, (rows, tokens), dtype=np.int32) * (np.arange(tokens) < lengths[:, None])
+    return Texts(ids.astype(np.int32), lengths, rng.integers(0, 2, rows, dtype=np.int32))
 
 
 def drawn_case(
@@ -57,6 +71,7 @@ def mechanism_case(shape: Shape, rows: int, *, seed: int = 1, member: int = 0, r
     words = SecretWords(bytes([seed]) * 32, binding, shape.steps, shape.parameters, shape.capacity)
     group_of = rng.permutation(np.repeat(np.arange(len(shape.groups)), shape.groups)).astype(np.uint8)
     contributions, released = drawn_case(shape, group_of, words, rows, beacon, seed)
-    root = words_root(words, shape, rows)
-    statement = Statement(binding, b"\4" * 32, root, beacon, shape, group_of, released)
-    return MechanismCase(statement, words, rows, contributions)
+    texts = random_texts(rows, shape.tokens, seed)
+    roots = words_root(words, shape), data_root(words, shape, texts)
+    statement = Statement(binding, b"\4" * 32, *roots, beacon, shape, group_of, released)
+    return MechanismCase(statement, words, texts, contributions)

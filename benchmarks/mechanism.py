@@ -25,7 +25,7 @@ from proofs.statement import Shape
 from proofs.verifier import verify
 
 PLOT = Path(__file__).parent / "mechanism_growth.png"
-BASE = Shape(4, (512, 128), 256, 128, 1024, 1400, 1 << 30)
+BASE = Shape(4, (512, 128), 256, 128, 1024, 1400, 1 << 30, 4)
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def measured(shape: Shape, rows: int) -> Measured:
 def alone(shape: Shape, rows: int) -> Measured:
     """In a process of its own, after one small proof that loads the compiled kernels."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        pool.apply(measured, (Shape(1, (4,), 8, 8, 64, 100, 1 << 31), 8))
+        pool.apply(measured, (Shape(1, (4,), 8, 8, 64, 100, 1 << 31, 4), 8))
         return pool.apply(measured, (shape, rows))
 
 

@@ -34,8 +34,9 @@ from ledger.optimizer import replay
 from ledger.tensors import Weights, encode_safetensors, flatten, unflatten, values_of
 from proofs.gaussian import noise_table
 from proofs.mechanism import selected_rows
-from proofs.prover import prove, words_root
+from proofs.prover import data_root, prove, words_root
 from proofs.statement import Shape
+from proofs.texts import Texts
 from proofs.words import SecretWords, combine, public_draws, public_noise
 
 Files = dict[str, bytes]
@@ -244,9 +245,10 @@ def _proven(honest: Honest, words: SecretWords, shape: Shape) -> Files:
         contributions.append(part)
     sums = np.array([part.sum(axis=0, dtype=np.int32) for part in contributions], dtype=np.int32)
     sums += noise_of(words, honest.beacon, shape.sigma_units)
-    own = replace(claim, words_root=words_root(words, shape, rows))
+    texts = Texts.of([[0]] * rows, [0] * rows, shape.tokens)
+    own = replace(claim, words_root=words_root(words, shape), dataset_root=data_root(words, shape, texts))
     statement = replace(statement_of(config, own, honest.beacon, sums), shape=shape)
-    return released(honest, sums, prove(statement, words, rows, contributions))
+    return released(honest, sums, prove(statement, words, texts, contributions))
 
 
 FORGERIES: Final[dict[str, Forgery]] = {

@@ -165,7 +165,8 @@ class Config:
 
     @property
     def openings(self) -> int:
-        """How often, besides the proof of the mechanism, its commitments are opened: once for each picked slot."""
+        """Further proofs about a submission's data and contributions, for which its proof keeps room: one for each
+        picked slot."""
         return self.gradient.slots if self.gradient else 0
 
     @property
@@ -188,6 +189,8 @@ class Config:
             clip_units=privacy.clip_units,
             sigma_units=privacy.noise_units,
             sample_threshold=privacy.sample_threshold,
+            tokens=self.task.max_tokens,
+            openings=self.openings,
         )
 
     def encode(self) -> bytes:

@@ -31,6 +31,7 @@ from ledger.picks import Pick, picks_of
 from ledger.records import Reason
 from ledger.tensors import Weights, flatten, unflatten
 from proofs.errors import LocalFault
+from proofs.parameters import HASH_BYTES, SENT, SLOTS
 from proofs.proof import ProofInvalid
 from proofs.statement import Statement
 from proofs.words import Binding
@@ -38,7 +39,6 @@ from proofs.words import Binding
 KIND: Final = "candor/gradients/1"
 MAX_PROOF_BYTES: Final = 1 << 26
 """Of one proof, whatever the base: for who carries proofs, and cannot know how large they have to be."""
-ROOT_BYTES: Final = 32
 
 
 class GradientsUnjudged(LocalFault):
@@ -176,8 +176,9 @@ def challenges(
 
 
 def slots_root(proof: bytes) -> bytes:
-    """The root under which a proof of the mechanism commits to all contributions: that of its tree 1, sent first."""
-    return proof[:ROOT_BYTES]
+    """The root under which a proof of the mechanism commits to all contributions: that of its tree of slots."""
+    at = HASH_BYTES * SENT.index(SLOTS)
+    return proof[at : at + HASH_BYTES]
 
 
 def iterates(config: Config, start: Weights, released: NDArray[np.int32], steps: Iterable[int]) -> dict[int, Weights]:

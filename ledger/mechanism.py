@@ -17,17 +17,18 @@ from proofs.words import Binding
 def statement_of(config: Config, claim: Claim, beacon: bytes, released: NDArray[np.int32]) -> Statement:
     """The statement of one member's proof of the mechanism. beacon: of the training; released (T, P).
 
-    Its context is SHA-256 over a label, the digest of the config, global bundle and dataset root (32 bytes each) and
-    the ε declared (u64, big-endian): with binding and words root, all that the manifest says apart from its files.
+    Its context is SHA-256 over a label, the digest of the config and the global bundle (32 bytes each) and the ε
+    declared (u64, big-endian): with binding and both roots, all that the manifest says apart from its files.
     """
     group_of = np.zeros(config.adapter.parameters, dtype=np.uint8)
     for number, columns in enumerate(config.groups.values()):
         group_of[columns] = number
-    context = config.digest + claim.global_bundle + claim.dataset_root + claim.spent_micro.to_bytes(8, "big")
+    context = config.digest + claim.global_bundle + claim.spent_micro.to_bytes(8, "big")
     return Statement(
         binding=Binding(claim.chain_id, claim.contract, claim.round, claim.member),
         context=sha256(b"candor/mechanism-context/1\0" + context).digest(),
         words_root=claim.words_root,
+        data_root=claim.dataset_root,
         beacon=beacon,
         shape=config.shape,
         group_of=group_of,

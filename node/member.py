@@ -14,8 +14,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ledger.actions import Advance, Commit, Object, Submit
-from ledger.bundle import SubmissionBundle
+from ledger.bundle import Claim, SubmissionBundle
 from ledger.config import Config
 from ledger.content import ContentStore
 from ledger.content.unixfs import directory_blocks
@@ -36,7 +39,7 @@ from node.judging import Judges
 from node.logs import Log
 from node.memory import Checked, Commitment, Made, MemberMemory, MemoryContradicted
 from node.privacy_ledger import PrivacyLedger, RoundKey
-from node.proving import check_draws, proof_of, words_root
+from node.proving import Trained, check_draws, data_root, proof_of, words_root
 from node.recompute import Configs, Recount, round_key
 from node.round_table import MEMBER_TABLE, Do, Mine, member_situation, phase_now
 from node.sender import Sender
@@ -178,10 +181,14 @@ class Member:
         key, memory = round_key(recount.state), self._parts.memory
         words = self._words(recount.state, seat, config)
         reached(Point.NODE_WORDS_SEED)
-        data_seed = memory.seed("dataset")
-        rows = self._parts.trainer.rows(config)
-        root = dataset_root(rows, config.privacy.capacity, data_seed)
-        memory.remember_commitment(key, Commitment(root, words_root(config, words, len(rows))))
+        memory.remember_commitment(key, Commitment(self._dataset_root(config, words), words_root(config, words)))
+
+    def _dataset_root(self, config: Config, words: SecretWords) -> bytes:
+        """Without a proof it is the same for the same data in every round; with one, in this round alone."""
+        trainer = self._parts.trainer
+        if config.proven:
+            return data_root(config, words, trainer.texts(config))
+        return dataset_root(trainer.rows(config), config.privacy.capacity, self._parts.memory.seed("dataset"))
 
     def _accept(self, recount: Recount, seat: Seat) -> Config:
         """Raises RoundRefused for what will not change, WireFault for content that may still come."""
@@ -260,17 +267,29 @@ class Member:
         made = self._parts.memory.commitment(round_key(state)) or Commitment(b"", b"")
         claim = recount.claim_with(seat.member, made.dataset_root, made.words_root, declared)
         adapter = weights | unflatten(config, reached_at)
-        rows = len(self._parts.trainer.rows(config))
-        tell = self._on_stages_of(state)
+        proof = self._proven(state, config, claim, words, trained, trajectory) if config.proven else b""
+        bundle = SubmissionBundle(config, self._conduct.claim(state, claim), adapter, trajectory, proof)
+        return self._conduct.files(state, bundle.files()), declared, beacon
+
+    def _proven(
+        self,
+        state: RoundState,
+        config: Config,
+        claim: Claim,
+        words: SecretWords,
+        trained: Trained,
+        trajectory: NDArray[np.int32],
+    ) -> bytes:
+        """The proof for a bundle. Raises RoundRefused."""
+        beacon, tell = state.train_beacon or b"", self._on_stages_of(state)
         try:
-            proof = proof_of(config, claim, beacon, words, rows, trained, trajectory, tell)
+            texts = self._parts.trainer.texts(config)
+            proof = proof_of(config, claim, beacon, words, texts, trained, trajectory, tell)
         except LocalFault as error:
             raise RoundRefused(f"the proof could not be made: {error}") from error
         self._parts.watch.proving(None)
-        if proof:
-            self._parts.log.info("proven", round=state.number, bytes=len(proof))
-        bundle = SubmissionBundle(config, self._conduct.claim(state, claim), adapter, trajectory, proof)
-        return self._conduct.files(state, bundle.files()), declared, beacon
+        self._parts.log.info("proven", round=state.number, bytes=len(proof))
+        return proof
 
     def _accepted_again(self, recount: Recount) -> Config:
         """After a restart the settings may have changed, and the model and data behind them."""
@@ -296,13 +315,10 @@ class Member:
     def _check_commitment(self, committed: Committed, recount: Recount, words: SecretWords) -> None:
         """What stands on the chain is what we are about to use: rows, order and words. Raises RoundRefused."""
         config = recount.config
-        seed = self._parts.memory.seed("dataset")
-        rows = self._parts.trainer.rows(config)
-        root = dataset_root(rows, config.privacy.capacity, seed)
-        if root != committed.dataset_root:
-            raise RoundRefused("the data is not what was committed to: it changed since")
-        if words_root(config, words, len(rows)) != committed.words_root:
+        if words_root(config, words) != committed.words_root:
             raise RoundRefused("the commitment on the chain is not this state folder's: another daemon made it")
+        if self._dataset_root(config, words) != committed.dataset_root:
+            raise RoundRefused("the data is not what was committed to: it changed since")
 
     def _on_steps_of(self, state: RoundState) -> OnStep:
         """Progress, and an end to training that is asked to stop or has become useless."""

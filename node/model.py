@@ -98,6 +98,11 @@ class LoadedBase:
         built: torch.nn.Module = model.eval().requires_grad_(False)
         return built
 
+    def encode(self, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
+        """Token ids of each text, cut at max_tokens, not padded."""
+        ids: list[list[int]] = self.tokenizer(list(texts), truncation=True, max_length=max_tokens)["input_ids"]
+        return ids
+
 
 @dataclass(frozen=True)
 class LoadedModel:
@@ -130,9 +135,7 @@ class LoadedModel:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, cut at the config's max_tokens, not padded."""
-        encoded = self.base.tokenizer(list(texts), truncation=True, max_length=self.config.task.max_tokens)
-        ids: list[list[int]] = encoded["input_ids"]
-        return ids
+        return self.base.encode(texts, self.config.task.max_tokens)
 
     def logits(self, ids: Sequence[Sequence[int]]) -> torch.Tensor:
         """Scores (n, labels) of token sequences, padded on the right to the longest of them."""

@@ -16,6 +16,7 @@ from ledger.config import Config
 from ledger.mechanism import statement_of
 from proofs.errors import LocalFault
 from proofs.mechanism import selected_rows
+from proofs.texts import Texts
 from proofs.words import SecretWords, combine, public_draws
 
 
@@ -58,13 +59,20 @@ def check_draws(config: Config, words: SecretWords, beacon: bytes, rows: int) ->
             raise DrawTooLarge("a step drew more rows than a proof has slots for, which happens once in 2^64 rounds")
 
 
-def words_root(config: Config, words: SecretWords, rows: int) -> bytes:
-    """The root that binds the secret words, and under a proof policy which slots hold rows."""
+def words_root(config: Config, words: SecretWords) -> bytes:
+    """The root that binds the secret words."""
     if not config.proven:
         return words.root()
     from proofs.prover import words_root as proven_root
 
-    return proven_root(words, config.shape, rows)
+    return proven_root(words, config.shape)
+
+
+def data_root(config: Config, words: SecretWords, texts: Texts) -> bytes:
+    """The dataset root under a proof policy. Its random cells hide what one round opens: each round has its own."""
+    from proofs.prover import data_root as proven_root
+
+    return proven_root(words, config.shape, texts)
 
 
 def proof_of(
@@ -72,17 +80,15 @@ def proof_of(
     claim: Claim,
     beacon: bytes,
     words: SecretWords,
-    rows: int,
+    texts: Texts,
     trained: Trained,
     released: NDArray[np.int32],
     tell: Callable[[str], None],
 ) -> bytes:
-    """The proof of the mechanism for a bundle, empty where the config asks for none. `tell` follows its stages.
+    """The proof of the mechanism for a bundle. `tell` follows its stages.
 
     Raises proofs.witness.WitnessRefused (a LocalFault) when what was released is not what training did.
     """
-    if not config.proven:
-        return b""
     from proofs.prover import prove
 
-    return prove(statement_of(config, claim, beacon, released), words, rows, trained.contributions, tell)
+    return prove(statement_of(config, claim, beacon, released), words, texts, trained.contributions, tell)

@@ -13,6 +13,7 @@ from ledger.config import Config
 from ledger.tensors import Weights
 from node.proving import Trained, load_prover
 from node.settings import DataSettings, Device
+from proofs.texts import Texts
 from proofs.words import Binding, SecretWords
 
 if TYPE_CHECKING:
@@ -29,10 +30,13 @@ class Trainer(Protocol):
         """Load what takes long, so that no round's commit phase is spent on it. Raises LocalFault."""
 
     def check(self, config: Config) -> None:
-        """Base digest, adapter layout, labels, number of rows."""
+        """Base digest, adapter layout, labels, number of rows; under a proof policy, that a proof can hold them."""
 
     def rows(self, config: Config) -> Sequence[bytes]:
-        """Canonical bytes of every row, in order: what the dataset root commits to."""
+        """Canonical bytes of every row, in order: what the dataset root commits to where nothing is proven."""
+
+    def texts(self, config: Config) -> Texts:
+        """Every row as the model is given it, in the same order: what the dataset root commits to under a proof."""
 
     def train(
         self, config: Config, weights: Weights, words: SecretWords, beacon: bytes, binding: Binding, on_step: OnStep
@@ -59,9 +63,15 @@ class ModelTrainer:
 
         attach(self.base(), config)
         self.dataset(config).check_capacity(config.privacy.capacity)
+        if config.proven:
+            self.texts(config)
 
     def rows(self, config: Config) -> Sequence[bytes]:
         return self.dataset(config).rows
+
+    def texts(self, config: Config) -> Texts:
+        data, width = self.dataset(config), config.task.max_tokens
+        return Texts.of(self.base().encode(data.texts, width), data.labels, width)
 
     def train(
         self, config: Config, weights: Weights, words: SecretWords, beacon: bytes, binding: Binding, on_step: OnStep

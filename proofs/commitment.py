@@ -37,8 +37,8 @@ def commit(cells: Cells, sizes: Parameters, tree: int, key: bytes, whole: Cells 
     """`whole`: sections of full rows (rows, k), which get no random cells since all of theirs are."""
     names = [name for name, _ in sizes.trees[tree]]
     height = sizes.heights[tree]
-    pads = field_stream(sha256(key + b"pads").digest(), height * sizes.queries).astype(np.uint32)
-    pads = pads.reshape(height, sizes.queries)
+    pads = field_stream(sha256(key + b"pads").digest(), height * sizes.pads).astype(np.uint32)
+    pads = pads.reshape(height, sizes.pads)
     rows, at = np.zeros((height, sizes.row), dtype=np.uint32), 0
     for name in names:
         section = (whole or {}).get(name, cells.get(name))

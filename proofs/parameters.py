@@ -2,7 +2,8 @@
 
 Section 7 of README.md derives the error of a proof; `Parameters.error` is that sum, term by term. The number of opened
 columns is the least with which it stays below 2^−TARGET_BITS, and the length of a row is the power of two with which a
-proof is smallest.
+proof is smallest. Rows keep a random cell for every column that is ever opened: those of this proof, and those of the
+further proofs that share its trees of data and slots.
 """
 
 from __future__ import annotations
@@ -27,10 +28,13 @@ NORM_SHIFT = 256  # C² − ‖c‖² = low + 256·high, both below 2^16
 MAX_CLIP_UNITS = 2048
 MAX_CELLS = 1 << 27
 MIN_ROW, MAX_ROW = 1 << 8, 1 << (TWO_ADICITY - 3)
+MAX_OPENINGS = 16  # further proofs over the trees of data and slots
+OPENING_COLUMNS = 128  # columns of them that each of those opens at most
 SALT_BYTES = 16
 HASH_BYTES = 32
 
-SECRETS, WITNESS, PROJECTIONS, LOOKUPS = range(4)
+SECRETS, DATA, WITNESS, SLOTS, PROJECTIONS, LOOKUPS = range(6)
+SENT = (WITNESS, SLOTS, PROJECTIONS, LOOKUPS)  # trees whose roots a proof brings; the other two are in the statement
 Sections = tuple[tuple[str, int], ...]
 
 
@@ -58,9 +62,14 @@ class Parameters:
         return BLOWUP * self.row
 
     @property
+    def pads(self) -> int:
+        """The last cells of a row, which are random: as many as columns are opened, by all proofs together."""
+        return self.queries + OPENING_COLUMNS * self.shape.openings
+
+    @property
     def lanes(self) -> int:
-        """ℓ: cells of a row that hold data; the last t are random."""
-        return self.row - self.queries
+        """ℓ: cells of a row that hold data."""
+        return self.row - self.pads
 
     @property
     def blocks(self) -> int:
@@ -73,6 +82,10 @@ class Parameters:
     @property
     def draw_rows(self) -> int:
         return _rows(self.shape.steps * self.shape.capacity, self.lanes)
+
+    @property
+    def text_rows(self) -> int:
+        return _rows((self.shape.tokens + 2) * self.shape.capacity, self.lanes)
 
     @property
     def group_rows(self) -> tuple[int, ...]:
@@ -107,13 +120,12 @@ class Parameters:
         noise, draws, groups = self.noise_rows, self.draw_rows, len(self.shape.groups)
         contributions = tuple((f"contributions_{g}", rows) for g, rows in enumerate(self.group_rows))
         return (
-            (("secret_noise", 4 * noise), ("secret_draws", 2 * draws), ("filled", draws)),
+            (("secret_noise", 4 * noise), ("secret_draws", 2 * draws)),
+            (("filled", draws), ("texts", self.text_rows)),
             (
-                *contributions,
                 ("squares", groups),
                 ("norm_low", groups),
                 ("norm_high", groups),
-                ("active", 1),
                 ("last", 1),
                 ("noise", noise),
                 ("noise_carry", 4 * noise),
@@ -124,10 +136,10 @@ class Parameters:
                 ("draw_carry", 2 * draws),
                 ("draw_borrow", draws),
                 ("drawn", draws),
-                ("used", draws),
                 ("range_counts", _rows(RANGE, self.lanes)),
                 ("noise_counts", _rows(self.noise_values, self.lanes)),
             ),
+            (*contributions, ("active", 1), ("used", draws)),
             (
                 ("projections", self.projection_rows),
                 ("projection_counts", _rows(2 * self.reach + 1, self.lanes)),
@@ -147,10 +159,10 @@ class Parameters:
 
     @property
     def fixed_bytes(self) -> int:
-        """A proof without its Merkle paths: three roots, three polynomials, the opened columns and their salts."""
-        polynomials = self.row + (self.row + self.queries) + (2 * self.row - 1)
+        """A proof without its Merkle paths: four roots, three polynomials, the opened columns and their salts."""
+        polynomials = self.row + (self.row + self.pads) + (2 * self.row - 1)
         opened = self.queries * (4 * sum(self.heights) + SALT_BYTES * len(self.heights))
-        return 3 * HASH_BYTES + 4 * DEGREE * polynomials + opened
+        return len(SENT) * HASH_BYTES + 4 * DEGREE * polynomials + opened
 
     @property
     def largest_bytes(self) -> int:
@@ -210,7 +222,8 @@ def _row_lengths() -> list[int]:
 
 
 def _with_queries(shape: Shape, row: int, reach: int, projections: int) -> Parameters | None:
-    for queries in range(1, min(row // 2, 2 * TARGET_BITS + 1)):
+    spare = row // 2 - OPENING_COLUMNS * shape.openings  # less than half of a row is random
+    for queries in range(1, min(spare, 2 * TARGET_BITS + 1)):
         if Fraction(BLOWUP + 1, 2 * BLOWUP) ** queries > Fraction(1, 2**TARGET_BITS):
             continue
         candidate = Parameters(shape, row, queries, reach, projections)
@@ -225,8 +238,10 @@ def _reach(shape: Shape) -> int:
     """b': an honest projection has variance proxy ½·G·C², so |y| ≤ √(TAIL·G)·C but for 2·e^−TAIL."""
     if not 1 <= shape.clip_units <= MAX_CLIP_UNITS:
         raise ShapeRefused(f"a proof needs clip_units from 1 to {MAX_CLIP_UNITS}, not {shape.clip_units}")
-    if not shape.groups or min(shape.groups) < 1 or min(shape.steps, shape.slots, shape.capacity) < 1:
-        raise ShapeRefused("a proof needs at least one step, slot, row and trained coordinate")
+    if not shape.groups or min(*shape.groups, shape.steps, shape.slots, shape.capacity, shape.tokens) < 1:
+        raise ShapeRefused("a proof needs at least one step, slot, row, token and trained coordinate")
+    if not 0 <= shape.openings <= MAX_OPENINGS:
+        raise ShapeRefused(f"a proof leaves room for up to {MAX_OPENINGS} further ones, not {shape.openings}")
     reach = isqrt(TAIL * len(shape.groups) * shape.clip_units**2) + 1
     if _theta(shape, reach) > Fraction(1, 2):
         raise ShapeRefused(

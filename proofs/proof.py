@@ -1,11 +1,11 @@
 """The bytes of a proof: one form, every size known from the statement, read as if by an enemy.
 
-root of tree 1 ‖ root of tree 2 ‖ root of tree 3                                        32 bytes each
+roots of the trees of witness, slots, projections and lookups, in this order            32 bytes each
 proximity   k elements of K        coefficients, lowest first; an element is four u32, little-endian, each below p
-cells       k + t elements of K    coefficients of the quotient by the polynomial that vanishes on the lanes
+cells       k + pads elements of K coefficients of the quotient by the polynomial that vanishes on the lanes
 sums        2k − 1 elements of K   coefficients from X¹ up; that of X⁰ follows from the target
-for each of the four trees: t × (salt of 16 bytes ‖ the column, u32 little-endian), columns in ascending position
-for each of the four trees: its opening (proofs.columns)
+for each of the six trees: t × (salt of 16 bytes ‖ the column, u32 little-endian), columns in ascending position
+for each of the six trees: its opening (proofs.columns)
 
 PeerFault
 └── ProofInvalid
@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from proofs import columns
 from proofs.errors import PeerFault
 from proofs.field import DEGREE, Field, P
-from proofs.parameters import HASH_BYTES, SALT_BYTES, Parameters
+from proofs.parameters import HASH_BYTES, SALT_BYTES, SENT, SLOTS, Parameters
 
 
 class ProofInvalid(PeerFault):
@@ -61,7 +61,7 @@ class SumsFailed(ProofInvalid):
 
 @dataclass(frozen=True, eq=False)
 class Proof:
-    """roots: of trees 1 to 3. opened: by tree (t, rows) uint32, with salts by tree; paths: bytes by tree."""
+    """roots: of the trees in SENT. opened: by tree (t, rows) uint32, with salts by tree; paths: bytes by tree."""
 
     roots: tuple[bytes, ...]
     proximity: Field
@@ -99,14 +99,23 @@ def split_messages(proof: bytes, sizes: Parameters) -> Messages:
         raise ProofMalformed(
             f"a proof of {len(proof)} bytes, where {sizes.fixed_bytes} to {sizes.largest_bytes} are possible"
         )
-    lengths = [HASH_BYTES] * 3 + [4 * DEGREE * count for count in polynomial_lengths(sizes)]
+    lengths = [HASH_BYTES] * len(SENT) + [4 * DEGREE * count for count in polynomial_lengths(sizes)]
     ends = np.cumsum([0, *lengths]).tolist()
     parts = [proof[start:end] for start, end in pairwise(ends)]
-    return Messages(tuple(parts[:3]), parts[3], parts[4], parts[5], proof[ends[-1] :])
+    proximity, cells, sums = parts[len(SENT) :]
+    return Messages(tuple(parts[: len(SENT)]), proximity, cells, sums, proof[ends[-1] :])
+
+
+def slots_root(proof: bytes, sizes: Parameters) -> bytes:
+    """The root over contributions and slots in use, which a further proof opens; as sent, and not verified here.
+
+    Raises ProofMalformed for a length that no proof of these sizes has.
+    """
+    return split_messages(proof, sizes).roots[SENT.index(SLOTS)]
 
 
 def polynomial_lengths(sizes: Parameters) -> tuple[int, int, int]:
-    return sizes.row, sizes.row + sizes.queries, 2 * sizes.row - 1
+    return sizes.row, sizes.row + sizes.pads, 2 * sizes.row - 1
 
 
 def decode_elements(data: bytes) -> Field:

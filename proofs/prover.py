@@ -2,8 +2,9 @@
 
 The witness (`proofs.witness`) is committed to tree by tree; between the trees come the challenges of `proofs.verifier`,
 in its order. All randomness is drawn from the member's seed and from everything that the proof is about, contributions
-included: equal inputs give the equal proof, and two different proofs share no randomness but that of the commitment to
-the secret words. Two openings of that one commitment would tell more than one does: publish one proof a round.
+included: equal inputs give the equal proof, and two different proofs share no randomness but that of the commitments to
+the secret words and to the data. Rows have a random cell for each column that one proof of the mechanism and the
+further proofs announced in its shape open: a second proof of the mechanism would open more. Publish one a round.
 """
 
 from __future__ import annotations
@@ -23,10 +24,13 @@ from proofs.field import DEGREE, GENERATOR, Field, P, ext, ext_inverse, ext_mul,
 from proofs.kernels import Rows
 from proofs.parameters import (
     BLOWUP,
+    DATA,
     LOOKUPS,
     PROJECTIONS,
     RANGE,
     SECRETS,
+    SENT,
+    SLOTS,
     WITNESS,
     Parameters,
     parameters,
@@ -34,6 +38,7 @@ from proofs.parameters import (
 from proofs.proof import Proof, encode_elements
 from proofs.relation import Public, Term
 from proofs.statement import Shape, Statement
+from proofs.texts import Texts
 from proofs.transcript import Transcript, field_stream
 from proofs.verifier import mask_at, vanishing
 from proofs.witness import (
@@ -41,6 +46,7 @@ from proofs.witness import (
     Contributions,
     WitnessRefused,
     count_cells,
+    data_cells,
     range_values,
     secret_cells,
     witness,
@@ -52,40 +58,55 @@ _P = np.uint64(P)
 CHUNK = 2048  # points at which cell identities are evaluated at a time
 
 
-def words_root(words: SecretWords, shape: Shape, rows: int) -> bytes:
-    """What a member commits to before the beacon: its secret words, and which slots hold rows. Raises ShapeRefused."""
-    return _commit_secrets(words, parameters(shape), rows).root
+def words_root(words: SecretWords, shape: Shape) -> bytes:
+    """What a member commits to before the beacon: all its secret words of the round. Raises ShapeRefused."""
+    return _commit_secrets(words, parameters(shape)).root
+
+
+def data_root(words: SecretWords, shape: Shape, texts: Texts) -> bytes:
+    """What it commits to beside them: its texts and labels, and which slots hold rows. `words` hide it.
+
+    Raises ShapeRefused, WitnessRefused for texts that do not fit the shape.
+    """
+    return _commit_data(words, parameters(shape), texts).root
 
 
 def prove(
     statement: Statement,
     words: SecretWords,
-    rows: int,
+    texts: Texts,
     contributions: Contributions,
     progress: Progress | None = None,
 ) -> bytes:
     """The proof. contributions[t] (n_t, P) int32: those of the rows drawn in step t, rows ascending.
 
-    Raises WitnessRefused when they, the words and the released sums are not as relation M demands, ShapeRefused.
+    Raises WitnessRefused when they, the words, the texts and the released sums are not as relation M demands,
+    ShapeRefused.
     """
     tell = progress or (lambda _: None)
     sizes = parameters(statement.shape)
-    secrets = _commit_secrets(words, sizes, rows)
+    secrets, data = _commit_secrets(words, sizes), _commit_data(words, sizes, texts)
     if secrets.root != statement.words_root:
-        raise WitnessRefused("the secret words or the number of rows are not those that were committed to")
+        raise WitnessRefused("the secret words are not those that were committed to")
+    if data.root != statement.data_root:
+        raise WitnessRefused("the texts, labels or the number of rows are not those that were committed to")
     run = _Run(statement, sizes, words, contributions)
     tell("laying out the witness")
-    cells = witness(statement, sizes, words, rows, contributions)
+    cells = witness(statement, sizes, words, len(texts), contributions)
     tell("committing to the witness")
-    return run.proof(secrets, cells, tell)
+    return run.proof(secrets, data, cells, tell)
 
 
-def _commit_secrets(words: SecretWords, sizes: Parameters, rows: int) -> Committed:
-    shape = sizes.shape
-    if not 0 <= rows <= shape.capacity:
-        raise WitnessRefused(f"there are more rows than the capacity of {shape.capacity}")
-    key = words.stream("candor/words-pads/2", shape.encode() + rows.to_bytes(4, "big"))
-    return commit(secret_cells(words, sizes, rows), sizes, SECRETS, key)
+def _commit_secrets(words: SecretWords, sizes: Parameters) -> Committed:
+    key = words.stream("candor/words-pads/3", sizes.shape.encode())
+    return commit(secret_cells(words, sizes), sizes, SECRETS, key)
+
+
+def _commit_data(words: SecretWords, sizes: Parameters, texts: Texts) -> Committed:
+    """Other texts or sizes get other random cells: shown under the same ones, they would tell what differs."""
+    cells = data_cells(texts, sizes)
+    key = words.stream("candor/data-pads/1", sizes.shape.encode() + texts.digest())
+    return commit(cells, sizes, DATA, key)
 
 
 class _Run:
@@ -99,11 +120,13 @@ class _Run:
         self._key = words.stream("candor/proof-pads/1", statement.digest() + everything)
         self._public = Public.of(statement, sizes)
 
-    def proof(self, secrets: Committed, cells: Cells, tell: Progress) -> bytes:
+    def proof(self, secrets: Committed, data: Committed, cells: Cells, tell: Progress) -> bytes:
         sizes, transcript = self._sizes, self._transcript
         transcript.absorb("statement", self._statement.digest())
-        witness = self._commit(cells, WITNESS)
-        matrix = relation.projection_signs(self._challenge("witness", witness, "projections"), sizes)
+        witness, slots = self._commit(cells, WITNESS), self._commit(cells, SLOTS)
+        transcript.absorb("witness", witness.root)
+        transcript.absorb("slots", slots.root)
+        matrix = relation.projection_signs(transcript.draw("projections"), sizes)
         tell("projecting")
         cells |= self._projected(cells, matrix)
         projections = self._commit(cells, PROJECTIONS)
@@ -113,16 +136,12 @@ class _Run:
         cells |= self._inverses(cells, secrets, alpha, beta)
         lookups = self._commit(cells, LOOKUPS, self._masks())
         transcript.absorb("lookups", lookups.root)
-        committed = (secrets, witness, projections, lookups)
+        committed = (secrets, data, witness, slots, projections, lookups)
         tell("combining")
         return self._answer(committed, matrix, alpha, beta)
 
     def _commit(self, cells: Cells, tree: int, whole: Cells | None = None) -> Committed:
         return commit(cells, self._sizes, tree, sha256(self._key + bytes([tree])).digest(), whole)
-
-    def _challenge(self, label: str, committed: Committed, drawn: str) -> bytes:
-        self._transcript.absorb(label, committed.root)
-        return self._transcript.draw(drawn)
 
     def _projected(self, cells: Cells, matrix: NDArray[np.int8]) -> Cells:
         """y = Π·c for every slot. In float64, whose integers up to 2^53 no sum of these leaves."""
@@ -198,7 +217,7 @@ class _Run:
             transcript.absorb(label, encode_elements(polynomial))
         positions = transcript.positions("columns", sizes.columns, sizes.queries).tolist()
         return Proof(
-            tuple(part.root for part in committed[1:]),
+            tuple(committed[tree].root for tree in SENT),
             proximity,
             cells,
             sums,
@@ -221,7 +240,7 @@ class _Run:
             values[part] += _mask_values(columns, "mask_cells", points[part], sizes)
         quotient = mul(values % _P, inverse(vanishing(points, sizes))[:, None])
         coefficients = _from_coset(quotient, sizes)
-        length = sizes.row + sizes.queries
+        length = sizes.row + sizes.pads
         if coefficients[length:].any():
             raise WitnessRefused("a cell identity does not hold: the witness breaks the relation")
         return coefficients[:length]
@@ -316,7 +335,7 @@ def _mask_values(columns: relation.Columns, name: str, points: Field, sizes: Par
 
 
 def _whole(lanes: Field, sizes: Parameters) -> Field:
-    return np.concatenate([lanes, np.zeros((sizes.queries, lanes.shape[1]), dtype=np.uint64)])
+    return np.concatenate([lanes, np.zeros((sizes.pads, lanes.shape[1]), dtype=np.uint64)])
 
 
 def _on_coset(lanes: Field, sizes: Parameters) -> Field:

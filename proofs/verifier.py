@@ -55,11 +55,13 @@ def verify(statement: Statement, proof: bytes, transcript: Transcript | None = N
     messages = split_messages(proof, sizes)
     transcript = transcript or Transcript()
     transcript.absorb("statement", statement.digest())
-    transcript.absorb("witness", messages.roots[0])
+    witness_root, slots_root, projections_root, lookups_root = messages.roots
+    transcript.absorb("witness", witness_root)
+    transcript.absorb("slots", slots_root)
     matrix = relation.projection_signs(transcript.draw("projections"), sizes)
-    transcript.absorb("projections", messages.roots[1])
+    transcript.absorb("projections", projections_root)
     alpha, beta = transcript.elements("tables", 2)
-    transcript.absorb("lookups", messages.roots[2])
+    transcript.absorb("lookups", lookups_root)
     proximity_factors = transcript.elements("proximity", sum(sizes.heights) - DEGREE)
     cell_factors = relation.challenges_of_cells(transcript, sizes, alpha, beta)
     sum_factors = relation.challenges_of_sums(transcript, sizes)
@@ -69,7 +71,7 @@ def verify(statement: Statement, proof: bytes, transcript: Transcript | None = N
     transcript.absorb("sums", messages.sums)
     positions = transcript.positions("columns", sizes.columns, sizes.queries)
 
-    roots = (statement.words_root, *messages.roots)
+    roots = (statement.words_root, statement.data_root, *messages.roots)
     opened = _open(messages.rest, positions.tolist(), roots, sizes)
     _check_proximity(opened, proximity, proximity_factors, sizes)
     public = Public.of(statement, sizes)
@@ -96,7 +98,7 @@ def mask_at(sections: dict[str, Field], name: str, middle: Field, high: Field) -
 
 
 def vanishing(points: Field, sizes: Parameters) -> Field:
-    """(x^k − 1) / Π over the last t points of H of (x − ω^j): zero exactly on the lanes."""
+    """(x^k − 1) / Π over the random cells' points of H of (x − ω^j): zero exactly on the lanes."""
     row = np.uint64(sizes.row)
     root = np.array([root_of_unity(sizes.row)], dtype=np.uint64)
     tail = powers(root, sizes.row)[0, sizes.lanes :]

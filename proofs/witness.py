@@ -18,6 +18,7 @@ from proofs.gaussian import noise_table
 from proofs.parameters import NORM_SHIFT, RANGE, Parameters
 from proofs.relation import Public, in_rows
 from proofs.statement import Statement
+from proofs.texts import Texts
 from proofs.words import SecretWords, combine, public_draws, public_noise
 
 Contributions = Sequence[NDArray[np.int32]]
@@ -42,7 +43,7 @@ def witness(
     if not np.array_equal(sums + noise, statement.released):
         raise WitnessRefused("the released sums are not contributions and noise added up")
     cells |= _contribution_cells(statement, sizes, by_slot, counts)
-    ranges = range_values(cells | secret_cells(words, sizes, rows), statement, sizes)
+    ranges = range_values(cells | secret_cells(words, sizes), statement, sizes)
     cells["range_counts"] = count_cells(ranges, RANGE, "range_counts", sizes)
     cells["noise_counts"] = count_cells(cells["noise_bins"], sizes.noise_values, "noise_counts", sizes)
     return cells
@@ -160,15 +161,29 @@ def count_cells(values: NDArray[np.generic], size: int, name: str, sizes: Parame
     return _laid(counted[:, None], dict(row for tree in sizes.trees for row in tree)[name], sizes)
 
 
-def secret_cells(words: SecretWords, sizes: Parameters, rows: int) -> Cells:
+def secret_cells(words: SecretWords, sizes: Parameters) -> Cells:
     shape = sizes.shape
     noise = np.concatenate([words.noise(step) for step in range(shape.steps)])
     draws = np.concatenate([words.draws(step) for step in range(shape.steps)])
-    filled = np.tile(np.arange(shape.capacity) < rows, shape.steps)[:, None]
     return {
         "secret_noise": _laid(noise, sizes.noise_rows, sizes),
         "secret_draws": _laid(draws, sizes.draw_rows, sizes),
+    }
+
+
+def data_cells(texts: Texts, sizes: Parameters) -> Cells:
+    """Which slots hold rows, once for every step; and place s of the text of slot i as number s·N + i."""
+    shape = sizes.shape
+    if len(texts) > shape.capacity:
+        raise WitnessRefused(f"there are more rows than the capacity of {shape.capacity}")
+    if texts.width != shape.tokens:
+        raise WitnessRefused(f"texts are laid out for {texts.width} tokens, where the longest may have {shape.tokens}")
+    filled = np.tile(np.arange(shape.capacity) < len(texts), shape.steps)[:, None]
+    places = np.zeros((shape.tokens + 2, shape.capacity), dtype=np.uint32)
+    places[:, : len(texts)] = texts.places().T
+    return {
         "filled": _laid(filled, sizes.draw_rows, sizes),
+        "texts": _laid(places.reshape(-1, 1), sizes.text_rows, sizes),
     }
 
 

@@ -81,7 +81,7 @@ def small_case(make_case: Callable[..., Any]) -> Any:
     """Two steps of eight coordinates in two groups over eleven rows: proven in a fifth of a second."""
     from proofs.statement import Shape
 
-    return make_case(Shape(2, (5, 3), 16, 16, 64, 100, 1 << 31), 11)
+    return make_case(Shape(2, (5, 3), 16, 16, 64, 100, 1 << 31, 6), 11)
 
 
 @pytest.fixture(scope="session")

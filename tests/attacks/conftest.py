@@ -35,16 +35,16 @@ from ledger.tensors import Weights, flatten, unflatten
 from ledger.verdict import SubmissionFacts
 from proofs import columns as trees
 from proofs import prover, relation, second_verifier
-from proofs.commitment import Committed, commit
+from proofs.commitment import Committed
 from proofs.field import P, ext_inverse
 from proofs.gaussian import noise_table
 from proofs.mechanism import release, selected_rows, to_grid
-from proofs.parameters import NORM_SHIFT, RANGE, parameters
+from proofs.parameters import DATA, NORM_SHIFT, RANGE, SECRETS, parameters
 from proofs.proof import ProofInvalid
 from proofs.relation import Public
 from proofs.statement import Statement
 from proofs.transcript import Transcript
-from proofs.witness import secret_cells, witness
+from proofs.witness import data_cells, secret_cells, witness
 from proofs.words import Binding, SecretWords, combine, public_draws, public_noise
 
 PREFIX = "base_model.model."
@@ -242,8 +242,8 @@ class Forger:
     values are counted; `counted` after that, and once more for projections; `projected`, `inverted` and `masked` what
     is made after challenges. `coded` (tree, columns (n, rows)) changes columns after the code was made. What follows
     from the changed cells is made to fit: counts and inverses of values that are in no table are as good as they can
-    be; sums are those of the cells, unless `released` says otherwise; the words root is the forged one's, unless `root`
-    says otherwise.
+    be; sums are those of the cells, unless `released` says otherwise; the roots are those of the forged words and data,
+    unless `words_root` or `data_root` say otherwise.
     """
 
     def __init__(self, case: Any) -> None:
@@ -261,25 +261,32 @@ class Forger:
         masked: Lie = no_lie,
         coded: Callable[[int, np.ndarray], None] | None = None,
         released: np.ndarray | None = None,
-        root: bytes | None = None,
+        words_root: bytes | None = None,
+        data_root: bytes | None = None,
         transcript: Transcript | None = None,
     ) -> tuple[Statement, bytes]:
         """The statement that is claimed, and the forged proof of it."""
         case, sizes = self.case, self.sizes
-        cells = secret_cells(case.words, sizes, case.rows)
+        cells = secret_cells(case.words, sizes) | data_cells(case.texts, sizes)
         early(cells)
-        secrets = recoded(commit(cells, sizes, 0, b"a forger's pads"), 0, coded)
+        with (
+            patch.object(prover, "secret_cells", lambda *_: cells),
+            patch.object(prover, "data_cells", lambda *_: cells),
+        ):
+            secrets = recoded(prover._commit_secrets(case.words, sizes), SECRETS, coded)
+            data = recoded(prover._commit_data(case.words, sizes, case.texts), DATA, coded)
         cells |= witness(case.statement, sizes, case.words, case.rows, case.contributions)
         later(cells)
         self.count(cells)
         counted(cells)
         claimed = self.sums(cells) if released is None else released
-        statement = replace(case.statement, words_root=root or secrets.root, released=claimed)
+        roots = {"words_root": words_root or secrets.root, "data_root": data_root or data.root}
+        statement = replace(case.statement, released=claimed, **roots)
         run = Forging(statement, sizes, case.words, case.contributions)
         run.forger, run.coded = self, coded
         run.lies = {"counted": counted, "projected": projected, "inverted": inverted, "masked": masked}
         run._transcript = transcript or Transcript()
-        return statement, run.proof(secrets, cells, lambda _: None)
+        return statement, run.proof(secrets, data, cells, lambda _: None)
 
     def integers(self, cells: Cells, group: int) -> np.ndarray:
         """(places of the group, A): contributions as integers of least magnitude, filled-up places included."""
@@ -366,7 +373,7 @@ class Forging(prover._Run):
         return found
 
     def _cells(self, *arguments: Any) -> np.ndarray:
-        honest, length = prover._from_coset, self._sizes.row + self._sizes.queries
+        honest, length = prover._from_coset, self._sizes.row + self._sizes.pads
 
         def cut(values: np.ndarray, sizes: Any) -> np.ndarray:
             return np.concatenate([honest(values, sizes)[:length], np.zeros((2 * sizes.row - length, 4), np.uint64)])

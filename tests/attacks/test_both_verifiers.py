@@ -70,7 +70,7 @@ def test_both_refuse_sums_that_stand_for_others_modulo_p(small_case: Any, small_
 
 @pytest.mark.parametrize(
     "changed",
-    [{"context": b"\1" * 32}, {"beacon": b"\1" * 32}, {"words_root": b"\1" * 32}],
+    [{"context": b"\1" * 32}, {"beacon": b"\1" * 32}, {"words_root": b"\1" * 32}, {"data_root": b"\1" * 32}],
     ids=lambda c: next(iter(c)),
 )
 def test_both_refuse_a_proof_of_something_else(small_case: Any, small_proof: bytes, changed: dict[str, Any]) -> None:
@@ -81,20 +81,21 @@ def places(case: Any, proof: bytes) -> dict[str, int]:
     """One byte of every part of a proof."""
     sizes = parameters(case.statement.shape)
     k, t = sizes.row, sizes.queries
-    polynomials = 96 + 16 * (k + k + t + 2 * k - 1)
+    polynomials = 128 + 16 * (k + k + sizes.pads + 2 * k - 1)
     columns = [t * (16 + 4 * height) for height in sizes.heights]
-    starts = [polynomials + sum(columns[:tree]) for tree in range(5)]
+    starts = [polynomials + sum(columns[:tree]) for tree in range(7)]
     found = {
-        "root 1": 0,
-        "root 2": 32,
-        "root 3": 64,
-        "proximity": 96,
-        "cells": 96 + 16 * k,
-        "sums": 96 + 16 * (2 * k + t),
+        "witness": 0,
+        "slots": 32,
+        "projections": 64,
+        "lookups": 96,
+        "proximity": 128,
+        "cells": 128 + 16 * k,
+        "sums": 128 + 16 * (2 * k + sizes.pads),
     }
-    found |= {f"salt {tree}": starts[tree] for tree in range(4)}
-    found |= {f"entry {tree}": starts[tree] + 16 for tree in range(4)}
-    return found | {"first sibling": starts[4], "last sibling": len(proof) - 1}
+    found |= {f"salt {tree}": starts[tree] for tree in range(6)}
+    found |= {f"entry {tree}": starts[tree] + 16 for tree in range(6)}
+    return found | {"first sibling": starts[6], "last sibling": len(proof) - 1}
 
 
 def test_both_refuse_each_altered_part_for_the_same_reason(small_case: Any, small_proof: bytes) -> None:

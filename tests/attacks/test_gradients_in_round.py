@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.cases import drawn_case
+from benchmarks.cases import drawn_case, random_texts
 from ledger import canonical
 from ledger.bundle import MANIFEST, SubmissionBundle
 from ledger.config import GradientSpec
@@ -32,7 +32,7 @@ from ledger.optimizer import replay
 from ledger.records import Reason
 from ledger.tensors import flatten
 from ledger.verdict import Shown, SubmissionFacts, Verdict, fetch_shown, judge, judge_but_gradients
-from node.proving import Trained, proof_of, words_root
+from node.proving import Trained, data_root, proof_of, words_root
 from proofs.errors import LocalFault
 from proofs.words import SecretWords
 
@@ -69,12 +69,13 @@ def case(honest: Any, fake_gradients: Any) -> Case:
     config = replace(honest.config, proof_policy="gradient", gradient=GradientSpec(PICKS, 8), policy=policy)
     claim, binding = honest.facts.claim, binding_of(honest.facts.claim)
     words = SecretWords(b"\7" * 32, binding, config.steps, config.adapter.parameters, config.privacy.capacity)
-    claim = replace(claim, words_root=words_root(config, words, ROWS))
+    texts = random_texts(ROWS, config.task.max_tokens)
+    claim = replace(claim, words_root=words_root(config, words), dataset_root=data_root(config, words, texts))
     group_of = np.zeros(config.adapter.parameters, dtype=np.uint8)
     group_of[config.groups["head"]] = 1
     contributions, released = drawn_case(config.shape, group_of, words, ROWS, BEACON)
     trained = Trained(released, contributions)
-    proof = proof_of(config, claim, BEACON, words, ROWS, trained, released, lambda _: None)
+    proof = proof_of(config, claim, BEACON, words, texts, trained, released, lambda _: None)
     moved = honest.retrained(released)
     facts = replace(honest.facts, config=config, claim=claim, beacon=BEACON, bundle=BUNDLE, prove_beacon=PROVE_BEACON)
     return Case(facts, SubmissionBundle(config, claim, moved.weights, released, proof), fake_gradients())
@@ -114,7 +115,9 @@ def test_each_pick_is_asked_of_the_committed_contributions_after_the_second_beac
     assert tuple(challenge.pick for challenge in asked) == case.answers.picks
     assert {challenge.beacon for challenge in asked} == {PROVE_BEACON}
     assert {challenge.mechanism.beacon for challenge in asked} == {BEACON}
-    assert {challenge.slots_root for challenge in asked} == {case.bundle.proof[:32]} == {slots_root(case.bundle.proof)}
+    assert (
+        {challenge.slots_root for challenge in asked} == {case.bundle.proof[32:64]} == {slots_root(case.bundle.proof)}
+    )
     assert {challenge.tolerance for challenge in asked} == {8}
     assert {challenge.mechanism.words_root for challenge in asked} == {case.facts.claim.words_root}
 

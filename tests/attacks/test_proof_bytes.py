@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from proofs.field import P, mul
-from proofs.parameters import parameters
+from proofs.parameters import SENT, parameters
 from proofs.proof import (
     CellsFailed,
     OpeningInvalid,
@@ -40,7 +40,7 @@ from proofs.verifier import points_of, verify
 from proofs.words import Binding
 
 Case, Forger = Any, Any  # fixtures
-LABELS = ("statement", "witness", "projections", "lookups", "proximity", "cells", "sums")
+LABELS = ("statement", "witness", "slots", "projections", "lookups", "proximity", "cells", "sums")
 ELSEWHERE = (ProofMalformed, OpeningInvalid)  # other challenges, hence other columns
 EXAMPLES = 4000 if os.environ.get("CANDOR_LONG") == "1" else 40
 BOUNDED = settings(
@@ -88,12 +88,12 @@ class Parts:
 
     def __init__(self, case: Case, proof: bytes) -> None:
         self.statement, self.proof, self.sizes = case.statement, proof, parameters(case.statement.shape)
-        lengths = [32, 32, 32, *(16 * count for count in polynomial_lengths(self.sizes))]
+        lengths = [32, 32, 32, 32, *(16 * count for count in polynomial_lengths(self.sizes))]
         lengths += [self.sizes.queries * (16 + 4 * height) for height in self.sizes.heights]
-        lengths += [(len(proof) - sum(lengths)) // 4] * 4
+        lengths += [(len(proof) - sum(lengths)) // 6] * 6
         assert sum(lengths) == len(proof)
-        names = ["root 1", "root 2", "root 3", "proximity", "cells", "sums"]
-        names += [f"columns {tree}" for tree in range(4)] + [f"path {tree}" for tree in range(4)]
+        names = [f"root {tree}" for tree in SENT] + ["proximity", "cells", "sums"]
+        names += [f"columns {tree}" for tree in range(6)] + [f"path {tree}" for tree in range(6)]
         starts = np.cumsum([0, *lengths]).tolist()
         self.fields = {name: proof[start:end] for name, (start, end) in zip(names, pairwise(starts), strict=True)}
 
@@ -125,7 +125,7 @@ def parts(small_case: Case, small_proof: bytes) -> Parts:
 
 
 class TestEveryFieldCounts:
-    @pytest.mark.parametrize("name", ["root 1", "root 2", "root 3"])
+    @pytest.mark.parametrize("name", [f"root {tree}" for tree in SENT])
     def test_another_root(self, parts: Parts, name: str) -> None:
         parts.refused(parts.altered(name, 0), *ELSEWHERE)
         parts.refused(parts.altered(name, 31), OpeningInvalid, transcript=Recorded(parts.drawn))
@@ -140,30 +140,32 @@ class TestEveryFieldCounts:
         parts.refused(proof, *ELSEWHERE)
         parts.refused(proof, error, transcript=Recorded(parts.drawn))
 
-    @pytest.mark.parametrize("tree", range(4))
+    @pytest.mark.parametrize("tree", range(6))
     @pytest.mark.parametrize("at", [0, 15, 16, -4])
     def test_another_salt_or_entry_of_a_column(self, parts: Parts, tree: int, at: int) -> None:
         parts.refused(parts.altered(f"columns {tree}", at), OpeningInvalid)
 
-    @pytest.mark.parametrize("tree", range(4))
+    @pytest.mark.parametrize("tree", range(6))
     @pytest.mark.parametrize("at", [0, -1])
     def test_another_hash_of_an_opening(self, parts: Parts, tree: int, at: int) -> None:
         parts.refused(parts.altered(f"path {tree}", at), OpeningInvalid)
 
-    @pytest.mark.parametrize("name", ["proximity", "cells", "sums", "columns 0", "columns 3"])
+    @pytest.mark.parametrize("name", ["proximity", "cells", "sums", "columns 0", "columns 1", "columns 5"])
     def test_an_element_plus_the_modulus_is_not_a_second_way_to_write_it(self, parts: Parts, name: str) -> None:
         at, data = (16 if name.startswith("columns") else 0), bytearray(parts.fields[name])
         value = int.from_bytes(data[at : at + 4], "little") + P
         data[at : at + 4] = value.to_bytes(4, "little")
         parts.refused(parts.with_field(name, bytes(data)), ProofMalformed, transcript=Recorded(parts.drawn))
 
-    @pytest.mark.parametrize("tree", range(4))
+    @pytest.mark.parametrize("tree", range(6))
     def test_columns_in_another_order(self, parts: Parts, tree: int) -> None:
         data, width = parts.fields[f"columns {tree}"], 16 + 4 * parts.sizes.heights[tree]
         swapped = data[width : 2 * width] + data[:width] + data[2 * width :]
         parts.refused(parts.with_field(f"columns {tree}", swapped), OpeningInvalid)
 
-    @pytest.mark.parametrize(("one", "other"), [("root 1", "root 2"), ("path 0", "path 1"), ("path 2", "path 3")])
+    @pytest.mark.parametrize(
+        ("one", "other"), [("root 2", "root 3"), ("root 4", "root 5"), ("path 0", "path 1"), ("path 2", "path 3")]
+    )
     def test_fields_in_each_others_place(self, parts: Parts, one: str, other: str) -> None:
         fields = parts.fields | {one: parts.fields[other], other: parts.fields[one]}
         parts.refused(b"".join(fields.values()), *ELSEWHERE)
@@ -198,11 +200,12 @@ def fitted(parts: Parts, statement: Any, false: Any) -> bytes:
 
     def spy(own: Transcript) -> None:
         own.absorb("statement", b"")
-        own.absorb("witness", parts.fields["root 1"])
+        own.absorb("witness", parts.fields["root 2"])
+        own.absorb("slots", parts.fields["root 3"])
         own.draw("projections")
-        own.absorb("projections", parts.fields["root 2"])
+        own.absorb("projections", parts.fields["root 4"])
         alpha, beta = own.elements("tables", 2)
-        own.absorb("lookups", parts.fields["root 3"])
+        own.absorb("lookups", parts.fields["root 5"])
         own.elements("proximity", sum(sizes.heights) - 4)
         challenges_of_cells(own, sizes, alpha, beta)
         factors.append(challenges_of_sums(own, sizes))
@@ -230,6 +233,7 @@ STALE: dict[str, tuple[dict[str, Any], type[ProofInvalid] | None]] = {
     "another member": ({"binding": replace(BINDING, member=1)}, CellsFailed),
     "another beacon": ({"beacon": b"\5" * 32}, CellsFailed),
     "another words root": ({"words_root": b"\5" * 32}, OpeningInvalid),
+    "another data root": ({"data_root": b"\5" * 32}, OpeningInvalid),
     "another context": ({"context": b"\5" * 32}, None),
 }
 
@@ -260,6 +264,8 @@ class TestStaleProofs:
             ({"clip_units": 65}, None),
             ({"slots": 15}, None),
             ({"capacity": 15}, None),
+            ({"tokens": 7}, None),
+            ({"openings": 1}, None),
             ({"groups": (3, 5)}, None),
             ({"groups": (8,)}, None),
         ],
@@ -301,7 +307,7 @@ def test_many_coordinates_of_a_single_slot_cost_a_verifier_no_more_than_a_few_pr
     make_case: Callable[..., Case],
 ) -> None:
     """A config of one step and one row has as many blocks as lanes; what each takes must not be a row long."""
-    case = make_case(Shape(1, (1500,), 1, 1, 64, 100, 1 << 32), 1)
+    case = make_case(Shape(1, (1500,), 1, 1, 64, 100, 1 << 32, 4), 1)
     proof = case.prove()
     tracemalloc.start()
     try:

@@ -38,6 +38,7 @@ def refused(forger: Forger, error: type[ProofInvalid], **lies: Any) -> None:
 
 def test_the_forger_that_does_not_lie_is_believed(forger: Forger) -> None:
     statement, proof = forger.prove()
+    assert statement.digest() == forger.case.statement.digest()
     assert np.array_equal(statement.released, forger.case.statement.released)
     verify(statement, proof)
 
@@ -314,12 +315,13 @@ class TestNoise:
 
         refused(forger, SumsFailed, early=early, later=later)
 
-    @pytest.mark.parametrize("name", ["secret_noise", "secret_draws", "filled"])
+    @pytest.mark.parametrize("name", ["secret_noise", "secret_draws", "filled", "texts"])
     def test_what_was_committed_to_is_changed_after_the_beacon(self, forger: Forger, name: str) -> None:
         def early(cells: Cells) -> None:
             cells[name][0, NOISE] ^= 1
 
-        refused(forger, OpeningInvalid, early=early, root=forger.case.statement.words_root)
+        root = "words_root" if name.startswith("secret") else "data_root"
+        refused(forger, OpeningInvalid, early=early, **{root: getattr(forger.case.statement, root)})
 
 
 def used(forger: Forger, step: int = 0) -> int:

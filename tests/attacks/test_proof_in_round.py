@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.cases import drawn_case
+from benchmarks.cases import drawn_case, random_texts
 from ledger.bundle import PROOF, SubmissionBundle
 from ledger.records import Reason
 from ledger.verdict import SubmissionFacts, judge
-from node.proving import Trained, proof_of, words_root
+from node.proving import Trained, data_root, proof_of, words_root
 from proofs.parameters import largest_proof
 from proofs.words import Binding, SecretWords
 
@@ -28,11 +28,12 @@ def proven(honest: Any) -> tuple[SubmissionFacts, SubmissionBundle]:
     claim = honest.facts.claim
     binding = Binding(claim.chain_id, claim.contract, claim.round, claim.member)
     words = SecretWords(b"\7" * 32, binding, config.steps, config.adapter.parameters, config.privacy.capacity)
-    claim = replace(claim, words_root=words_root(config, words, ROWS))
+    texts = random_texts(ROWS, config.task.max_tokens)
+    claim = replace(claim, words_root=words_root(config, words), dataset_root=data_root(config, words, texts))
     group_of = np.zeros(config.adapter.parameters, dtype=np.uint8)
     group_of[config.groups["head"]] = 1
     contributions, released = drawn_case(config.shape, group_of, words, ROWS, BEACON)
-    proof = proof_of(config, claim, BEACON, words, ROWS, Trained(released, contributions), released, lambda _: None)
+    proof = proof_of(config, claim, BEACON, words, texts, Trained(released, contributions), released, lambda _: None)
     moved = honest.retrained(released)
     facts = replace(honest.facts, config=config, claim=claim, beacon=BEACON)
     return facts, SubmissionBundle(config, claim, moved.weights, released, proof)

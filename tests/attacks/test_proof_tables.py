@@ -10,6 +10,7 @@ import pytest
 
 from proofs.field import P
 from proofs.parameters import RANGE
+from proofs.parameters import SLOTS as SLOTS_TREE
 from proofs.proof import (
     CellsFailed,
     OpeningInvalid,
@@ -134,7 +135,7 @@ class TestDraws:
         def lie(cells: Cells) -> None:
             cells["filled"][0, [row, CAPACITY + row]] ^= 1
 
-        refused(forger, OpeningInvalid, early=lie, root=forger.case.statement.words_root)
+        refused(forger, OpeningInvalid, early=lie, data_root=forger.case.statement.data_root)
 
     @pytest.mark.parametrize("name", BITS)
     def test_a_bit_that_is_two(self, forger: Forger, name: str) -> None:
@@ -252,7 +253,7 @@ class TestTables:
 class TestCode:
     """What is committed to are rows of degree below k: anything else could answer each opened column as it pleases."""
 
-    @pytest.mark.parametrize("tree", range(4))
+    @pytest.mark.parametrize("tree", range(6))
     @pytest.mark.parametrize("row", [0, -1])
     def test_a_row_of_degree_k(self, forger: Forger, tree: int, row: int) -> None:
         every = points_of(np.arange(forger.sizes.columns), forger.sizes)
@@ -264,7 +265,7 @@ class TestCode:
 
         refused(forger, ProximityFailed, coded=coded)
 
-    @pytest.mark.parametrize("tree", range(4))
+    @pytest.mark.parametrize("tree", range(6))
     def test_a_quarter_of_the_columns_changed(self, forger: Forger, tree: int) -> None:
         """Fewer than decoding could put right: a single opened one among them is enough."""
 
@@ -278,7 +279,7 @@ class TestCode:
         """Contributions that are those of one statement here and of another there."""
 
         def coded(number: int, code: np.ndarray) -> None:
-            if number == 1:
+            if number == SLOTS_TREE:
                 code[1::2, 0] = code[1::2, 1]
 
         refused(forger, ProximityFailed, coded=coded)

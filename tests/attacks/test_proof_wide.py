@@ -22,7 +22,7 @@ from proofs.witness import secret_cells, witness
 
 Forger = Any  # the class of conftest.py
 Cells = dict[str, np.ndarray]
-WIDE = Shape(3, (700, 60), 700, 12, 64, 100, 1 << 24)
+WIDE = Shape(3, (700, 60), 700, 12, 64, 100, 1 << 24, 4)
 BY_WORDS = ("noise_carry", "low_borrow", "high_borrow", "draw_carry", "draw_borrow", "drawn")
 
 
@@ -38,7 +38,7 @@ def wide_forger(forger: Forger, wide: Any) -> Forger:
 
 def honest_cells(forger: Forger) -> Cells:
     case = forger.case
-    cells = secret_cells(case.words, forger.sizes, case.rows)
+    cells = secret_cells(case.words, forger.sizes)
     return cells | witness(case.statement, forger.sizes, case.words, case.rows, case.contributions)
 
 
@@ -125,9 +125,9 @@ def test_a_row_of_the_data_missing_in_the_last_step_alone(wide_forger: Forger) -
 
     with pytest.raises(SumsFailed):
         verify(*wide_forger.prove(early=lie, later=lie))
-    honest = wide_forger.case.statement.words_root
+    honest = wide_forger.case.statement.data_root
     with pytest.raises(OpeningInvalid):
-        verify(*wide_forger.prove(early=lie, later=lie, root=honest))
+        verify(*wide_forger.prove(early=lie, later=lie, data_root=honest))
 
 
 @pytest.mark.parametrize("place", [(0, 0), (2, 759), (2, 0), (1, 380)])

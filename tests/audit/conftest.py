@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.cases import drawn_case
+from benchmarks.cases import drawn_case, random_texts
 from ledger import canonical
 from ledger.actions import (
     Action,
@@ -59,7 +59,8 @@ from ledger.signing import Key
 from ledger.tensors import encode_safetensors, flatten, unflatten
 from ledger.twin import TwinChain
 from ledger.verdict import SubmissionFacts, judge_stored
-from node.proving import Trained, proof_of, words_root
+from node.proving import Trained, data_root, proof_of, words_root
+from proofs.texts import Texts
 from proofs.words import Binding, SecretWords
 
 Files = dict[str, bytes]
@@ -169,9 +170,13 @@ class Federation:
 
     def commit(self, members: Iterable[int]) -> None:
         for member in members:
-            root = sha256(f"data {member}".encode()).digest()
-            words = words_root(self.config, self.words(member), ROWS)
-            self.send(self.signer(member), Commit(self.state.number, root, words))
+            root, words = sha256(f"data {member}".encode()).digest(), self.words(member)
+            if self.config.proven:
+                root = data_root(self.config, words, self.texts())
+            self.send(self.signer(member), Commit(self.state.number, root, words_root(self.config, words)))
+
+    def texts(self) -> Texts:
+        return random_texts(ROWS, self.config.task.max_tokens)
 
     def words(self, member: int) -> SecretWords:
         number, config = self.state.number, self.config
@@ -267,7 +272,7 @@ class Federation:
         group_of[config.groups["head"]] = 1
         contributions, released = drawn_case(config.shape, group_of, words, ROWS, beacon)
         trained = Trained(released, contributions)
-        return released, proof_of(config, claim, beacon, words, ROWS, trained, released, lambda _: None)
+        return released, proof_of(config, claim, beacon, words, self.texts(), trained, released, lambda _: None)
 
     def verdicts(self) -> dict[int, int]:
         state = self.state

@@ -9,7 +9,7 @@ from hashlib import sha256
 import numpy as np
 import pytest
 
-from benchmarks.cases import drawn_case
+from benchmarks.cases import drawn_case, random_texts
 from devnet.forgeries import Honest
 from ledger.bundle import Claim, SubmissionBundle
 from ledger.config import (
@@ -26,7 +26,7 @@ from ledger.privacy import epsilon_micro, spend_of
 from ledger.records import Policy
 from ledger.tensors import flatten, unflatten
 from ledger.verdict import SubmissionFacts
-from node.proving import Trained, proof_of, words_root
+from node.proving import Trained, data_root, proof_of, words_root
 from proofs.words import Binding, SecretWords
 
 
@@ -71,9 +71,10 @@ def case() -> Case:
     contributions, trajectory = drawn_case(config.shape, group_of, words, rows, beacon)
     weights = start | unflatten(config, replay(config, flatten(config, start), trajectory))
     spent = epsilon_micro([spend_of(config)], config.privacy.delta)
-    claim = Claim(31337, bytes(20), 1, 0, bytes(32), bytes(32), words_root(config, words, rows), spent)
+    texts = random_texts(rows, config.task.max_tokens)
+    claim = Claim(31337, bytes(20), 1, 0, bytes(32), data_root(config, words, texts), words_root(config, words), spent)
     trained = Trained(trajectory, contributions)
-    proof = proof_of(config, claim, beacon, words, rows, trained, trajectory, lambda _: None)
+    proof = proof_of(config, claim, beacon, words, texts, trained, trajectory, lambda _: None)
     return Case(
         Honest(SubmissionBundle(config, claim, weights, trajectory, proof), start, lambda: words, beacon),
         SubmissionFacts(claim, config, start, (), beacon),

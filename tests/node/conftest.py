@@ -59,6 +59,7 @@ from node.verifying import Board, registration
 from node.watch import Watch
 from proofs.gaussian import noise_table
 from proofs.mechanism import selected_rows
+from proofs.texts import Texts
 from proofs.words import Binding, SecretWords, combine, public_draws, public_noise
 
 ETHER = 10**18
@@ -117,6 +118,11 @@ class FakeTrainer:
     def rows(self, config: Config) -> Sequence[bytes]:
         return self.data
 
+    def texts(self, config: Config) -> Texts:
+        """A byte is a token."""
+        width = config.task.max_tokens
+        return Texts.of([list(row[:width]) for row in self.data], [0] * len(self.data), width)
+
     def train(
         self,
         config: Config,
@@ -126,7 +132,7 @@ class FakeTrainer:
         binding: Binding,
         on_step: Callable[[int, int], None],
     ) -> Trained:
-        self.roots.append(words_root(config, words, len(self.data)))
+        self.roots.append(words_root(config, words))
         parameters = config.adapter.parameters
         steps, contributions = [], []
         for step in range(config.steps):

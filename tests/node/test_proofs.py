@@ -31,10 +31,13 @@ from node.proving import load_prover
 from node.recompute import Recount
 from node.service import Stopped
 from proofs.errors import LocalFault
-from proofs.prover import words_root
+from proofs.prover import data_root, words_root
 
 MakeWorld = Callable[..., Any]
 HALF = PrivacySpec(Fraction(1, 100_000), 64, Fraction(1), Fraction(1, 2), 128, 1 << 31, 16)
+
+
+ROWS = [b"row 0 %d" % number for number in range(10)]  # of member 0
 
 
 class PowerCut(BaseException):
@@ -69,18 +72,33 @@ def test_what_is_committed_to_is_the_commitment_that_the_proof_opens(proving_wor
     world = proving_world()
     state = world.until_phase(Phase.TRAIN)
     member = world.member(0)
-    words = member.actor._words(state, state.seats[0], world.config)
-    assert state.commitments[0].words_root == words_root(words, world.config.shape, 10)
+    words, config = member.actor._words(state, state.seats[0], world.config), world.config
+    assert state.commitments[0].words_root == words_root(words, config.shape)
     assert state.commitments[0].words_root != words.root()
+    assert state.commitments[0].dataset_root == data_root(words, config.shape, member.trainer.texts(config))
 
 
-def test_a_row_more_than_was_committed_to_is_noticed_before_training(proving_world: MakeWorld) -> None:
-    """The dataset root alone would do; the commitment to the words counts the rows, too."""
-    world = proving_world()
-    state = world.until_phase(Phase.TRAIN)
-    words = world.member(0).actor._words(state, state.seats[0], world.config)
-    roots = {words_root(words, world.config.shape, rows) for rows in (9, 10, 11)}
-    assert len(roots) == 3
+@pytest.mark.parametrize("data", [ROWS[:-1], [*ROWS, b"another"], [*ROWS[1:], ROWS[0]], [*ROWS[:-1], b"row 0 8"]])
+def test_data_that_changed_after_the_commitment_is_noticed_before_training(
+    proving_world: MakeWorld, data: list[bytes]
+) -> None:
+    """A row more or fewer, in another order, or with one token of it changed."""
+    world = proving_world(3, strict=False)
+    world.until_phase(Phase.TRAIN)
+    member = world.member(0)
+    assert member.trainer.data == ROWS
+    member.trainer.data = data
+    state = world.until_ended(1)
+    assert state.reasons[0] == Reason.NOT_SUBMITTED
+    assert member.trainer.roots == []
+    assert "data is not what was committed to" in member.service.watch.health()["refused"]
+
+
+def test_the_same_data_has_another_root_in_each_round(proving_world: MakeWorld) -> None:
+    """Each round opens columns of it; over the same random cells two rounds would show too many."""
+    world = proving_world(rounds=2)
+    roots = [world.until_ended(number).commitments[0].dataset_root for number in (1, 2)]
+    assert len(set(roots)) == 2
 
 
 # ---- kill -9

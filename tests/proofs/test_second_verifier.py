@@ -31,13 +31,13 @@ SAME_KIND = {
     second_verifier.SumsRefuted: proof.SumsFailed,
 }
 HONEST = {
-    "one of everything": (Shape(1, (1,), 1, 1, 1, 1, 1 << 31), 1),
-    "everybody is drawn": (Shape(2, (4, 3), 8, 8, 32, 50, 1 << 32), 8),
-    "nobody is drawn": (Shape(2, (4,), 8, 8, 32, 50, 1), 8),
-    "no rows at all": (Shape(1, (4,), 8, 4, 32, 50, 1 << 31), 0),
-    "the largest clip and the loudest noise": (Shape(1, (40, 2), 8, 8, 2048, 3500, 1 << 31), 8),
-    "three groups": (Shape(2, (2, 9, 1), 8, 8, 1000, 700, 3 << 30), 5),
-    "words in more than a row": (Shape(9, (30,), 40, 25, 64, 100, 1 << 30), 31),
+    "one of everything": (Shape(1, (1,), 1, 1, 1, 1, 1 << 31, 5), 1),
+    "everybody is drawn": (Shape(2, (4, 3), 8, 8, 32, 50, 1 << 32, 5), 8),
+    "nobody is drawn": (Shape(2, (4,), 8, 8, 32, 50, 1, 5), 8),
+    "no rows at all": (Shape(1, (4,), 8, 4, 32, 50, 1 << 31, 5), 0),
+    "the largest clip and the loudest noise": (Shape(1, (40, 2), 8, 8, 2048, 3500, 1 << 31, 5), 8),
+    "three groups": (Shape(2, (2, 9, 1), 8, 8, 1000, 700, 3 << 30, 5), 5),
+    "words in more than a row": (Shape(9, (30,), 40, 25, 64, 100, 1 << 30, 5), 31),
 }
 QUICK = ("everybody is drawn", "three groups", "words in more than a row")
 

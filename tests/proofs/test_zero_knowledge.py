@@ -14,21 +14,23 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.cases import random_texts
 from proofs import columns as trees
 from proofs import prover, relation
 from proofs.commitment import Committed
 from proofs.errors import CandorError
 from proofs.field import P, ext_mul, interpolate, matmul, mul, powers
-from proofs.parameters import Parameters, parameters
+from proofs.parameters import DATA, LOOKUPS, SECRETS, SENT, SLOTS, Parameters, parameters
 from proofs.proof import Proof, ProofInvalid, split_messages, split_opened
 from proofs.relation import Plain, Public
 from proofs.statement import Shape, Statement
+from proofs.texts import Texts
 from proofs.transcript import Transcript, field_stream
 from proofs.verifier import points_of, vanishing, verify
 from proofs.words import SecretWords
 
 Case = Any
-TINY = Shape(1, (2, 1), 4, 4, 32, 50, 1 << 31)
+TINY = Shape(1, (2, 1), 4, 4, 32, 50, 1 << 31, 4)
 _P = np.uint64(P)
 
 
@@ -44,7 +46,7 @@ class Chosen(Transcript):
 
 
 def simulated(statement: Statement, seed: int) -> tuple[Statement, bytes]:
-    """A proof for the challenges of Chosen(seed), from the statement alone, and the statement with its words root."""
+    """A proof for the challenges of Chosen(seed), from the statement alone, and the statement with its roots."""
     sizes, own = parameters(statement.shape), Chosen(seed)
     matrix = relation.projection_signs(own.draw("projections"), sizes)
     alpha, beta = own.elements("tables", 2)
@@ -56,14 +58,14 @@ def simulated(statement: Statement, seed: int) -> tuple[Statement, bytes]:
     at = powers(points, 2 * sizes.row)
 
     stream, k, t = uniform(seed), sizes.row, sizes.queries
-    proximity, cells, sums = (next(stream)[: 4 * count].reshape(count, 4) for count in (k, k + t, 2 * k - 1))
+    proximity, cells, sums = (next(stream)[: 4 * count].reshape(count, 4) for count in (k, k + sizes.pads, 2 * k - 1))
     opened = {name: next(stream)[: t * rows].reshape(t, rows) for tree in sizes.trees for name, rows in tree}
 
     basis = interpolate(np.ascontiguousarray(at[:, :k].T)).T
     public = Public.of(statement, sizes)
     known = {name: matmul(basis[:, : sizes.lanes], values) for name, values in public.words.items()}
     found = relation.cell_identities(opened, known, sizes, cell_factors, Plain())
-    wanted = mul(matmul(at[:, : k + t], cells), vanishing(points, sizes)[:, None])
+    wanted = mul(matmul(at[:, : k + sizes.pads], cells), vanishing(points, sizes)[:, None])
     solve(opened["mask_cells"], (wanted + _P - found) % _P, at)
 
     total = np.zeros((t, 4), dtype=np.uint64)
@@ -111,8 +113,8 @@ def hashed(
         salts.append(own)
         paths.append(trees.opening(levels, positions))
         roots.append(levels[-1][0])
-    proof = Proof(tuple(roots[1:]), *sent, tuple(tables), tuple(salts), tuple(paths))
-    return replace(statement, words_root=roots[0]), proof.encode()
+    proof = Proof(tuple(roots[tree] for tree in SENT), *sent, tuple(tables), tuple(salts), tuple(paths))
+    return replace(statement, words_root=roots[SECRETS], data_root=roots[DATA]), proof.encode()
 
 
 def uniform(seed: int) -> Iterator[np.ndarray]:
@@ -144,7 +146,7 @@ class TestSimulator:
         """The verifier's three tests bite at every column: the simulator needs all of its freedom."""
         statement, proof = simulated(small_case.statement, 1)
         sizes, altered = parameters(statement.shape), bytearray(proof)
-        first = 96 + 16 * (4 * sizes.row + sizes.queries - 1) + 16
+        first = 128 + 16 * (4 * sizes.row + sizes.pads - 1) + 16
         altered[first] ^= 1
         with pytest.raises(ProofInvalid):
             verify(statement, bytes(altered), Chosen(1))
@@ -244,7 +246,7 @@ class Watch:
 
         with monkeypatch.context() as patched:
             patched.setattr(prover, "commit", watched)
-            prover.prove(statement or case.statement, case.words, case.rows, case.contributions)
+            prover.prove(statement or case.statement, case.words, case.texts, case.contributions)
         self.sizes = parameters(case.statement.shape)
 
     def random(self, tree: int) -> set[bytes]:
@@ -252,24 +254,28 @@ class Watch:
         return {row.tobytes() for row in found.rows[:, self.sizes.lanes :]} | set(found.salts)
 
     @property
+    def early(self) -> set[bytes]:
+        return self.random(SECRETS) | self.random(DATA)
+
+    @property
     def all(self) -> set[bytes]:
-        return set[bytes]().union(*(self.random(tree) for tree in range(4)))
+        return set[bytes]().union(*(self.random(tree) for tree in range(6)))
 
 
 def test_within_a_proof_no_pad_no_salt_and_no_mask_is_used_twice(
     small_case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watch = Watch(monkeypatch, small_case)
-    assert len(watch.all) == sum(watch.sizes.heights) + 4 * watch.sizes.columns
+    assert len(watch.all) == sum(watch.sizes.heights) + 6 * watch.sizes.columns
 
 
-def test_proofs_of_two_statements_share_only_what_hides_the_words_they_share(
+def test_proofs_of_two_statements_share_only_what_hides_the_words_and_data_they_share(
     small_case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another context is enough. The commitment to the words is the same: only one of the two may be published."""
+    """Another context is enough. The commitments before the beacon are the same: one of the two may be published."""
     one = Watch(monkeypatch, small_case)
     other = Watch(monkeypatch, small_case, small_case.stating(context=b"\5" * 32))
-    assert one.all & other.all == one.random(0) == other.random(0)
+    assert one.all & other.all == one.early == other.early
 
 
 def test_proofs_of_the_same_sums_by_other_contributions_share_no_more(
@@ -279,7 +285,7 @@ def test_proofs_of_the_same_sums_by_other_contributions_share_no_more(
     parts = [part.copy() for part in small_case.contributions]
     parts[0][[0, 1]] = parts[0][[1, 0]]
     one, other = Watch(monkeypatch, small_case), Watch(monkeypatch, replace(small_case, contributions=tuple(parts)))
-    assert one.all & other.all == one.random(0)
+    assert one.all & other.all == one.early
 
 
 @pytest.mark.parametrize("changed", [{"round": 2}, {"member": 1}, {"seed": 2}], ids=str)
@@ -290,9 +296,7 @@ def test_proofs_of_other_words_share_nothing(
     assert not Watch(monkeypatch, small_case).all & Watch(monkeypatch, other).all
 
 
-def test_commitments_to_the_same_words_for_other_rows_or_sizes_share_nothing(
-    small_case: Case, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_commitments_for_other_texts_or_sizes_share_nothing(small_case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     """A member that finds itself a row short commits anew; pads that hid both would tell them apart."""
     made: list[Committed] = []
     honest = prover.commit
@@ -302,18 +306,76 @@ def test_commitments_to_the_same_words_for_other_rows_or_sizes_share_nothing(
         return made[-1]
 
     monkeypatch.setattr(prover, "commit", watched)
-    shape = small_case.statement.shape
-    for other, rows in ((shape, 11), (shape, 10), (replace(shape, clip_units=63), 11)):
-        prover.words_root(small_case.words, other, rows)
+    shape, texts = small_case.statement.shape, small_case.texts
+    short = Texts(texts.tokens[:-1], texts.lengths[:-1], texts.labels[:-1])
+    other_label = replace(texts, labels=texts.labels ^ np.int32(1))
+    other_token = replace(texts, tokens=texts.tokens ^ (np.arange(texts.tokens.size).reshape(-1, texts.width) == 0))
+    other_shape = replace(shape, clip_units=63)
+    for each in (shape, other_shape):
+        prover.words_root(small_case.words, each)
+    for each, rows in (
+        (shape, texts),
+        (shape, short),
+        (shape, other_label),
+        (shape, other_token),
+        (other_shape, texts),
+    ):
+        prover.data_root(small_case.words, each, rows)
     lanes = parameters(shape).lanes
     random = [{row.tobytes() for row in part.rows[:, lanes:]} | set(part.salts) for part in made]
     assert len(set[bytes]().union(*random)) == sum(map(len, random))
 
 
+@pytest.mark.parametrize("openings", [0, 1, 3])
+def test_rows_keep_as_many_random_cells_as_all_openings_together_show(
+    openings: int, make_case: Callable[..., Case], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever columns a proof and the further ones open: on as many of them, a row's random cells alone make any
+    values, whatever its lanes hold, and each value by one choice. The choices are uniform, so the values are."""
+    shape = replace(TINY, openings=openings)
+    watch = Watch(monkeypatch, make_case(shape, 4))
+    sizes, shown = watch.sizes, watch.sizes.queries + 128 * openings
+    assert sizes.row - sizes.lanes == shown == sizes.pads
+    positions = np.sort(np.random.default_rng(openings).choice(sizes.columns, shown, replace=False))
+    at = powers(points_of(positions, sizes), sizes.row)
+    basis = interpolate(np.ascontiguousarray(at.T)).T  # (shown, k): values on H to values at the columns
+    assert rank(basis[:, sizes.lanes :]) == shown
+    for tree in (DATA, SLOTS):
+        found = watch.trees[tree]
+        assert np.array_equal(matmul(basis, found.rows.T.astype(np.uint64)), found.code[positions])
+        pads = found.rows[:, sizes.lanes :]
+        assert unevenness(pads) < 6
+        assert len({row.tobytes() for row in pads}) == len(pads)
+
+
+def test_a_random_cell_fewer_would_show_something(make_case: Callable[..., Case]) -> None:
+    """The measure has teeth: with one random cell less, values at so many columns satisfy an equation."""
+    sizes = parameters(replace(TINY, openings=1))
+    positions = np.sort(np.random.default_rng(1).choice(sizes.columns, sizes.pads, replace=False))
+    basis = interpolate(np.ascontiguousarray(powers(points_of(positions, sizes), sizes.row).T)).T
+    assert rank(basis[:, sizes.lanes + 1 :]) == sizes.pads - 1
+
+
+def rank(matrix: np.ndarray) -> int:
+    """Over F, by elimination."""
+    left, found = matrix.copy(), 0
+    for column in range(left.shape[1]):
+        below = np.flatnonzero(left[found:, column])
+        if not len(below):
+            continue
+        pivot = found + int(below[0])
+        left[[found, pivot]] = left[[pivot, found]]
+        left[found] = mul(left[found], np.uint64(pow(int(left[found, column]), P - 2, P)))
+        factors = left[found + 1 :, column].copy()
+        left[found + 1 :] = (left[found + 1 :] + _P - mul(factors[:, None], left[found][None])) % _P
+        found += 1
+    return found
+
+
 def test_masks_are_what_section_8_says(small_case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     """A + X^(k/2)·B + X^k·C: zero on every lane for cells and nowhere else, a sum of zero over H for sums."""
     watch = Watch(monkeypatch, small_case)
-    k, rows = watch.sizes.row, watch.trees[3].rows[-24:].astype(np.int64).reshape(2, 3, 4, -1)
+    k, rows = watch.sizes.row, watch.trees[LOOKUPS].rows[-24:].astype(np.int64).reshape(2, 3, 4, -1)
     signs = np.where(np.arange(k) % 2 == 0, 1, -1)
     cells, sums = ((part[0] + signs * part[1] + part[2]) % P for part in rows)
     assert not cells[:, : watch.sizes.lanes].any()
@@ -333,16 +395,18 @@ def refusals(case: Case) -> dict[str, str]:
     released = case.statement.released.copy()
     released[0, 0] += 1
     other = SecretWords(b"\xee" * 32, case.words.binding, shape.steps, shape.parameters, shape.capacity)
-    found = {}
+    texts, found = case.texts, {}
+    fewer = Texts(texts.tokens[:-1], texts.lengths[:-1], texts.labels[:-1])
     for name, (statement, words, rows, given) in {
-        "too many rows": (case.statement, case.words, shape.capacity + case.rows, parts),
-        "other rows": (case.statement, case.words, case.rows - 1, parts),
-        "other words": (case.statement, other, case.rows, parts),
-        "too long": (case.statement, case.words, case.rows, long),
-        "too many": (case.statement, case.words, case.rows, many),
-        "one fewer": (case.statement, case.words, case.rows, [parts[0][1:], *parts[1:]]),
-        "another step": (case.statement, case.words, case.rows, parts[:1]),
-        "other sums": (replace(case.statement, released=released), case.words, case.rows, parts),
+        "too many rows": (case.statement, case.words, random_texts(shape.capacity + case.rows, shape.tokens), parts),
+        "longer texts": (case.statement, case.words, random_texts(case.rows, shape.tokens + 1), parts),
+        "other rows": (case.statement, case.words, fewer, parts),
+        "other words": (case.statement, other, case.texts, parts),
+        "too long": (case.statement, case.words, case.texts, long),
+        "too many": (case.statement, case.words, case.texts, many),
+        "one fewer": (case.statement, case.words, case.texts, [parts[0][1:], *parts[1:]]),
+        "another step": (case.statement, case.words, case.texts, parts[:1]),
+        "other sums": (replace(case.statement, released=released), case.words, case.texts, parts),
     }.items():
         with pytest.raises(CandorError) as caught:
             prover.prove(statement, words, rows, given)
@@ -373,7 +437,7 @@ def test_what_a_prover_holds_shows_in_no_repr(small_case: Case, monkeypatch: pyt
     sizes = parameters(small_case.statement.shape)
     run = prover._Run(small_case.statement, sizes, small_case.words, small_case.contributions)
     section = next(iter(prover._sections(watch.trees, sizes).values()))
-    for held in (small_case.words, watch.trees[0], watch.trees[3], run, section):
+    for held in (small_case.words, small_case.texts, *watch.trees, run, section):
         shown = repr(held) + str(held)
         assert "array" not in shown
         assert "\\x01" not in shown

@@ -19,8 +19,8 @@ from benchmarks.cases import MechanismCase, mechanism_case  # noqa: E402
 from proofs.statement import Shape  # noqa: E402
 
 CASES = {
-    "one-group": (Shape(1, (6,), 12, 12, 64, 100, 3 << 30), 10),
-    "two-groups-three-steps": (Shape(3, (5, 3), 16, 14, 1024, 1400, 1 << 31), 11),
+    "one-group": (Shape(1, (6,), 12, 12, 64, 100, 3 << 30, 5), 10),
+    "two-groups-three-steps": (Shape(3, (5, 3), 16, 14, 1024, 1400, 1 << 31, 5), 11),
 }
 
 
