@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 from hashlib import shake_256
 from math import comb
-from typing import Final
+from typing import Any, Final
 
 from ledger.config import Config
+from ledger.round_state import RoundState
 from proofs.errors import LocalFault
 from proofs.words import BEACON_BYTES, Binding
 
@@ -65,6 +66,32 @@ def picks_of(config: Config, beacon: bytes, binding: Binding) -> tuple[Pick, ...
         return ()
     shape = config.shape
     return draw(beacon, binding, steps=shape.steps, slots=shape.slots, count=config.gradient.slots)
+
+
+@dataclass(frozen=True)
+class Picked:
+    """What one beacon picked of each member with a submission: enough for anybody to draw it again."""
+
+    beacon: bytes
+    steps: int
+    slots: int
+    count: int
+    members: dict[int, tuple[Pick, ...]]
+
+    def to_json(self) -> dict[str, Any]:
+        members = {str(member): [[pick.step, pick.slot] for pick in picks] for member, picks in self.members.items()}
+        sizes = {"steps": self.steps, "slots_a_step": self.slots, "picks": self.count}
+        return {"beacon": self.beacon.hex(), **sizes, "rule": RULE, "members": members}
+
+
+def picked(state: RoundState, config: Config) -> Picked | None:
+    """None before the beacon, and where the config picks nothing."""
+    if config.gradient is None or state.prove_beacon is None:
+        return None
+    shape, domain, beacon = config.shape, state.domain, state.prove_beacon
+    bindings = {m: Binding(domain.chain_id, domain.contract, state.number, m) for m in sorted(state.submissions)}
+    members = {member: picks_of(config, beacon, binding) for member, binding in bindings.items()}
+    return Picked(beacon, shape.steps, shape.slots, config.gradient.slots, members)
 
 
 def _uniform(seed: bytes, total: int) -> Iterator[int]:
