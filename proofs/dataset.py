@@ -1,4 +1,5 @@
-"""The commitment to a dataset: an RFC 6962 root over salted rows, padded so that their number does not show.
+"""The commitment to a dataset where nothing is proven: an RFC 6962 root over salted rows, padded so that their number
+does not show. Where a config asks for proofs, proofs.prover.data_root takes its place.
 
 Leaf i of `capacity` leaves:   "candor/dataset-leaf/1" ‖ 0 ‖ saltᵢ (32 bytes) ‖ 1 ‖ row      for a row
                                "candor/dataset-leaf/1" ‖ 0 ‖ saltᵢ (32 bytes) ‖ 0            for an empty slot

@@ -73,7 +73,7 @@ def verify(statement: Statement, proof: bytes) -> None:
     if any(abs(value) > largest for step in statement.released.tolist() for value in step):
         raise SumTooLarge(f"a released sum is beyond {largest}")
     k, t, height, at = sizes.k, sizes.t, sizes.k.bit_length() + 2, 0
-    if not sizes.fixed <= len(proof) <= sizes.fixed + 4 * 32 * height * t:
+    if not sizes.fixed <= len(proof) <= sizes.fixed + 6 * 32 * height * t:
         raise Malformed(f"{len(proof)} bytes cannot be the {sizes.fixed} of a proof and its openings")
 
     def take(count: int) -> bytes:
@@ -81,12 +81,14 @@ def verify(statement: Statement, proof: bytes) -> None:
         at += count
         return proof[at - count : at]
 
-    roots = {label: take(32) for label in ("witness", "projections", "lookups")}
-    sent = {name: take(16 * count) for name, count in (("proximity", k), ("cells", k + t), ("sums", 2 * k - 1))}
+    roots = {label: take(32) for label in ("witness", "slots", "projections", "lookups")}
+    counts = {"proximity": k, "cells": 2 * k - sizes.lanes, "sums": 2 * k - 1}
+    sent = {name: take(16 * count) for name, count in counts.items()}
     polynomials = {name: _elements(_below_p(data)) for name, data in sent.items()}
     transcript = _Transcript()
     transcript.absorb("statement", _statement_digest(statement))
     transcript.absorb("witness", roots["witness"])
+    transcript.absorb("slots", roots["slots"])
     signs = transcript.signs("projections", sizes.projections, sizes.h * sizes.contribution_rows)
     transcript.absorb("projections", roots["projections"])
     alpha, beta = transcript.elements("tables", 2)
@@ -102,12 +104,12 @@ def verify(statement: Statement, proof: bytes) -> None:
     positions = transcript.positions("columns", t, 8 * k)
     leaves = [[take(16 + 4 * width) for _ in positions] for width in widths]
     beside = _siblings(positions, height)
-    if len(proof) != at + 4 * 32 * beside:
-        raise Malformed(f"{len(proof) - at} bytes of openings, where these columns have four times {beside} hashes")
+    if len(proof) != at + 6 * 32 * beside:
+        raise Malformed(f"{len(proof) - at} bytes of openings, where these columns have six times {beside} hashes")
     entries = [
         tuple(chain.from_iterable(_below_p(leaf[16:]) for leaf in column)) for column in zip(*leaves, strict=True)
     ]
-    for root, tree in zip((statement.words_root, *roots.values()), leaves, strict=True):
+    for root, tree in zip((statement.words_root, statement.data_root, *roots.values()), leaves, strict=True):
         if _root(positions, tree, [take(32) for _ in range(beside)], height) != root:
             raise OpeningRefuted(f"columns do not lead to the root {root.hex()}")
     columns = [_by_section(sizes, column) for column in entries]
@@ -223,10 +225,11 @@ def _binding(statement: Statement) -> bytes:
 
 def _statement_digest(statement: Statement) -> bytes:
     shape = statement.shape
-    head = _binding(statement) + statement.context + statement.words_root + statement.beacon
+    head = _binding(statement) + statement.context + statement.words_root + statement.data_root + statement.beacon
     sizes = (shape.steps, shape.capacity, shape.slots, shape.clip_units, shape.sigma_units)
     head += b"".join(size.to_bytes(4, "big") for size in sizes) + shape.sample_threshold.to_bytes(8, "big")
-    head += b"".join(size.to_bytes(4, "big") for size in (len(shape.groups), *shape.groups))
+    rest = (shape.tokens, shape.openings, len(shape.groups), *shape.groups)
+    head += b"".join(size.to_bytes(4, "big") for size in rest)
     head += bytes(statement.group_of.tolist())
     sums = (value.to_bytes(4, "little", signed=True) for step in statement.released.tolist() for value in step)
     return sha256(b"candor/mechanism-statement/1\0" + head + b"".join(sums)).digest()
@@ -255,13 +258,15 @@ class _Sizes:
     def fixed(self) -> int:
         """Bytes of messages 1 to 7."""
         columns = sum(16 + 4 * sum(tree.values()) for tree in self.trees)
-        return 3 * 32 + 16 * (4 * self.k + self.t - 1) + self.t * columns
+        return 4 * 32 + 16 * (5 * self.k - self.lanes - 1) + self.t * columns
 
 
 def _sizes(shape: Shape) -> _Sizes:
     numbers = (shape.steps, *shape.groups, shape.capacity, shape.slots, shape.clip_units, shape.sigma_units)
-    if not shape.groups or min(numbers) < 1 or not 0 <= shape.sample_threshold <= 1 << 32:
-        raise SizesRefused("a round has steps, coordinates, rows, slots, a clip, noise, and a probability")
+    if not shape.groups or min(*numbers, shape.tokens) < 1 or not 0 <= shape.sample_threshold <= 1 << 32:
+        raise SizesRefused("a round has steps, coordinates, rows, slots, a clip, noise, tokens, and a probability")
+    if not 0 <= shape.openings <= 16:
+        raise SizesRefused("at most sixteen further proofs")
     reach = isqrt(48 * len(shape.groups) * shape.clip_units**2) + 1
     theta = Fraction(2 * reach**2, P - 2**25 - 1)
     loudest = noise_table(shape.sigma_units).bound
@@ -284,13 +289,14 @@ def _sizes(shape: Shape) -> _Sizes:
 def _sizes_of(shape: Shape, k: int, reach: int, projections: int, chance: Fraction) -> _Sizes | None:
     t, bound, groups = 0, noise_table(shape.sigma_units).bound, len(shape.groups)
     constant = 16 * k + 2**16 + 2 * reach + 1 + 9 * (2 * bound + 1) + 8
+    further = 128 * shape.openings
     left, values = P**4 * (Fraction(1, 1 << 100) - chance) - constant, 1
     while True:
-        t = max(t + 1, k - left // values)  # more random points never make fewer rows
-        lanes = k - t
-        h = lanes // (shape.steps * shape.slots)
-        if t >= k // 2 or t > 200 or h < 1:
+        t = max(t + 1, k - further - left // values)  # more random points never make fewer rows
+        lanes = k - t - further
+        if t + further >= k // 2 or t > 200 or lanes < shape.steps * shape.slots:
             return None
+        h = lanes // (shape.steps * shape.slots)
         noise, draws = _ceil(shape.steps * sum(shape.groups), lanes), _ceil(shape.steps * shape.capacity, lanes)
         projected = _ceil(projections, h)
         lookups = 17 * noise + 6 * draws + 2 * groups + projected
@@ -302,18 +308,21 @@ def _sizes_of(shape: Shape, k: int, reach: int, projections: int, chance: Fracti
     if (2 * h * contribution_rows + 1) * reach >= P:
         return None
     noise_rows = {"noise": 1, "noise_carry": 4, "bin_low": 4, "bin_high": 4, "low_borrow": 3, "high_borrow": 3}
-    draw_rows = {"draw_carry": 2, "draw_borrow": 1, "drawn": 1, "used": 1}
-    witness = contributions | {"squares": groups, "norm_low": groups, "norm_high": groups, "active": 1, "last": 1}
+    draw_rows = {"draw_carry": 2, "draw_borrow": 1, "drawn": 1}
+    witness = {"squares": groups, "norm_low": groups, "norm_high": groups, "last": 1}
     witness |= {name: count * noise for name, count in noise_rows.items()}
     witness |= {name: count * draws for name, count in draw_rows.items()}
     witness |= {"range_counts": _ceil(2**16, lanes), "noise_counts": _ceil(2 * bound + 1, lanes)}
     trees = (
-        {"secret_noise": 4 * noise, "secret_draws": 2 * draws, "filled": draws},
+        {"secret_noise": 4 * noise, "secret_draws": 2 * draws},
+        {"filled": draws, "texts": _ceil((shape.tokens + 2) * shape.capacity, lanes)},
         witness,
+        contributions | {"active": 1, "used": draws},
         {"projections": projected, "projection_counts": _ceil(2 * reach + 1, lanes)},
         {f"inverses_{place}": lookups for place in range(4)} | {"mask_proximity": 4, "mask_cells": 12, "mask_sums": 12},
     )
-    identities = sum((trees[0] | witness)[name] for name in _BITS) + draws + groups + lookups
+    rows = {name: count for tree in trees for name, count in tree.items()}
+    identities = sum(rows[name] for name in _BITS) + draws + groups + lookups
     return _Sizes(k, t, lanes, h, projections, reach, bound, contribution_rows, lookups, identities, trees)
 
 
@@ -515,7 +524,7 @@ def _check_sums(opened: _Opened, drawn: list[int], signs: list[list[int]], sent:
         "noise_counts": _minus_chi_by(chi[2], opened.alpha, _bins(shape, _powers(opened.beta, 9))),
     }
     weights = {name: _cell_after_cell(values, sizes) for name, values in by_cell.items()}
-    looked_up = sizes.trees[2]["projections"], sizes.trees[1]["noise"]
+    looked_up = sizes.trees[4]["projections"], sizes.trees[2]["noise"]
     of_inverses = [chi[0]] * (sizes.lookups - sum(looked_up)) + [chi[1]] * looked_up[0] + [chi[2]] * looked_up[1]
 
     for at, point in opened:

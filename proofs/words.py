@@ -11,10 +11,10 @@ as little-endian 16-bit words, row-major. A root's leaves, in the order noise(0)
 
     label "candor/words-leaf/1" ‖ 0 ‖ binding ‖ kind u8 (0 noise, 1 draws) ‖ step u32 ‖ salt (32 bytes) ‖ words
 
-The tree is RFC 6962's (proofs.merkle). A commitment that a proof can open in zero knowledge (a polynomial commitment
-over the same words) will take its place under a new label.
+The tree is RFC 6962's (proofs.merkle). Where a config asks for proofs, a commitment that a proof can open in zero
+knowledge takes its place (proofs.prover.words_root), and that the words used are those under it is proven.
 
-Not proven at this stage: that the words a member used are those under its root. Uniform here means: as far as SHAKE-256
+Not proven otherwise: that the words a member used are those under its root. Uniform here means: as far as SHAKE-256
 keyed by the secret seed cannot be told from random, which the privacy claim rests on; the honesty claim does not.
 """
 

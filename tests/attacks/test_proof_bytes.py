@@ -20,8 +20,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from proofs import columns as trees
+from proofs import prover
+from proofs.commitment import Committed, commit
 from proofs.field import P, mul
-from proofs.parameters import SENT, parameters
+from proofs.parameters import SENT, SLOTS, parameters
 from proofs.proof import (
     CellsFailed,
     OpeningInvalid,
@@ -32,6 +35,7 @@ from proofs.proof import (
     decode_elements,
     encode_elements,
     polynomial_lengths,
+    slots_root,
 )
 from proofs.relation import challenges_of_cells, challenges_of_sums, target
 from proofs.statement import Shape
@@ -102,6 +106,12 @@ class Parts:
         recording = Recording()
         verify(self.statement, self.proof, recording)
         return recording.drawn
+
+    @cached_property
+    def positions(self) -> list[int]:
+        """The columns that are opened: their key is the last that is drawn."""
+        found = Recorded(self.drawn[-1:]).positions("columns", self.sizes.columns, self.sizes.queries)
+        return [int(position) for position in found]
 
     def altered(self, name: str, at: int, change: int = 1) -> bytes:
         """One byte of a field."""
@@ -191,6 +201,45 @@ class TestChallenges:
         for honest in (Forgetful("statement"), Transcript()):
             with pytest.raises(ELSEWHERE):
                 verify(false, forged, honest)
+
+
+class TestSlotsOfAnotherProof:
+    """Two rows exchange their slots: every public number stays, the proof is as good, and its slots are others."""
+
+    def made(self, case: Case, monkeypatch: pytest.MonkeyPatch) -> tuple[bytes, Committed]:
+        """Another honest proof of the statement, and its tree of slots."""
+        made: dict[int, Committed] = {}
+
+        def watched(cells: Any, sizes: Any, tree: int, *rest: Any) -> Committed:
+            made[tree] = commit(cells, sizes, tree, *rest)
+            return made[tree]
+
+        monkeypatch.setattr(prover, "commit", watched)
+        exchanged = [part.copy() for part in case.contributions]
+        exchanged[0][[0, 1]] = exchanged[0][[1, 0]]
+        return replace(case, contributions=tuple(exchanged)).prove(), made[SLOTS]
+
+    def test_its_root_is_not_that_of_these_columns(
+        self, small_case: Case, parts: Parts, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        proof, slots = self.made(small_case, monkeypatch)
+        verify(small_case.statement, proof)
+        assert slots_root(proof, parts.sizes) == slots.root != parts.fields[f"root {SLOTS}"]
+        swapped = parts.with_field(f"root {SLOTS}", slots.root)
+        parts.refused(swapped, *ELSEWHERE)
+        parts.refused(swapped, OpeningInvalid, transcript=Recorded(parts.drawn))
+
+    def test_nor_do_its_columns_go_with_the_other_rows(
+        self, small_case: Case, parts: Parts, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        _, slots = self.made(small_case, monkeypatch)
+        positions = parts.positions
+        lines = [slots.salts[at] + slots.code[at].astype("<u4").tobytes() for at in positions]
+        fields = {f"root {SLOTS}": slots.root, f"columns {SLOTS}": b"".join(lines)}
+        fields[f"path {SLOTS}"] = trees.opening(slots.tree, positions)
+        swapped = b"".join((parts.fields | fields).values())
+        parts.refused(swapped, *ELSEWHERE)
+        parts.refused(swapped, ProximityFailed, transcript=Recorded(parts.drawn))
 
 
 def fitted(parts: Parts, statement: Any, false: Any) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from hashlib import sha256
 from itertools import accumulate
 from typing import Any
@@ -37,9 +38,11 @@ HONEST = {
     "no rows at all": (Shape(1, (4,), 8, 4, 32, 50, 1 << 31, 5), 0),
     "the largest clip and the loudest noise": (Shape(1, (40, 2), 8, 8, 2048, 3500, 1 << 31, 5), 8),
     "three groups": (Shape(2, (2, 9, 1), 8, 8, 1000, 700, 3 << 30, 5), 5),
+    "room for a further proof": (Shape(2, (5, 3), 16, 16, 64, 100, 1 << 31, 5, 1), 11),
+    "room for sixteen": (Shape(1, (3,), 8, 8, 64, 100, 1 << 31, 5, 16), 8),
     "words in more than a row": (Shape(9, (30,), 40, 25, 64, 100, 1 << 30, 5), 31),
 }
-QUICK = ("everybody is drawn", "three groups", "words in more than a row")
+QUICK = ("everybody is drawn", "three groups", "room for a further proof", "words in more than a row")
 
 
 def verdicts(statement: Any, data: bytes) -> tuple[type[Exception] | None, type[Exception] | None]:
@@ -69,8 +72,8 @@ def places(small_case: Case) -> dict[str, int]:
     """Where what begins in a proof of the small case."""
     sizes = second_verifier._sizes(small_case.statement.shape)
     k, t = sizes.k, sizes.t
-    lengths = {"witness": 32, "projections": 32, "lookups": 32}
-    lengths |= {"proximity": 16 * k, "cells": 16 * (k + t), "sums": 16 * (2 * k - 1)}
+    lengths = {"witness": 32, "slots": 32, "projections": 32, "lookups": 32}
+    lengths |= {"proximity": 16 * k, "cells": 16 * (2 * k - sizes.lanes), "sums": 16 * (2 * k - 1)}
     lengths |= {f"tree {i}": t * (16 + 4 * sum(tree.values())) for i, tree in enumerate(sizes.trees)}
     begins = accumulate(lengths.values(), initial=0)
     return dict(zip([*lengths, "openings"], begins, strict=True))
@@ -89,7 +92,7 @@ def test_both_accept_the_small_proof(small_case: Case, small_proof: bytes) -> No
 
 
 class TestOneFieldAltered:
-    @pytest.mark.parametrize("name", ["witness", "projections", "lookups", "proximity", "cells", "sums"])
+    @pytest.mark.parametrize("name", ["witness", "slots", "projections", "lookups", "proximity", "cells", "sums"])
     def test_a_message_before_the_columns(
         self, name: str, small_case: Case, small_proof: bytes, places: dict[str, int]
     ) -> None:
@@ -98,7 +101,7 @@ class TestOneFieldAltered:
         assert found[0] == found[1]
         assert found[0] in (proof.ProofMalformed, proof.OpeningInvalid)
 
-    @pytest.mark.parametrize("tree", range(4))
+    @pytest.mark.parametrize("tree", range(6))
     @pytest.mark.parametrize("offset", [0, 15, 16], ids=["salt", "end of the salt", "entry"])
     def test_a_column(
         self, tree: int, offset: int, small_case: Case, small_proof: bytes, places: dict[str, int]
@@ -128,7 +131,7 @@ class TestOneFieldAltered:
             changed = small_proof[:at] + value.to_bytes(4, "little") + small_proof[at + 4 :]
             agreed(small_case.statement, changed, proof.ProofMalformed)
 
-    @pytest.mark.parametrize("tree", range(4))
+    @pytest.mark.parametrize("tree", range(6))
     def test_an_entry_that_is_not_below_p(
         self, tree: int, small_case: Case, small_proof: bytes, places: dict[str, int]
     ) -> None:
@@ -149,7 +152,7 @@ class TestAnotherStatement:
         assert found[0] == found[1]
         assert found[0] in (proof.ProofMalformed, proof.OpeningInvalid)
 
-    @pytest.mark.parametrize("field", ["context", "words_root", "beacon"])
+    @pytest.mark.parametrize("field", ["context", "words_root", "data_root", "beacon"])
     def test_another_digest(self, field: str, small_case: Case, small_proof: bytes) -> None:
         self.refused(small_case, small_proof, **{field: b"\7" * 32})
 
@@ -210,7 +213,7 @@ class TestIfHashesCollided:
         kind = {"proximity": proof.ProximityFailed, "cells": proof.CellsFailed, "sums": proof.SumsFailed}[name]
         agreed(small_case.statement, changed, kind)
 
-    @pytest.mark.parametrize("tree", range(4))
+    @pytest.mark.parametrize("tree", range(6))
     def test_an_entry(
         self, tree: int, small_case: Case, small_proof: bytes, places: dict[str, int], collide: Hash
     ) -> None:
@@ -228,7 +231,8 @@ class TestIfHashesCollided:
         return found
 
     def encoded(self, statement: Any) -> bytes:
-        head = statement.binding.encode() + statement.context + statement.words_root + statement.beacon
+        head = statement.binding.encode() + statement.context + statement.words_root + statement.data_root
+        head += statement.beacon
         tail = statement.group_of.tobytes() + statement.released.astype("<i4").tobytes()
         return bytes(head + statement.shape.encode() + tail)
 
@@ -245,10 +249,11 @@ class TestIfHashesCollided:
         other = Binding(old.chain_id, old.contract, old.round, old.member + 1)
         agreed(self.stated(small_case, collide, binding=other), small_proof, proof.CellsFailed)
 
-    def test_another_words_root_is_seen_in_the_openings(
-        self, small_case: Case, small_proof: bytes, collide: Hash
+    @pytest.mark.parametrize("root", ["words_root", "data_root"])
+    def test_another_root_is_seen_in_the_openings(
+        self, root: str, small_case: Case, small_proof: bytes, collide: Hash
     ) -> None:
-        agreed(self.stated(small_case, collide, words_root=b"\7" * 32), small_proof, proof.OpeningInvalid)
+        agreed(self.stated(small_case, collide, **{root: b"\7" * 32}), small_proof, proof.OpeningInvalid)
 
     def test_other_sums_are_seen_in_the_sums(self, small_case: Case, small_proof: bytes, collide: Hash) -> None:
         released = small_case.statement.released.copy()
@@ -264,7 +269,7 @@ class TestIfHashesCollided:
 
     def test_another_threshold_is_seen_in_the_cells(self, small_case: Case, small_proof: bytes, collide: Hash) -> None:
         shape = small_case.statement.shape
-        other = Shape(shape.steps, shape.groups, shape.capacity, shape.slots, shape.clip_units, shape.sigma_units, 1)
+        other = replace(shape, sample_threshold=1)
         agreed(self.stated(small_case, collide, shape=other), small_proof, proof.CellsFailed)
 
 
@@ -284,6 +289,15 @@ class TestIfHashesCollided:
         {"groups": (40_000,), "steps": 8, "clip_units": 256, "slots": 1000},
         {"groups": (1000, 200), "steps": 6, "clip_units": 1024, "slots": 230, "capacity": 512},
         {"groups": (9000,), "steps": 12, "clip_units": 1024, "slots": 300, "capacity": 1536},
+        {"openings": 1},
+        {"openings": 16},
+        {"openings": 17},
+        {"openings": -1},
+        {"groups": (9000,), "steps": 12, "clip_units": 1024, "slots": 300, "capacity": 1536, "openings": 16},
+        {"groups": (1000, 200), "steps": 6, "slots": 230, "capacity": 512, "tokens": 128, "openings": 3},
+        {"tokens": 0},
+        {"tokens": 8192, "capacity": 1 << 12},
+        {"tokens": 1 << 20, "capacity": 1 << 10},
         {"capacity": 0},
         {"slots": 0},
         {"sigma_units": 0},
@@ -292,7 +306,7 @@ class TestIfHashesCollided:
 )
 def test_both_derive_the_same_sizes_or_refuse(changed: dict[str, Any]) -> None:
     base = {"steps": 2, "groups": (5, 3), "capacity": 16, "slots": 16, "clip_units": 64, "sigma_units": 100}
-    shape = Shape(**(base | {"sample_threshold": 1 << 31} | changed))
+    shape = Shape(**(base | {"sample_threshold": 1 << 31, "tokens": 5} | changed))
     try:
         expected = parameters(shape)
     except LocalFault:
@@ -307,6 +321,7 @@ def test_both_derive_the_same_sizes_or_refuse(changed: dict[str, Any]) -> None:
         expected.fixed_bytes,
     )
     assert (found.projections, found.reach) == (expected.projections, expected.reach)
+    assert [tuple(tree.items()) for tree in found.trees] == list(expected.trees)
 
 
 def mutate(data: bytes, changes: list[tuple[int, int]]) -> bytes:

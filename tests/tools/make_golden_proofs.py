@@ -20,7 +20,8 @@ from proofs.statement import Shape  # noqa: E402
 
 CASES = {
     "one-group": (Shape(1, (6,), 12, 12, 64, 100, 3 << 30, 5), 10),
-    "two-groups-three-steps": (Shape(3, (5, 3), 16, 14, 1024, 1400, 1 << 31, 5), 11),
+    "two-groups-three-steps": (Shape(3, (5, 3), 16, 14, 1024, 1400, 1 << 31, 7), 11),
+    "room-for-two-more": (Shape(2, (3, 4), 10, 10, 64, 100, 1 << 31, 6, 2), 9),
 }
 
 
@@ -31,6 +32,7 @@ def described(case: MechanismCase) -> dict[str, object]:
         "binding": [binding.chain_id, binding.contract.hex(), binding.round, binding.member],
         "context": statement.context.hex(),
         "words_root": statement.words_root.hex(),
+        "data_root": statement.data_root.hex(),
         "beacon": statement.beacon.hex(),
         "shape": [
             shape.steps,
@@ -40,6 +42,8 @@ def described(case: MechanismCase) -> dict[str, object]:
             shape.clip_units,
             shape.sigma_units,
             shape.sample_threshold,
+            shape.tokens,
+            shape.openings,
         ],
         "group_of": statement.group_of.tolist(),
         "released": statement.released.tolist(),

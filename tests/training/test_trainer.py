@@ -1,0 +1,65 @@
+"""What a member's trainer gives to a proof: its rows as the model is given them, or a refusal before it commits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ledger.config import Config, TaskSpec
+from node.model import LoadedBase, attach
+from node.settings import DataSettings
+from node.trainer import ModelTrainer
+from proofs.texts import TextsInvalid
+
+ROWS = [("paid the loan", "repay"), ("never paid again the shop owes nothing", "default"), ("a", "watch")]
+
+
+@pytest.fixture
+def trainer(bert_folder: Path, tmp_path: Path) -> ModelTrainer:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in ROWS))
+    return ModelTrainer(str(bert_folder), DataSettings(path, "jsonl", "text", "label"), "cpu")
+
+
+@pytest.fixture
+def proven(config_for: Callable[..., Config]) -> Config:
+    return replace(config_for("bert"), proof_policy="mechanism", task=TaskSpec(("repay", "watch", "default"), 5))
+
+
+def test_texts_are_the_token_ids_that_the_model_is_trained_on(
+    trainer: ModelTrainer, proven: Config, bases: dict[str, LoadedBase]
+) -> None:
+    texts = trainer.texts(proven)
+    ids = attach(bases["bert"], proven).encode([text for text, _ in ROWS])
+    assert [row[:length].tolist() for row, length in zip(texts.tokens, texts.lengths, strict=True)] == ids
+    assert texts.labels.tolist() == [0, 2, 1]
+    assert texts.width == proven.task.max_tokens == max(map(len, ids))
+    assert texts.lengths.tolist() == [5, 5, 3]
+
+
+def test_a_text_that_no_proof_holds_is_refused_before_the_member_commits(
+    trainer: ModelTrainer, proven: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer.check(proven)
+    monkeypatch.setattr(LoadedBase, "encode", lambda self, texts, width: [[1], [], [1]])
+    with pytest.raises(TextsInvalid, match="row 1: no token at all"):
+        trainer.check(proven)
+    trainer.check(replace(proven, proof_policy="none"))
+
+
+def test_nothing_of_the_rows_shows_in_the_refusal(
+    trainer: ModelTrainer, proven: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_large(self: Any, texts: list[str], width: int) -> list[list[int]]:
+        return [[1], [987_654_321], [1]]
+
+    monkeypatch.setattr(LoadedBase, "encode", too_large)
+    with pytest.raises(TextsInvalid) as caught:
+        trainer.texts(proven)
+    assert "987" not in str(caught.value)
+    assert "never" not in str(caught.value)
