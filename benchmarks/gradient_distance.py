@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 from devnet import notes
 from devnet.presets import MINILM, TINY, Preset, make_config
+from ledger.base_program import WEIGHT_BITS, Base
 from ledger.config import Config
 from ledger.records import Policy
 from ledger.tensors import Weights
 from node.data import Dataset, row_bytes
-from node.fixed_model import WEIGHT_BITS, fixed_program
 from node.gradients import PerExampleGradients
 from node.grid_optimizer import groups
 from node.model import LoadedModel, attach, load_base
@@ -58,6 +58,9 @@ class Case:
     def config(self) -> Config:
         return self.model.config
 
+    def program(self, bits: int = WEIGHT_BITS) -> Program:
+        return Base.open(self.model.base.path, bits).program(self.config, self.weights)
+
 
 @dataclass
 class Distance:
@@ -79,7 +82,7 @@ def main() -> None:
     for preset in (TINY, MINILM):
         worst = 0
         for case in cases(preset, EXAMPLES[preset.name]):
-            distance = measure(case, fixed_program(case.model, case.weights))
+            distance = measure(case, case.program())
             report(case, distance)
             worst = max(worst, int(distance.difference.max()))
         gain(preset, case.config, worst)
@@ -187,7 +190,7 @@ def formats(case: Case) -> None:
     print(f"  weights of so many bits: worst per coordinate, worst length, values an example ({FEW} examples)")
     for bits in (WEIGHT_BITS, 12, 10, 8):
         try:
-            found = measure(case, fixed_program(case.model, case.weights, bits), FEW)
+            found = measure(case, case.program(bits), FEW)
         except ProgramRefused as error:
             print(f"    {bits:2}    {error}")
             continue

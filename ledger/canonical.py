@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from fractions import Fraction
 from hashlib import sha256
 from typing import Any
@@ -51,8 +52,8 @@ def decode(data: bytes, *, max_bytes: int) -> Any:
     return value
 
 
-def parse(data: bytes, max_depth: int) -> Any:
-    """Any JSON in UTF-8, nested at most `max_depth` deep. Raises ValueError.
+def parse(data: bytes, max_depth: int, pairs: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
+    """Any JSON in UTF-8, nested at most `max_depth` deep. `pairs` makes the objects, else `dict`. Raises ValueError.
 
     The depth is counted before Python's parser sees the text: that one recurses in C, trusting a limit that libraries
     raise (py_ecc to 100,000), and then ends the process on a mebibyte of brackets.
@@ -62,7 +63,15 @@ def parse(data: bytes, max_depth: int) -> Any:
     opening = (brackets == ord("[")) | (brackets == ord("{"))
     if brackets.size and int(np.cumsum(np.where(opening, 1, -1)).max()) > max_depth:
         raise ValueError(f"JSON is nested more than {max_depth} deep")
-    return json.loads(text)
+    return json.loads(text, object_pairs_hook=pairs)
+
+
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """`pairs` of `parse` for other people's JSON: readers differ in which of two equal keys they take."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("the same key twice")
+    return found
 
 
 def digest(data: bytes) -> bytes:

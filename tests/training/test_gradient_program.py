@@ -11,10 +11,10 @@ import torch
 
 from devnet import notes
 from devnet.presets import MINILM, TINY, Preset, make_config
+from ledger.base_program import Base
 from ledger.config import Config
 from ledger.records import Policy
 from ledger.tensors import Weights
-from node.fixed_model import ArchitectureUnknown, fixed_program, quantise
 from node.gradients import PerExampleGradients
 from node.grid_optimizer import groups
 from node.model import LoadedModel, attach, load_base
@@ -30,6 +30,10 @@ LABELS = [0, 2, 1, 0, 1, 2]
 
 Build = Callable[..., LoadedModel]
 Prepared = tuple[LoadedModel, Program, list[list[int]], list[int]]
+
+
+def program_of(model: LoadedModel, weights: Weights) -> Program:
+    return Base.open(model.base.path).program(model.config, weights)
 
 
 def iterate(model: LoadedModel) -> Weights:
@@ -60,7 +64,7 @@ def prepared(preset: Preset, examples: int) -> Prepared:
     model.load_weights(weights)
     lot = notes.members(1, examples, 41)[0]
     ids, labels = model.encode([note.text for note in lot]), [notes.LABELS.index(note.label) for note in lot]
-    return model, fixed_program(model, weights), ids, labels
+    return model, program_of(model, weights), ids, labels
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +77,7 @@ def test_a_contribution_is_torchs_within_the_tolerance(
     model_for: Build, texts: list[str], kind: str, rule: str
 ) -> None:
     model = model_for(kind, rule)
-    program = fixed_program(model, iterate(model))
+    program = program_of(model, iterate(model))
     for tokens, label in zip(model.encode(texts), LABELS, strict=True):
         expected, found = by_torch(model, tokens, label), contribute(program, tokens, label)
         assert np.abs(expected).max() > 20 * TOLERANCE, "too short a gradient to compare"
@@ -133,53 +137,14 @@ def test_an_example_beyond_the_ranges_is_refused_not_wrapped(tiny: Prepared) -> 
     name = next(name for name in weights if name.endswith("layers.0.self_attn.v_proj.lora_B.weight"))
     weights[name] = weights[name] + (1 << 22)
     with pytest.raises(OutOfRange, match=r"layers\.0\.self_attn\.v_proj"):
-        contribute(fixed_program(model, weights), ids[0], labels[0])
-    program = fixed_program(model, iterate(model))
+        contribute(program_of(model, weights), ids[0], labels[0])
+    program = program_of(model, iterate(model))
     with pytest.raises(OutOfRange, match="embedding"):
         contribute(program, [5, 259], 0)
     with pytest.raises(OutOfRange, match="embedding"):
         contribute(program, [], 0)
     with pytest.raises(ProgramRefused, match="label 3"):
         contribute(program, ids[0], 3)
-
-
-@pytest.mark.parametrize(
-    ("kind", "setting", "found"),
-    [
-        ("llama", "model_type", "gpt2"),
-        ("llama", "hidden_act", "gelu"),
-        ("llama", "rope_parameters", {"rope_type": "linear", "rope_theta": 1e4}),
-        ("bert", "hidden_act", "relu"),
-        ("bert", "is_decoder", True),
-    ],
-)
-def test_architectures_that_h_does_not_know_are_refused(
-    model_for: Build, monkeypatch: pytest.MonkeyPatch, kind: str, setting: str, found: object
-) -> None:
-    model = model_for(kind)
-    settings = model.module.get_base_model().config
-    monkeypatch.setattr(settings, setting, found)
-    with pytest.raises(ArchitectureUnknown):
-        fixed_program(model, iterate(model))
-
-
-def test_a_tensor_without_a_place_in_the_program_is_refused(model_for: Build) -> None:
-    model = model_for("llama")
-    stray = iterate(model) | {"base_model.model.model.norm.lora_A.weight": np.zeros((2, 2), dtype=np.int64)}
-    with pytest.raises(ArchitectureUnknown, match="does not use"):
-        fixed_program(model, stray)
-
-
-def test_quantised_weights_are_nearest_and_fill_their_bits() -> None:
-    for largest in (0.49, 0.5, 1.0, 7.9, 0.99999):
-        tensor = torch.linspace(-largest, largest, 101)
-        matrix = quantise(tensor, 16)
-        assert 1 << 13 <= np.abs(matrix.units).max() < 1 << 15
-        assert np.abs(matrix.units * 2.0**-matrix.fraction - tensor.double().numpy()).max() <= 2.0 ** (
-            -matrix.fraction - 1
-        )
-    with pytest.raises(ArchitectureUnknown):
-        quantise(torch.tensor([1.0, float("nan")]), 16)
 
 
 def test_the_configs_groups_are_the_programs(tiny: Prepared) -> None:
