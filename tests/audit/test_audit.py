@@ -260,7 +260,7 @@ def test_without_any_content_everything_on_chain_is_still_audited(found_federati
     passed = {link.name for link in report.links if link.status is Status.PASS}
     assert passed >= {Name.HISTORY, Name.BEACONS, Name.SUBMISSIONS, Name.ROOTS, Name.FINALITY}
     assert {link.name for link in report.links if link.missing} == {
-        Name.CONFIG, Name.OPENING, Name.PRIVACY, Name.MECHANISM, Name.VERDICTS, Name.AGGREGATE,
+        Name.CONFIG, Name.OPENING, Name.PRIVACY, Name.MECHANISM, Name.GRADIENT, Name.VERDICTS, Name.AGGREGATE,
     }  # fmt: skip
 
 

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from devnet.conducts import DishonestMember
+from devnet.kinds import KINDS
 from ledger.bundle import MANIFEST
 from ledger.config import GradientSpec, PrivacySpec
 from ledger.content import Attempt, ContentMissing, StoreFull
@@ -184,6 +186,22 @@ def test_a_digest_with_nothing_behind_it_is_waited_for_and_then_unavailable(show
     assert digest in world.member(2).store.blocks
     del world.member(2).store.blocks[digest]
     assert reason_of(world) is Reason.UNAVAILABLE
+
+
+IN_PROVE = [name for name, kind in KINDS.items() if kind.in_prove]
+
+
+@pytest.mark.parametrize("kind", IN_PROVE)
+def test_what_the_devnets_liars_do_in_prove_has_the_reason_that_is_promised(
+    showing_world: MakeWorld, kind: str
+) -> None:
+    def prepare(world: Any) -> None:
+        member = world.member(2)
+        chosen = ((KINDS[kind], None),)
+        seed_of = lambda state: member.parts.memory.seed(f"words/{round_key(state)}")  # noqa: E731
+        member.conduct = DishonestMember(chosen, member.key.address, world.chain, member.store, seed_of)
+
+    assert reason_of(showing_world(prepare=prepare)) is KINDS[kind].reason
 
 
 # ---- who cannot judge
