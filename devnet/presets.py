@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from devnet.notes import LABELS
-from ledger.config import AdapterSpec, AggregationSpec, Config, OptimizerSpec, PrivacySpec, TaskSpec
+from ledger.config import AdapterSpec, AggregationSpec, Config, GradientSpec, OptimizerSpec, PrivacySpec, TaskSpec
 from ledger.privacy import solve_noise_units
 from ledger.records import Policy
 from node.model import LoadedBase, Weights, genesis, layout, load_base
@@ -31,7 +31,10 @@ class PresetUnknown(LocalFault):
 
 @dataclass(frozen=True)
 class Preset:
-    """`epsilon` is the default budget for all rounds together; `sample_rate` · `rows` is about `mean_batch`."""
+    """`epsilon` is the default budget for all rounds together; `sample_rate` · `rows` is about `mean_batch`.
+
+    gradient: what proofs of gradients are asked for, beside those of the mechanism; None: none.
+    """
 
     name: str
     base_name: str
@@ -55,6 +58,7 @@ class Preset:
     epsilon: float
     delta: Fraction
     held_out: int
+    gradient: GradientSpec | None = None
 
 
 TINY = Preset(
@@ -146,8 +150,9 @@ def make_config(
         steps=preset.steps,
         mean_batch=preset.mean_batch,
         aggregation=AggregationSpec(rule or preset.rule, tuple(weights)),
-        proof_policy="none" if epsilon is None else "mechanism",
+        proof_policy="none" if epsilon is None else "gradient" if preset.gradient else "mechanism",
         policy=policy,
+        gradient=None if epsilon is None else preset.gradient,
     )
     return Config.decode(config.encode()), genesis(adapter.tensors, WEIGHT_BITS, GENESIS_SEED)
 
