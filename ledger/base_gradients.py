@@ -28,12 +28,12 @@ class BaseGradients:
     folder: Path
 
     def largest(self, config: Config, weights: Weights) -> int:
-        from proofs.gradient.claim import largest_proof  # type: ignore[import-not-found]
+        from proofs.gradient.claim import largest_proof
 
         return min(MAX_PROOF_BYTES, int(largest_proof(self.program(config, weights), config.shape)))
 
     def outcomes(self, config: Config, jobs: Sequence[Job]) -> Iterator[ProofInvalid | None]:
-        from proofs.gradient.verifier import verify  # type: ignore[import-not-found]
+        from proofs.gradient.verifier import verify
 
         for job in jobs:
             program = self.program(config, job.iterate)

@@ -69,7 +69,7 @@ class BaseProver(BaseGradients):
         contributions: Sequence[NDArray[np.int32]],
         tell: Callable[[str], None],
     ) -> bytes:
-        from proofs.gradient.prover import prove  # type: ignore[import-not-found]
+        from proofs.gradient.prover import prove
 
         statement, program = gradient_statement(challenge), self.program(config, iterate)
         return bytes(prove(statement, program, words, texts, contributions, tell))
