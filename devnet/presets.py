@@ -9,7 +9,7 @@ notes are invented, so there is nobody to protect. On real data it would have to
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Literal
@@ -69,7 +69,7 @@ TINY = Preset(
     alpha=8,
     targets=("q_proj", "v_proj"),
     head=("score",),
-    max_tokens=160,
+    max_tokens=64,
     rule="ffa",
     clip_adapter=Fraction(3, 10),
     clip_head=Fraction(2),
@@ -86,6 +86,7 @@ TINY = Preset(
     epsilon=8.0,
     delta=Fraction(1, 100_000),
     held_out=300,
+    gradient=GradientSpec(slots=1, tolerance=8),
 )
 
 MINILM = Preset(
@@ -135,9 +136,10 @@ def make_config(
     """The config of every round of a demo federation, and the genesis weights in grid units.
 
     The noise is solved once so that `rounds` rounds together cost at most `epsilon`; None switches the noise off
-    (insecure_no_noise, for comparison only).
+    (insecure_no_noise, for comparison only). A Prove phase is there exactly where gradients are to be proven.
     """
     base = base or load_base(preset.base_path)
+    gradient = None if epsilon is None else preset.gradient
     adapter = _adapter(preset, base, rule or preset.rule)
     config = Config(
         base_name=preset.base_name,
@@ -150,9 +152,13 @@ def make_config(
         steps=preset.steps,
         mean_batch=preset.mean_batch,
         aggregation=AggregationSpec(rule or preset.rule, tuple(weights)),
-        proof_policy="none" if epsilon is None else "gradient" if preset.gradient else "mechanism",
-        policy=policy,
-        gradient=None if epsilon is None else preset.gradient,
+        proof_policy="none" if epsilon is None else "gradient" if gradient else "mechanism",
+        policy=replace(
+            policy,
+            proof_required=gradient is not None,
+            prove_blocks=0 if gradient is None else max(1, policy.prove_blocks),
+        ),
+        gradient=gradient,
     )
     return Config.decode(config.encode()), genesis(adapter.tensors, WEIGHT_BITS, GENESIS_SEED)
 

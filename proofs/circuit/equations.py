@@ -75,23 +75,21 @@ def cell_equations(
             value = _identity(columns, group, identity)
             total = total + field_matmul(value, drawn[at : at + rows])
             at += rows
-    first = 0
+    inverse = [columns[f"inverses_{e}"] for e in range(DEGREE)]
+    factors, first, plain = drawn[at:], 0, list[Field]()
     for group, shape in _groups(circuit, layout):
-        rows = layout.rows(shape)
         for lookup in group.lookups:
-            inverse = [columns[f"inverses_{e}"][:, first : first + rows] for e in range(DEGREE)]
-            factors = drawn[at + first : at + first + rows]
-            plain = [column for name, column in lookup.columns if name == "1"]
-            keyed = {name: column for name, column in lookup.columns if name != "1"}
-            base = columns[section(group.name, plain[0])]
-            total = total + _inverses(base, inverse, factors, alpha, arithmetic)
-            for name, column in keyed.items():
-                total = (
-                    total
-                    + _P
-                    - _keyed(columns[section(group.name, column)], inverse, factors, _named(name, tests), arithmetic)
-                )
-            first += rows
+            end = first + layout.rows(shape)
+            for name, column in lookup.columns:
+                values = columns[section(group.name, column)]
+                if name == "1":
+                    plain.append(values)
+                else:
+                    part = [one[:, first:end] for one in inverse]
+                    total = total + _P - _keyed(values, part, factors[first:end], _named(name, tests), arithmetic)
+            first = end
+    if plain:
+        total = total + _inverses(np.concatenate(plain, axis=1), inverse, factors, alpha, arithmetic)
     return np.asarray(total % _P, dtype=np.uint64)
 
 
