@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from ledger.base_gradients import BaseGradients, _base, gradient_statement
-from ledger.config import Config
+from ledger.config import Config, GradientSpec
 from ledger.gradients import MAX_PROOF_BYTES, Challenge, GradientsUnjudged, Job
 from ledger.mechanism import statement_of
 from ledger.picks import Pick
@@ -133,3 +133,16 @@ def test_on_another_base_and_on_none_nothing_is_judged(
 def test_a_verifier_goes_to_another_process_as_the_name_of_a_folder() -> None:
     assert pickle.loads(pickle.dumps(BaseGradients(FOLDER))) == BaseGradients(FOLDER)
     assert len(pickle.dumps(BaseGradients(FOLDER))) < 400
+
+
+def test_the_doctor_says_how_large_the_proofs_of_picked_slots_will_be(
+    seen: Any, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import node.doctor
+
+    monkeypatch.setattr(node.doctor, "load_prover", lambda: None)
+    policy = replace(config.policy, prove_blocks=5, proof_required=True)
+    asked = replace(config, proof_policy="gradient", gradient=GradientSpec(4, 8), policy=policy)
+    trainer = SimpleNamespace(base=lambda: SimpleNamespace(path=FOLDER))
+    told = node.doctor._proof(SimpleNamespace(config=asked, trainer=trainer))  # type: ignore[arg-type]
+    assert told.endswith("and for each of 4 picked slots one of at most 15 bytes")
