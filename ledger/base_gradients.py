@@ -7,6 +7,7 @@ A base that is not the config's is no base: nothing is judged on it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +18,7 @@ from ledger.config import Config
 from ledger.gradients import MAX_PROOF_BYTES, Challenge, GradientsUnjudged, Job
 from ledger.tensors import Weights
 from proofs.errors import LocalFault
+from proofs.gradient.numbers import ProgramRefused
 from proofs.gradient.program import Program
 from proofs.proof import ProofInvalid
 
@@ -28,28 +30,35 @@ class BaseGradients:
     folder: Path
 
     def largest(self, config: Config, weights: Weights) -> int:
+        """The same at every iterate: found once for a base and a config."""
         from proofs.gradient.claim import largest_proof
 
-        return min(MAX_PROOF_BYTES, int(largest_proof(self.program(config, weights), config.shape)))
+        key = self.folder, config.digest
+        if key not in _LARGEST:
+            try:
+                _LARGEST[key] = min(MAX_PROOF_BYTES, int(largest_proof(self.program(config, weights), config.shape)))
+            except ProgramRefused as error:
+                raise GradientsUnjudged(f"no proof of gradients can be made in this round: {error}") from error
+        return _LARGEST[key]
 
     def outcomes(self, config: Config, jobs: Sequence[Job]) -> Iterator[ProofInvalid | None]:
         from proofs.gradient.verifier import verify
 
         for job in jobs:
-            program = self.program(config, job.iterate)
             try:
-                verify(gradient_statement(job.challenge), program, job.proof)
+                verify(gradient_statement(job.challenge), self.program(config, job.iterate), job.proof)
             except ProofInvalid as wrong:
                 yield wrong
+            except ProgramRefused as refused:
+                yield ProofInvalid(f"H has no program at this iterate: {refused}")
             else:
                 yield None
 
     def program(self, config: Config, iterate: Weights) -> Program:
-        """H at an iterate, given in grid units. Raises GradientsUnjudged."""
-        try:
+        """H at an iterate, given in grid units. Raises GradientsUnjudged, or ProgramRefused where its weights leave no
+        room: whose iterate that is has moved it there, and everybody finds the same."""
+        with _unjudged():
             return _base(self.folder).program(config, iterate)
-        except LocalFault as error:
-            raise GradientsUnjudged(f"proofs of gradients cannot be verified here: {error}") from error
 
 
 def gradient_statement(challenge: Challenge) -> Any:
@@ -64,6 +73,20 @@ def gradient_statement(challenge: Challenge) -> Any:
         slot=challenge.pick.slot,
         tolerance=challenge.tolerance,
     )
+
+
+@contextmanager
+def _unjudged() -> Iterator[None]:
+    """What is wrong with this machine, or with its base, is no member's fault."""
+    try:
+        yield
+    except ProgramRefused:
+        raise
+    except LocalFault as error:
+        raise GradientsUnjudged(f"proofs of gradients cannot be verified here: {error}") from error
+
+
+_LARGEST: dict[tuple[Path, bytes], int] = {}
 
 
 @lru_cache(maxsize=1)
