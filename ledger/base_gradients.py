@@ -22,6 +22,8 @@ from proofs.gradient.numbers import ProgramRefused
 from proofs.gradient.program import Program
 from proofs.proof import ProofInvalid
 
+SLACK = 2
+
 
 @dataclass(frozen=True)
 class BaseGradients:
@@ -30,13 +32,15 @@ class BaseGradients:
     folder: Path
 
     def largest(self, config: Config, weights: Weights) -> int:
-        """The same at every iterate: found once for a base and a config."""
+        """Found once for a base and a config. An iterate further on may need somewhat more than the global weights, as
+        its matrices have more digits: hence SLACK. The verifier takes one length alone, that of its own program."""
         from proofs.gradient.claim import largest_proof
 
         key = self.folder, config.digest
         if key not in _LARGEST:
             try:
-                _LARGEST[key] = min(MAX_PROOF_BYTES, int(largest_proof(self.program(config, weights), config.shape)))
+                most = SLACK * int(largest_proof(self.program(config, weights), config.shape))
+                _LARGEST[key] = min(MAX_PROOF_BYTES, most)
             except ProgramRefused as error:
                 raise GradientsUnjudged(f"no proof of gradients can be made in this round: {error}") from error
         return _LARGEST[key]

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ledger.base_gradients import _LARGEST, BaseGradients, _base, gradient_statement
+from ledger.base_gradients import _LARGEST, SLACK, BaseGradients, _base, gradient_statement
 from ledger.config import Config, GradientSpec
 from ledger.gradients import MAX_PROOF_BYTES, Challenge, GradientsUnjudged, Job
 from ledger.mechanism import statement_of
@@ -117,7 +117,7 @@ def test_the_prover_gets_the_same_statement_and_program_and_the_secrets(
 
 
 def test_the_largest_proof_is_bounded_whatever_the_base(seen: Any, config: Config, weights: Weights) -> None:
-    assert BaseGradients(FOLDER).largest(config, weights) == 5 * config.steps
+    assert BaseGradients(FOLDER).largest(config, weights) == SLACK * 5 * config.steps
     _LARGEST.clear()
     sys.modules["proofs.gradient.claim"].largest_proof = lambda *_: 1 << 40  # type: ignore[attr-defined]
     assert BaseGradients(FOLDER).largest(config, weights) == MAX_PROOF_BYTES
@@ -163,4 +163,4 @@ def test_the_doctor_says_how_large_the_proofs_of_picked_slots_will_be(
     asked = replace(config, proof_policy="gradient", gradient=GradientSpec(4, 8), policy=policy)
     trainer = SimpleNamespace(base=lambda: SimpleNamespace(path=FOLDER))
     told = node.doctor._proof(SimpleNamespace(config=asked, trainer=trainer))  # type: ignore[arg-type]
-    assert told.endswith("and for each of 4 picked slots one of at most 15 bytes")
+    assert told.endswith("and for each of 4 picked slots one of at most 30 bytes")
