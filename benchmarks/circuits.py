@@ -44,6 +44,14 @@ class Toy:
     def known(self, wire: Wire) -> Units | None:
         return wire.units if self.circuit.proving else None
 
+    def turned_wire(self, shape: tuple[int, ...]) -> Wire:
+        """Strips that are turned, not turned, and constant, added up."""
+        vectors = self.constant(3, self._lanes)
+        numbers = np.arange(int(np.prod(shape))).reshape(shape) % 3
+        turns = np.array([self.circuit.turn(vector) for vector in vectors])[numbers]
+        turned = self.free(shape, self._lanes, -9, 9).turned(turns, vectors[numbers])
+        return (turned + self.free(shape, self._lanes, -99, 99).scaled(-2)).plus(self.constant(*shape, self._lanes))
+
     def constant(self, *shape: int) -> Units:
         return np.asarray(np.random.default_rng(sum(shape)).integers(-50, 50, shape), dtype=np.int64)
 
@@ -81,7 +89,8 @@ class Toy:
         self.circuit.equal(turned - self.circuit.free((2, 3), self._lanes, self.known(turned)))
 
     def across(self) -> None:
-        x, y = self.free((1,), self._lanes), self.free((1,), self._lanes)
+        x, turn = self.free((1,), self._lanes).plus(self.constant(1, self._lanes)), self.constant(1, self._lanes)
+        y = self.free((1,), self._lanes).turned(np.array([self.circuit.turn(turn[0])]), turn)
         first, second, addend = self.constant(5, self._lanes), self.constant(5, self._lanes) + 1, self.constant(5, 1)
         found = None
         if x.units is not None and y.units is not None:
@@ -90,7 +99,7 @@ class Toy:
         self.circuit.across([(first, x), (second, y)], [result.scaled(-1).plus(addend)])
 
     def spread(self) -> None:
-        strip = self.free((1,), self._lanes)
+        strip = self.free((1,), self._lanes).plus(self.constant(1, self._lanes)).scaled(3)
         for shape, lanes in (((2, self._lanes), self._lanes), ((2, 3, self._lanes), 1)):
             units = None
             if strip.units is not None:
@@ -101,6 +110,7 @@ class Toy:
         rows = self.constant(9, 6)
         table = self.circuit.table(Table("rows", 0, np.arange(9, dtype=np.int64)[:, None], rows=rows))
         ids = self.free((1,), self._lanes, 0, 8)
+        ids = self.circuit.free((1,), self._lanes, None if ids.units is None else 8 - ids.units).scaled(-1).plus(8)
         values = self.circuit.free((6,), self._lanes, None if ids.units is None else rows[ids.units[0]].T)
         columns = (("1", 0), *((f"e{place}", 1 + place) for place in range(4)))
         group = self.circuit.group("rows", self._lanes, 5, (Lookup(table, columns),), phase=1)
@@ -157,7 +167,7 @@ class Toy:
                 total = part if total is None else total + part
         if kinds[0][0] == "strips":
             units = None if total is None else total.transpose(0, 2, 1)
-            result = self.circuit.free((matrices, y), self._lanes, units)
+            result = self.circuit.free((matrices, y), self._lanes, None if units is None else units - 3).plus(3)
         else:
             result = self.circuit.free((matrices, x, y), 1, None if total is None else total[..., None])
         self.circuit.bilinear(pairs, result)
@@ -165,10 +175,10 @@ class Toy:
     def side(self, kind: str, matrices: int, inner: int, free: int) -> tuple[Factor, Units | None]:
         """A side, and its values (h, j, free)."""
         if kind == "strips":
-            wire = self.free((matrices, inner), self._lanes, -99, 99)
+            wire = self.turned_wire((matrices, inner))
             return Factor(wire, kind), wire.units
         if kind == "lanes":
-            wire = self.free((matrices, free), self._lanes, -99, 99)
+            wire = self.turned_wire((matrices, free))
             return Factor(wire, kind), None if wire.units is None else wire.units.transpose(0, 2, 1)
-        wire = self.free((matrices, inner, free), 1, -99, 99)
+        wire = self.free((matrices, inner, free), 1, -99, 99).plus(7)
         return Factor(wire, kind), None if wire.units is None else wire.units[..., 0]
