@@ -31,7 +31,7 @@ class ValueRefused(LocalFault):
 @dataclass(frozen=True, eq=False)
 class Table:
     """entries (n, columns): what may be looked up; the first column counts up from `first`. rows (n, d): more columns,
-    of which only Σ β^(j+1)·column_j is looked up."""
+    of which only Σ γ_j·column_j is looked up."""
 
     name: str
     first: int

@@ -45,7 +45,7 @@ class Part:
 def limb_plan(bound: int, bits: int = LIMB_BITS) -> list[tuple[int, int]]:
     """(place, bits) of the limbs of a value of that bound: low ones without a sign, the last with it."""
     whole, place, found = signed_bits(bound), 0, list[tuple[int, int]]()
-    while whole - place > bits + 3:
+    while whole - place > bits + 1:
         found.append((place, bits))
         place += bits
     return [*found, (place, whole - place)]

@@ -108,9 +108,7 @@ def drawn_last(transcript: Transcript, circuit: Circuit, layout: Layout, tests: 
     proximity = transcript.elements("proximity", sum(layout.heights) - DEGREE)
     cells = transcript.elements("cells", count_of_equations(circuit, layout))
     tables = table_factors(Stream(transcript.draw("table sums")), circuit)
-    inverses = {
-        name: ext_inverse((alpha + _P - keys_of(table, tests.beta)) % _P) for name, table in circuit.tables.items()
-    }
+    inverses = {name: ext_inverse((alpha + _P - keys_of(table, tests)) % _P) for name, table in circuit.tables.items()}
     return Drawn(tests, alpha, proximity, cells, transcript.draw("sums"), tables, inverses)
 
 

@@ -54,12 +54,12 @@ class Strips:
 @dataclass(eq=False)
 class Weights:
     """lanes (lanes, 4): random over the lanes of a text. left, right: the vectors that test products, at least as long;
-    beta (4,). turns: public vectors over the lanes, (lanes,) integers each."""
+    gamma: factors of the columns of public rows. turns: public vectors over the lanes, (lanes,) integers each."""
 
     lanes: Field
     left: Field
     right: Field
-    beta: Field
+    gamma: Field
     turns: list[Units]
     columns: dict[tuple[str, int], Strips] = field(default_factory=dict)
     groups: dict[str, Group] = field(default_factory=dict)

@@ -115,7 +115,7 @@ def norm_backward(circuit: Circuit, name: str, layer: Norm, state: NormWires, gr
     if layer.shift is not None:
         average = Matrix(np.full((1, length), rounded_ratio(1 << 21, length), dtype=np.int64), 21)
         mean = apply(circuit, f"{name}.average", inner, average, f, WIDE_BITS)
-        rest = rest - mean.spread(length)
+        rest = rest - mean.shaped(lambda strips: strips[0]).spread(length)
     return multiply(circuit, f"{name}.root", rest, state.root.spread(length), f, WIDE_BITS, whole=True)
 
 
