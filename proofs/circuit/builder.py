@@ -89,7 +89,11 @@ class Circuit:
         return self.groups[key]
 
     def table(self, table: Table) -> str:
-        self.tables.setdefault(table.name, table)
+        known = self.tables.setdefault(table.name, table)
+        if known is not table and not (
+            known.first == table.first and known.rows is table.rows and np.array_equal(known.entries, table.entries)
+        ):
+            raise CircuitRefused(f"two tables of the name {table.name}")
         return table.name
 
     def put(self, group: Group, shape: tuple[int, ...], units: Sequence[Units | None]) -> list[Wire]:

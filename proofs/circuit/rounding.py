@@ -111,8 +111,10 @@ def rounded(
     if result is None and bits > SUM_BITS and NARROW_BITS < last.carry_bits + step <= WIDE_BITS:
         result = _in_limbs(circuit, shape, lanes, last.carry_bits + step, cut)
     if result is None or (last.bound << step) + (1 << (bits + last.bits)) + (2 << (step + last.bits)) >= P:
+        if result is None and last.carry_bits + step > bits:
+            raise CircuitRefused(f"{name}: {last.carry_bits} + {step} bits do not keep a result to {bits}")
         found = total.advance(last, circuit.signed(shape, lanes, last.carry_bits, total.carried(last)))
-        bound = min(1 << (bits - 1), 1 << (last.carry_bits + step - 1))
+        bound = 1 << (last.carry_bits + step - 1)
         if result is None:
             return found.with_(fraction=fraction, bound=bound)
         made = result(found.units)

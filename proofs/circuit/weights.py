@@ -83,8 +83,12 @@ class Weights:
                 continue
             turns = term.turn.reshape(-1)
             for turn in np.unique(turns):
+                key: Key = (base, int(turn))
                 chosen = turns == turn
-                self._store(term.group, term.column, (base, int(turn)), index[chosen], each[chosen])
+                mine = each[chosen]
+                if wire.lanes == 1:  # a vector over one place is a number
+                    mine, key = signed(self.turns[turn][0], mine), ("one", None)
+                self._store(term.group, term.column, key, index[chosen], mine)
         if wire.constant is not None:
             whole = wire.constant.reshape(wire.size, -1)
             vector = self.base(base if wire.lanes > 1 else "lanes", wire.lanes)

@@ -173,6 +173,8 @@ class Wire:
     def turned(self, turns: Units, vectors: Units) -> Wire:
         """Each strip times a public vector over the lanes: their numbers (*shape,), and what they are (…, lanes) in the
         last axes of the shape."""
+        if self.constant is not None or any(term.turn is not None for term in self.terms):
+            raise CircuitRefused("a constant, or what was turned already, is not turned")
         terms = tuple(
             replace(term, turn=np.broadcast_to(turns[..., None], term.index.shape).copy()) for term in self.terms
         )
