@@ -17,7 +17,7 @@ from proofs.gradient.numbers import OutOfRange
 from proofs.gradient.program import Program
 from proofs.gradient.transformer import contribute
 
-PLACES = 12
+PLACES = 14
 MODELS = [(kind, rule) for kind in ("bert", "llama") for rule in ("fedavg", "ffa")]
 
 Build = Callable[..., LoadedModel]
