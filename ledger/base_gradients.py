@@ -17,8 +17,13 @@ from ledger.config import Config
 from ledger.gradients import MAX_PROOF_BYTES, Challenge, GradientsUnjudged, Job
 from ledger.tensors import Weights
 from proofs.errors import LocalFault
+from proofs.gradient.numbers import ProgramRefused
 from proofs.gradient.program import Program
 from proofs.proof import ProofInvalid
+
+
+class IterateUnprovable(ProofInvalid):
+    """A proof at an iterate that leaves the ranges of H."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +35,15 @@ class BaseGradients:
     def largest(self, config: Config, weights: Weights) -> int:
         from proofs.gradient.claim import largest_proof
 
-        return min(MAX_PROOF_BYTES, int(largest_proof(self.program(config, weights), config.shape)))
+        program = self.program(config, weights)
+        try:
+            return min(MAX_PROOF_BYTES, int(largest_proof(program, config.shape)))
+        except LocalFault as error:
+            raise GradientsUnjudged(f"no gradient of this round can be proven: {error}") from error
 
     def outcomes(self, config: Config, jobs: Sequence[Job]) -> Iterator[ProofInvalid | None]:
+        """An iterate at which H proves nothing is the fault of whose sums led to it: the global weights were not so."""
+        from proofs.circuit.wire import CircuitRefused
         from proofs.gradient.verifier import verify
 
         for job in jobs:
@@ -41,6 +52,8 @@ class BaseGradients:
                 verify(gradient_statement(job.challenge), program, job.proof)
             except ProofInvalid as wrong:
                 yield wrong
+            except (CircuitRefused, ProgramRefused) as error:
+                yield IterateUnprovable(f"the released sums lead to weights at which nothing can be proven: {error}")
             else:
                 yield None
 
