@@ -25,6 +25,10 @@ from proofs.proof import ProofInvalid
 SLACK = 2
 
 
+class IterateUnprovable(ProofInvalid):
+    """A proof at an iterate that leaves the ranges of H."""
+
+
 @dataclass(frozen=True)
 class BaseGradients:
     """Verifies proofs of gradients on the base in `folder`. Goes to another process as that name alone."""
@@ -46,6 +50,7 @@ class BaseGradients:
         return _LARGEST[key]
 
     def outcomes(self, config: Config, jobs: Sequence[Job]) -> Iterator[ProofInvalid | None]:
+        """An iterate at which H proves nothing is the fault of whose sums led to it: the global weights were not so."""
         from proofs.gradient.verifier import verify
 
         for job in jobs:
@@ -54,7 +59,7 @@ class BaseGradients:
             except ProofInvalid as wrong:
                 yield wrong
             except ProgramRefused as refused:
-                yield ProofInvalid(f"H has no program at this iterate: {refused}")
+                yield IterateUnprovable(f"H has no program at this iterate: {refused}")
             else:
                 yield None
 

@@ -51,7 +51,7 @@ def test_a_mean_is_what_it_is(length: int) -> None:
 
 @pytest.mark.parametrize("length", [2048, 3000])
 def test_a_mean_of_too_many_is_refused(length: int) -> None:
-    """At 2048 values of 20 bits, 1040384 was as good a mean of zeros as 0: 2048·1040384 + 1 = p − 1 + … modulo p."""
+    """At 2048 values of 20 bits, 1040384 was as good a mean of zeros as 0: 2048 · 1040384 = p − 1."""
     circuit = Circuit(1, False)
     with pytest.raises(ProgramRefused, match="could wrap"):
         divide(circuit, whole(circuit, length), length)
