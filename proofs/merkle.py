@@ -101,6 +101,13 @@ def check_inclusion(leaf: bytes, index: int, size: int, path: Sequence[bytes], e
 
     Raises InclusionInvalid when index, length of the path or the root do not fit.
     """
+    found = inclusion_root(leaf, index, size, path)
+    if found != expected_root:
+        raise InclusionInvalid(f"the path leads to {found.hex()}, not to {expected_root.hex()}")
+
+
+def inclusion_root(leaf: bytes, index: int, size: int, path: Sequence[bytes]) -> bytes:
+    """Where the path leads. Raises InclusionInvalid unless it has the length that index and size ask for."""
     if not 0 <= index < size:
         raise InclusionInvalid(f"leaf {index} is outside a tree of {size} leaves")
     found, last, steps = leaf, size - 1, iter(path)
@@ -113,8 +120,7 @@ def check_inclusion(leaf: bytes, index: int, size: int, path: Sequence[bytes], e
         index, last = index // 2, last // 2
     if next(steps, None) is not None:
         raise InclusionInvalid("the path is longer than the tree is high")
-    if found != expected_root:
-        raise InclusionInvalid(f"the path leads to {found.hex()}, not to {expected_root.hex()}")
+    return found
 
 
 def root_at(node: Node, size: int) -> bytes:
@@ -171,6 +177,13 @@ def check_consistency(old: int, old_root: bytes, new: int, new_root: bytes, path
         if path or not known:
             raise ConsistencyInvalid(f"from {old} to {new} leaves the path is empty, and the roots are known")
         return
+    first, second = consistency_roots(old, old_root, new, path)
+    if first != old_root or second != new_root:
+        raise ConsistencyInvalid(f"the path leads from {first.hex()} to {second.hex()}, not between the two roots")
+
+
+def consistency_roots(old: int, old_root: bytes, new: int, path: Sequence[bytes]) -> tuple[bytes, bytes]:
+    """Of which two trees the path is, 0 < old < new. Raises ConsistencyInvalid unless it has the length for them."""
     steps = iter([old_root, *path] if old & (old - 1) == 0 else path)
     last, end = old - 1, new - 1
     while last & 1:
@@ -187,8 +200,7 @@ def check_consistency(old: int, old_root: bytes, new: int, new_root: bytes, path
         last, end = last >> 1, end >> 1
     if next(steps, None) is not None:
         raise ConsistencyInvalid("the path is longer than these sizes allow")
-    if first != old_root or second != new_root:
-        raise ConsistencyInvalid(f"the path leads from {first.hex()} to {second.hex()}, not between the two roots")
+    return first, second
 
 
 def _next_hash(steps: Iterator[bytes]) -> bytes:

@@ -311,8 +311,8 @@ def issue(secret: bytes, entry: Entry, record: Record) -> Receipt:
 def check_receipt(
     receipt: Receipt, server: Server, request: bytes, response: bytes, *, bundle: bytes, head_block: int
 ) -> Owed:
-    """All that can be checked with no log, and of the chain only what `server` and `head_block` say; the sooner the user
-    does it the better. Returns what is still owed. Raises ReceiptRefused.
+    """All that can be checked with no log, and of the chain only what `server` and `head_block` say. Returns what is
+    still owed. Raises ReceiptRefused.
 
     head_block: the last block that the user knows to exist when the answer comes. A server that claims to have seen a
     later one would push the deadline back with it.

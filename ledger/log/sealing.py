@@ -8,8 +8,8 @@
 Each record has a content key of its own, drawn at random, so that the nonce never repeats. `context` is the digest of
 the log entry that the record belongs to: moved to another entry, server, contract or chain it does not open. The record
 is padded (Padmé, at most 12 %), so that its length tells little. A server can leave an auditor out, or give it a
-content key that does not fit: that auditor sees it, and nobody else does. It cannot show two auditors two records, since
-both must have the salted digests of the entry (ledger.log.receipt).
+content key that does not fit: that auditor sees it, and nobody else does. It cannot show two auditors two records,
+since both must have the salted digests of the entry (ledger.log.receipt).
 
 PeerFault
 ├── KeyInvalid      a public key that is malformed, not canonical, or of small order
