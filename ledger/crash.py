@@ -39,6 +39,7 @@ class Point(StrEnum):
     LOG_TILE = "log-tile"  # a full tile of hashes, its bundle not yet
     LOG_BUNDLE = "log-bundle"  # a full bundle, whose entries the journal still has
     LOG_TRIMMED = "log-trimmed"  # the journal without them
+    LOG_SIGNED = "log-signed"  # the guard of a log has recorded the checkpoint that it signed
     LOG_PUBLISHED = "log-published"  # the partial tiles of the present size
 
 
