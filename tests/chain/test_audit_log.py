@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from eth_utils.crypto import keccak
 
+from ledger.audit_code import CodeDiffers, check_code, log_immutables
 from ledger.evm import EvmChain
 from ledger.log import statements
 from ledger.log.actions import (
@@ -348,6 +349,16 @@ def test_a_chain_without_a_log_says_so(anvil_lab: Any) -> None:
         bare.log_server(bytes(20))
     with pytest.raises(WrongChain):
         EvmChain(anvil_lab.anvil.rpc_url, anvil_lab.chain.rounds_address, log=b"\x01" * 20)
+
+
+@pytest.mark.anvil
+def test_the_code_of_a_log_is_candors_with_the_window_that_was_agreed(anvil_lab: Any) -> None:
+    code = anvil_lab.chain.code(anvil_lab.chain.log_address)
+    check_code("AuditLog", code, log_immutables(anvil_lab.log_domain, 20))
+    elsewhere = replace(anvil_lab.log_domain, contract=bytes(20))
+    for words in (log_immutables(anvil_lab.log_domain, 21), log_immutables(elsewhere, 20)):
+        with pytest.raises(CodeDiffers):
+            check_code("AuditLog", code, words)
 
 
 class Cheat:
