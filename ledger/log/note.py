@@ -6,10 +6,10 @@
     <empty line>
     — <origin> <base64 of: key ID (4 bytes) ‖ signature (65)>
 
-The signature is the one that the contract takes (ledger.log.statements), over the EIP-712 digest of the same three facts
-and not over the text; its type in the key ID is 0xff, C2SP's for types of other makers, with our label. So a file that
-anybody passes around is what `checkpoint` anchors and `reportFork` takes as evidence. Lines of other signers (witnesses)
-may be there too.
+The signature is the one that the contract takes (ledger.log.statements), over the EIP-712 digest of the same three
+facts and not over the text; its type in the key ID is 0xff, C2SP's for types of other makers, with our label. So a file
+that anybody passes around is what `checkpoint` anchors and `reportFork` takes as evidence. Lines of other signers
+(witnesses) may be there too.
 
 PeerFault
 └── NoteInvalid   not a checkpoint of this log with a signature of its server

@@ -218,10 +218,13 @@ class LogStore:
     def _from_journal(self) -> list[bytes]:
         """Entries behind the last bundle."""
         start, frames = self._bundles * WIDTH, self._journal.frames
+        pending = _behind(frames, start)
+        if len(pending) < WIDTH and (self.folder / Tile(0, self._bundles).path).exists():
+            raise LogDamaged(f"{self.folder}: bundle {self._bundles} is gone, and its tile is there")
         if frames and not frames[0].first <= start <= frames[-1].end:
             found = f"the journal has entries {frames[0].first} to {frames[-1].end - 1}"
             raise LogDamaged(f"{self.folder}: {found}, and the bundles reach to {start}")
-        return _behind(frames, start)
+        return pending
 
     def _from_tiles(self) -> Rows:
         """At each level above the leaves, the hashes of the full tiles below that are in no full tile there."""

@@ -223,6 +223,18 @@ def test_a_lost_bundle_tile_or_journal_is_noticed_at_the_opening(tmp_path: Path)
     LogStore(tmp_path, at_least=600).close()
 
 
+def test_a_lost_bundle_is_noticed_with_an_empty_journal_too(tmp_path: Path) -> None:
+    """Exactly two bundles: nothing else remembers how many entries there were, but the tiles above them."""
+    grown(tmp_path, 512, 256).close()
+    assert (tmp_path / "journal").stat().st_size == 0
+    for path in ("tile/entries/000", "tile/entries/001"):
+        (tmp_path / path).rename(tmp_path / "aside")
+        with pytest.raises(LogDamaged, match="is gone"):
+            LogStore(tmp_path)
+        (tmp_path / "aside").rename(tmp_path / path)
+    LogStore(tmp_path).close()
+
+
 def test_a_changed_bit_on_the_disk_is_found_by_fsck(tmp_path: Path) -> None:
     store = grown(tmp_path, 600)
     roots = {300: root(entries_of(300)), 600: root(entries_of(600))}
