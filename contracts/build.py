@@ -1,6 +1,6 @@
 """Compile and test the contracts with what lies in node_modules; no system Node and no download is needed.
 
-    build.py write   compile, and rewrite ledger/abi/{Federation,Rounds}.json and snapshots/Gas.json
+    build.py write   compile, and rewrite ledger/abi/{Federation,Rounds,AuditLog}.json and snapshots/Gas.json
     build.py check   compile, and fail unless the committed ABI and bytecode are what the sources give
     build.py test    format, lint, forge tests, the gas snapshot, and: is every custom error provoked by a test?
 
@@ -23,11 +23,12 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 ABI = HERE.parent / "ledger" / "abi"
-CONTRACTS = ("Federation", "Rounds")
+CONTRACTS = ("Federation", "Rounds", "AuditLog")
+ERRORS = ("interfaces/IFederation", "interfaces/IRounds", "libraries/LogErrors")  # where custom errors are declared
 README = HERE / "README.md"
 MAX_RUNTIME_BYTES = 24_576  # EIP-170
 # every call a transaction of its own, as it is paid for
-GAS = ("test", "--isolate", "--match-contract", "GasTest")
+GAS = ("test", "--isolate", "--match-contract", "GasTest$")
 TEST = re.compile(r"^\s*function (?:test|invariant)\w*\(", re.MULTILINE)
 ERROR = re.compile(r"^\s*error (\w+)\(", re.MULTILINE)
 
@@ -111,15 +112,15 @@ def check() -> None:
             before, after = json.loads(committed), json.loads(text)
             differing = [key for key in after if before.get(key) != after[key]]
             raise BuildFailed(f"{path} is not what the sources give: {differing} differ; run `make contracts`")
-    print(f"contracts/build.py: the committed {' and '.join(CONTRACTS)} are what the sources give")
+    print(f"contracts/build.py: the committed {', '.join(CONTRACTS)} are what the sources give")
 
 
 def test() -> None:
     forge(["clean"])  # a cache of another command's making has made forge find no tests, and call that success
     forge(["fmt", "--check"])
     forge(["lint"])
-    forge_tests(["test", "--no-match-contract", "GasTest"], _tests_in("*.t.sol") - _tests_in("Gas.t.sol"))
-    forge_tests([*GAS, "--gas-snapshot-check", "true"], _tests_in("Gas.t.sol"))
+    forge_tests(["test", "--no-match-contract", "GasTest"], _tests_in("*.t.sol") - _tests_in("*Gas.t.sol"))
+    forge_tests([*GAS, "--gas-snapshot-check", "true"], _tests_in("*Gas.t.sol"))
     _check_errors_are_provoked()
     if _with_gas_table(README.read_text()) != README.read_text():
         raise BuildFailed("the gas table of contracts/README.md is stale; run `make contracts`")
@@ -150,13 +151,14 @@ def _tests_in(pattern: str) -> int:
 
 
 def _check_errors_are_provoked() -> None:
-    """Every custom error of the two interfaces is expected by name in some test."""
+    """Every custom error that is declared for callers is expected by name in some test."""
     tests = "".join(path.read_text() for path in sorted((HERE / "test").glob("*.t.sol")))
-    for name in CONTRACTS:
-        interface = (HERE / "src" / "interfaces" / f"I{name}.sol").read_text()
-        missing = [error for error in ERROR.findall(interface) if f"I{name}.{error}.selector" not in tests]
+    for name in ERRORS:
+        declared = ERROR.findall((HERE / "src" / f"{name}.sol").read_text())
+        where = name.partition("/")[2]
+        missing = [error for error in declared if f"{where}.{error}.selector" not in tests]
         if missing:
-            raise BuildFailed(f"no test expects I{name}.{', '.join(missing)}")
+            raise BuildFailed(f"no test expects {where}.{', '.join(missing)}")
 
 
 def main(arguments: Sequence[str]) -> None:

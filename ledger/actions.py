@@ -14,10 +14,11 @@ from eth_abi.exceptions import DecodingError, EncodingError
 from eth_utils.crypto import keccak
 
 from ledger.events import POLICY_ABI, SIGNED_ABI, address_bytes, fixed_bytes, policy_values, signed_values
+from ledger.log.actions import LOG_CALLS, LogAction
 from ledger.records import Policy, Signed
 from proofs.errors import LocalFault, PeerFault
 
-Target = Literal["rounds", "federation"]
+Target = Literal["rounds", "federation", "log"]
 MAX_CALLDATA_BYTES = 1 << 17
 
 
@@ -164,7 +165,7 @@ class SetRounds:
 
 RoundsAction = Open | Commit | Submit | Prove | PostVerdicts | Dissent | Propose | Object | Advance
 FederationAction = AddMember | RemoveMember | RotateSigner | RegisterVerifier | SetCap | SetAggregators | SetRounds
-Action = RoundsAction | FederationAction
+Action = RoundsAction | FederationAction | LogAction  # the last are in ledger.log.actions
 
 
 @dataclass(frozen=True)
@@ -195,6 +196,7 @@ CALLS: Final[tuple[CallAbi, ...]] = (
     CallAbi(SetCap, "setCap", ("uint8", "uint64")),
     CallAbi(SetAggregators, "setAggregators", ("address[]",)),
     CallAbi(SetRounds, "setRounds", ("address",)),
+    *(CallAbi(*call) for call in LOG_CALLS),
 )
 _BY_ACTION: Final = {call.action: call for call in CALLS}
 _BY_SELECTOR: Final = {(call.action.target, call.selector): call for call in CALLS}
@@ -234,6 +236,8 @@ def _to_abi(value: Any, kind: str, name: str) -> Any:
         return fixed_bytes(value, 20, name)
     if kind == "address[]":
         return [fixed_bytes(item, 20, name) for item in value]
+    if kind == "bytes32[]":
+        return [fixed_bytes(item, 32, name) for item in value]
     if kind == SIGNED_ABI:
         return signed_values(value)
     return policy_values(value) if kind == POLICY_ABI else value
@@ -244,6 +248,8 @@ def _from_abi(value: Any, kind: str) -> Any:
         return address_bytes(value)
     if kind == "address[]":
         return tuple(map(address_bytes, value))
+    if kind == "bytes32[]":
+        return tuple(value)
     if kind == SIGNED_ABI:
         return Signed(*value)
     return Policy(*value) if kind == POLICY_ABI else value

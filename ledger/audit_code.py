@@ -4,8 +4,8 @@ The events say who acted; that only a seat's signer could commit or object, only
 doing. So an audit of events is worth what the code at their address is worth.
 
 Solidity leaves a hole of 32 zero bytes in the code for each use of an immutable, and the constructor fills it. Rounds
-has Federation's address and what EIP-712 caches (OpenZeppelin's EIP712.sol). Every difference between the code and the
-compiled one must be such a hole with one of those words in it.
+has Federation's address and what EIP-712 caches (OpenZeppelin's EIP712.sol), AuditLog has the latter and the length of
+its window. Every difference between the code and the compiled one must be such a hole with one of those words in it.
 """
 
 from __future__ import annotations
@@ -78,8 +78,17 @@ def code_link(source: object, domain: Domain, head: Header | None = None) -> Lin
 
 def immutables(domain: Domain, federation: bytes) -> tuple[bytes, ...]:
     """The words that the constructor of Rounds puts into its code, in no order."""
+    return (federation.rjust(WORD, b"\0"), *_of_domain(domain))
+
+
+def log_immutables(domain: Domain, answer_blocks: int) -> tuple[bytes, ...]:
+    """Those of AuditLog, likewise, for `check_code`: a contract with another window is another promise to users."""
+    return (answer_blocks.to_bytes(WORD, "big"), *_of_domain(domain))
+
+
+def _of_domain(domain: Domain) -> tuple[bytes, ...]:
+    """What OpenZeppelin's EIP712 keeps in code."""
     return (
-        federation.rjust(WORD, b"\0"),
         domain.contract.rjust(WORD, b"\0"),
         domain.chain_id.to_bytes(WORD, "big"),
         domain_separator(domain),

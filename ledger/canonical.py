@@ -125,9 +125,13 @@ class Fields:
         return parsed
 
     def hex32(self, key: str) -> bytes:
+        return self.octets(key, 32)
+
+    def octets(self, key: str, size: int) -> bytes:
+        """Bytes, as twice as many lower-case hex digits."""
         value = self.take(key)
-        if not isinstance(value, str) or len(value) != 64 or value.strip("0123456789abcdef"):
-            raise FieldInvalid(f"{self._where}.{key}: expected 64 lower-case hex digits, found {_show(value)}")
+        if not isinstance(value, str) or len(value) != 2 * size or value.strip("0123456789abcdef"):
+            raise FieldInvalid(f"{self._where}.{key}: expected {2 * size} lower-case hex digits, found {_show(value)}")
         return bytes.fromhex(value)
 
     def array(self, key: str, *, max_items: int) -> list[Any]:

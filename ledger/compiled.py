@@ -18,7 +18,7 @@ from eth_utils.crypto import keccak
 from ledger.events import address_bytes
 from ledger.ports import ChainLies, ContractRefused
 
-ContractName = Literal["Rounds", "Federation"]
+ContractName = Literal["Rounds", "Federation", "AuditLog"]
 FOLDER = Path(__file__).parent / "abi"
 UNKNOWN_ERROR = "Unknown"
 
@@ -70,7 +70,7 @@ def refusal(data: bytes) -> ContractRefused:
 
 @cache
 def _errors() -> dict[bytes, tuple[str, tuple[str, ...]]]:
-    names: tuple[ContractName, ...] = ("Rounds", "Federation")
+    names: tuple[ContractName, ...] = ("Rounds", "Federation", "AuditLog")
     entries = [entry for name in names for entry in _load(name)["abi"] if entry["type"] == "error"]
     typed = [(entry["name"], tuple(map(_type, entry["inputs"]))) for entry in entries]
     return {_selector(name, types): (name, types) for name, types in typed}

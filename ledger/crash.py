@@ -37,6 +37,12 @@ class Point(StrEnum):
     OUTBOX_SETTLED = "outbox-settled"  # outcome stored
     FOLLOWER_APPLIED = "follower-applied"  # events and cursor stored
     ADVANCE_INTENT = "advance-intent"
+    LOG_APPENDED = "log-appended"  # entries in the journal of an inference log, no answer sent yet
+    LOG_TILE = "log-tile"  # a full tile of hashes, its bundle not yet
+    LOG_BUNDLE = "log-bundle"  # a full bundle, whose entries the journal still has
+    LOG_TRIMMED = "log-trimmed"  # the journal without them
+    LOG_SIGNED = "log-signed"  # the guard of a log has recorded the checkpoint that it signed
+    LOG_PUBLISHED = "log-published"  # the partial tiles of the present size
 
 
 def reached(point: Point) -> None:

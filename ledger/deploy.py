@@ -16,7 +16,7 @@ from eth_utils.crypto import keccak
 
 from ledger.actions import Action, SetRounds, calldata
 from ledger.compiled import bytecode
-from ledger.ports import ChainPort, ChainUnavailable, Fees, Receipt
+from ledger.ports import ChainPort, ChainUnavailable, Fees, Receipt, address_of
 from ledger.rpc import Rpc, mapping, octets, quantity
 from ledger.signing import Key
 from ledger.transactions import Transaction
@@ -56,6 +56,12 @@ def deploy(url: str, deployer: Key, coordinator: bytes, *, timeout_s: float = TI
     return Deployment(chain_id, federation, rounds, head + 1)
 
 
+def deploy_log(url: str, deployer: Key, answer_blocks: int, *, timeout_s: float = TIMEOUT_S) -> bytes:
+    """AuditLog, which belongs to nobody; its address. answer_blocks: how long a reported server may take to answer."""
+    code = bytecode("AuditLog") + encode(("uint32",), (answer_blocks,))
+    return _create(Rpc(url), deployer, code, timeout_s)
+
+
 def transfer(url: str, sender: Key, to: bytes, value_wei: int, *, timeout_s: float = TIMEOUT_S) -> None:
     """Pay, for instance a new daemon's gas."""
     _send(Rpc(url), sender, to, b"", TRANSFER_GAS, value_wei, timeout_s)
@@ -64,7 +70,7 @@ def transfer(url: str, sender: Key, to: bytes, value_wei: int, *, timeout_s: flo
 def act(chain: ChainPort, key: Key, action: Action, *, timeout_s: float = TIMEOUT_S) -> Receipt:
     """Send one action and wait for it. Raises ContractRefused by name, ChainUnavailable after `timeout_s`."""
     gas_limit = chain.estimate(key.address, action)
-    to = chain.rounds_address if action.target == "rounds" else chain.federation_address
+    to = address_of(chain, action.target)
     nonce = chain.nonce(key.address, pending=True)
     raw = key.sign_transaction(_transaction(chain.chain_id, nonce, chain.fees(), gas_limit, to, calldata(action), 0))
     tx_hash = chain.send_raw(raw)

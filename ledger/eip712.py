@@ -1,4 +1,4 @@
-"""The signature on a submission (EIP-712), as pure functions: hash, sign, recover.
+"""Signatures on typed statements (EIP-712), as pure functions: hash, sign, recover. Here: on a submission.
 
 Only signatures that the contract takes are taken here: 65 bytes, v 27 or 28, s in the lower half of the curve's order
 (EIP-2), so that one submission has one signature and nobody can mint a second.
@@ -67,13 +67,22 @@ def submission_struct_hash(submission: Submission) -> bytes:
 
 def submission_digest(domain: Domain, submission: Submission) -> bytes:
     """The 32 bytes that are signed."""
-    return keccak(b"\x19\x01" + domain_separator(domain) + submission_struct_hash(submission))
+    return typed_digest(domain, submission_struct_hash(submission))
+
+
+def typed_digest(domain: Domain, struct_hash: bytes) -> bytes:
+    """What is signed for a statement whose struct hash this is."""
+    return keccak(b"\x19\x01" + domain_separator(domain) + struct_hash)
 
 
 def sign_submission(key: bytes, domain: Domain, submission: Submission) -> bytes:
     """Deterministic (RFC 6979), low-s. Does not guard against a second payload: see ledger.signing.SigningGuard."""
-    signed = Account.from_key(key).unsafe_sign_hash(submission_digest(domain, submission))
-    return bytes(signed.signature)
+    return sign_digest(key, submission_digest(domain, submission))
+
+
+def sign_digest(key: bytes, digest: bytes) -> bytes:
+    """Deterministic (RFC 6979), low-s."""
+    return bytes(Account.from_key(key).unsafe_sign_hash(digest).signature)
 
 
 def recover(digest: bytes, signature: bytes) -> bytes:

@@ -8,16 +8,18 @@ as the node's word and decides nothing that the rules do not check again.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from eth_utils.crypto import keccak
 
-from ledger.actions import Action, calldata
+from ledger.actions import Action, Target, calldata
 from ledger.compiled import UNKNOWN_ERROR, ContractName, function, refusal
 from ledger.events import address_bytes, decode_log
 from ledger.evidence import MAX_RECEIPT_BYTES, RawLog, bloom_of, encode_receipt, receipts_root
 from ledger.evidence import Receipt as ConsensusReceipt
 from ledger.headers import Header
+from ledger.log.events import decode_log_event
+from ledger.log.records import Anchored, LogServer, Omission, Outcome
 from ledger.ports import (
     ChainLies,
     ChainMoved,
@@ -27,6 +29,7 @@ from ledger.ports import (
     SendRefused,
     UnknownBlock,
     WrongChain,
+    address_of,
 )
 from ledger.records import Logged, Member, MemberStatus, Phase, Policy, RoundView, VoidReason
 from ledger.rpc import Rpc, RpcRefused, array, mapping, octets, quantity
@@ -41,18 +44,29 @@ GAS_CAP: Final = 1 << 24  # EIP-7825: more than any transaction may use
 REVERTED_CODE: Final = 3
 
 
-class EvmChain:
-    """Implements ChainPort for the Rounds contract at `rounds` (20 bytes)."""
+class Place(NamedTuple):
+    """Where the chain keeps a log."""
 
-    def __init__(self, url: str, rounds: bytes, *, chain_id: int | None = None) -> None:
+    block_number: int
+    block_hash: bytes
+    tx_hash: bytes
+    log_index: int
+
+
+class EvmChain:
+    """Implements ChainPort for the Rounds contract at `rounds` (20 bytes), and the AuditLog at `log`."""
+
+    def __init__(self, url: str, rounds: bytes, *, chain_id: int | None = None, log: bytes = b"") -> None:
         """Raises ChainUnavailable, or WrongChain if the chain or the contract is not the one that was meant."""
         self._rpc = Rpc(url)
         self._rounds = rounds
+        self._log = log
         self._chain_id = quantity(self._rpc.call("eth_chainId"), "chain id")
         if chain_id is not None and chain_id != self._chain_id:
             raise WrongChain(f"expected chain {chain_id}, the endpoint serves chain {self._chain_id}")
-        if not octets(self._rpc.call("eth_getCode", _hex(rounds), "latest"), "code"):
-            raise WrongChain(f"there is no contract at {_hex(rounds)} on chain {self._chain_id}")
+        for address in filter(None, (rounds, log)):
+            if not octets(self._rpc.call("eth_getCode", _hex(address), "latest"), "code"):
+                raise WrongChain(f"there is no contract at {_hex(address)} on chain {self._chain_id}")
         self._federation = address_bytes(self._view("Rounds", "federation")[0])
         back = address_bytes(self._view("Federation", "rounds")[0])
         if back != rounds:
@@ -70,6 +84,10 @@ class EvmChain:
     def federation_address(self) -> bytes:
         return self._federation
 
+    @property
+    def log_address(self) -> bytes:
+        return self._log
+
     # ---- blocks and events
 
     def head(self) -> Header:
@@ -82,13 +100,22 @@ class EvmChain:
         return header
 
     def events(self, first: int, last: int) -> list[Logged]:
+        return [
+            Logged(decode_log(raw.topics, raw.data), *place) for raw, place in self._logs(self._rounds, first, last)
+        ]
+
+    def log_events(self, first: int, last: int) -> list[Anchored]:
+        found = self._logs(self._log, first, last) if self._log else []
+        return [Anchored(decode_log_event(raw.topics, raw.data), *place) for raw, place in found]
+
+    def _logs(self, address: bytes, first: int, last: int) -> list[tuple[RawLog, Place]]:
         last, found = min(last, self.head().number), []
         for start in range(max(first, 0), last + 1, BLOCKS_PER_QUERY):
-            found += self._query(start, min(last, start + BLOCKS_PER_QUERY - 1))
-        places = [(logged.block_number, logged.log_index) for logged in found]
+            found += self._query(address, start, min(last, start + BLOCKS_PER_QUERY - 1))
+        places = [(place.block_number, place.log_index) for _, place in found]
         if places != sorted(set(places)):
             raise ChainLies("logs are repeated or out of order")
-        for number, block_hash in {(logged.block_number, logged.block_hash) for logged in found}:
+        for number, block_hash in {(place.block_number, place.block_hash) for _, place in found}:
             if self.header(number).hash != block_hash:
                 raise ChainMoved(f"a log of block {number} is from a block that is not on the chain")
         return found
@@ -119,33 +146,18 @@ class EvmChain:
             raise UnknownBlock(f"the node has no block {tag}")
         return mapping(block, "block")
 
-    def _query(self, first: int, last: int) -> list[Logged]:
+    def _query(self, address: bytes, first: int, last: int) -> list[tuple[RawLog, Place]]:
         """Halves the range when the node finds it too large."""
-        wanted = {"address": _hex(self._rounds), "fromBlock": hex(first), "toBlock": hex(last)}
+        wanted = {"address": _hex(address), "fromBlock": hex(first), "toBlock": hex(last)}
         try:
             answer = self._rpc.call("eth_getLogs", wanted)
         except RpcRefused:
             if first == last:
                 raise
             middle = (first + last) // 2
-            return self._query(first, middle) + self._query(middle + 1, last)
+            return self._query(address, first, middle) + self._query(address, middle + 1, last)
         logs = array(answer, "logs", MAX_LOGS_PER_QUERY)
-        return [self._logged(mapping(log, "log"), first, last) for log in logs]
-
-    def _logged(self, log: Mapping[str, Any], first: int, last: int) -> Logged:
-        if octets(log.get("address"), "log.address", 20) != self._rounds:
-            raise ChainLies("a log of another contract than the one asked for")
-        number = quantity(log.get("blockNumber"), "log.blockNumber")
-        if not first <= number <= last or log.get("removed") is True:
-            raise ChainLies(f"a log of block {number}, asked for {first} to {last}")
-        topics = [octets(topic, "log.topic", 32) for topic in array(log.get("topics"), "log.topics", 4)]
-        return Logged(
-            event=decode_log(topics, octets(log.get("data"), "log.data")),
-            block_number=number,
-            block_hash=octets(log.get("blockHash"), "log.blockHash", 32),
-            tx_hash=octets(log.get("transactionHash"), "log.transactionHash", 32),
-            log_index=quantity(log.get("logIndex"), "log.logIndex"),
-        )
+        return [_placed(mapping(log, "log"), address, first, last) for log in logs]
 
     # ---- views
 
@@ -180,9 +192,23 @@ class EvmChain:
         except ValueError as error:
             raise ChainLies(f"round {number} is in an unknown phase") from error
 
+    def log_server(self, address: bytes) -> LogServer:
+        return LogServer(*self._view("AuditLog", "getServer", _hex(address))[0])
+
+    def auditor_key(self, address: bytes) -> bytes:
+        return bytes(self._view("AuditLog", "auditorKey", _hex(address))[0])
+
+    def omission(self, server: bytes, receipt: bytes) -> Omission:
+        outcome, late, answer_by = self._view("AuditLog", "omission", _hex(server), receipt)
+        try:
+            return Omission(Outcome(outcome), late, answer_by)
+        except ValueError as error:
+            raise ChainLies(f"an omission has the unknown outcome {outcome}") from error
+
     def _view(self, contract: ContractName, name: str, *arguments: Any) -> tuple[Any, ...]:
         called = function(contract, name)
-        to = self._rounds if contract == "Rounds" else self._federation
+        targets: dict[ContractName, Target] = {"Rounds": "rounds", "Federation": "federation", "AuditLog": "log"}
+        to = address_of(self, targets[contract])
         call = {"to": _hex(to), "data": _hex(called.request(*arguments))}
         return called.answer(octets(self._simulate("eth_call", call, "latest"), name))
 
@@ -247,7 +273,7 @@ class EvmChain:
             return False
 
     def _request(self, sender: bytes, action: Action) -> dict[str, str]:
-        to = self._rounds if action.target == "rounds" else self._federation
+        to = address_of(self, action.target)
         return {"from": _hex(sender), "to": _hex(to), "data": _hex(calldata(action))}
 
     def _simulate(self, method: str, call: dict[str, str], tag: str) -> Any:
@@ -258,6 +284,22 @@ class EvmChain:
             if error.data or error.code == REVERTED_CODE:
                 raise refusal(error.data) from error
             raise
+
+
+def _placed(log: Mapping[str, Any], address: bytes, first: int, last: int) -> tuple[RawLog, Place]:
+    if octets(log.get("address"), "log.address", 20) != address:
+        raise ChainLies("a log of another contract than the one asked for")
+    number = quantity(log.get("blockNumber"), "log.blockNumber")
+    if not first <= number <= last or log.get("removed") is True:
+        raise ChainLies(f"a log of block {number}, asked for {first} to {last}")
+    topics = tuple(octets(topic, "log.topic", 32) for topic in array(log.get("topics"), "log.topics", 4))
+    place = Place(
+        block_number=number,
+        block_hash=octets(log.get("blockHash"), "log.blockHash", 32),
+        tx_hash=octets(log.get("transactionHash"), "log.transactionHash", 32),
+        log_index=quantity(log.get("logIndex"), "log.logIndex"),
+    )
+    return RawLog(address, topics, octets(log.get("data"), "log.data")), place
 
 
 def _receipt(answer: Mapping[str, Any]) -> Receipt:

@@ -24,7 +24,7 @@ from ledger.actions import Action, calldata
 from ledger.crash import Point, reached
 from ledger.locks import KeyLock
 from ledger.outbox_store import Intent, OutboxStore, Status, Stored
-from ledger.ports import ChainPort, ContractRefused, Fees, Receipt, SendRefused
+from ledger.ports import ChainPort, ContractRefused, Fees, Receipt, SendRefused, address_of
 from ledger.signing import Key
 from ledger.transactions import Transaction, transaction_hash
 from proofs.errors import LocalFault
@@ -196,14 +196,13 @@ class Outbox:
         return Fees(most, min(fees.priority_fee_wei, most))
 
     def _store_signed(self, intent: Intent, nonce: int, gas_limit: int, fees: Fees) -> None:
-        target = self._chain.rounds_address if intent.action.target == "rounds" else self._chain.federation_address
         transaction = Transaction(
             chain_id=self._chain.chain_id,
             nonce=nonce,
             priority_fee_wei=fees.priority_fee_wei,
             max_fee_wei=fees.max_fee_wei,
             gas_limit=gas_limit,
-            to=target,
+            to=address_of(self._chain, intent.action.target),
             value_wei=0,
             data=calldata(intent.action),
         )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from ledger.actions import Action, Target, calldata, decode_calldata
+from ledger.actions import Action, calldata, decode_calldata
 from ledger.database import Database, Row
 from ledger.ports import Fees
 from proofs.errors import LocalFault
@@ -173,10 +173,9 @@ class OutboxStore:
 
 def _intent(row: Row) -> Intent:
     name, target, data, status, nonce, tx_hash, number, block_hash, gas, error, arguments, final, taken, note = row
-    kind: Target = "rounds" if target == "rounds" else "federation"
     return Intent(
         name=name,
-        action=decode_calldata(kind, data),
+        action=decode_calldata(target, data),
         status=Status(status),
         nonce=nonce,
         tx_hash=tx_hash,

@@ -15,8 +15,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from ledger.actions import Action
+from ledger.actions import Action, Target
 from ledger.headers import Header, HeaderInvalid
+from ledger.log.records import Anchored, LogServer, Omission
 from ledger.records import Logged, Member, RoundView
 from proofs.errors import LocalFault, PeerFault, WireFault
 
@@ -33,6 +34,7 @@ __all__ = [
     "SendRefused",
     "UnknownBlock",
     "WrongChain",
+    "address_of",
 ]
 
 
@@ -104,6 +106,11 @@ class ChainPort(Protocol):
     @property
     def federation_address(self) -> bytes: ...
 
+    @property
+    def log_address(self) -> bytes:
+        """The AuditLog contract; empty where none was named."""
+        ...
+
     def head(self) -> Header: ...
 
     def header(self, number: int) -> Header:
@@ -115,6 +122,10 @@ class ChainPort(Protocol):
 
         Nothing proves here that none is missing: ledger.rules does, through the transcript.
         """
+        ...
+
+    def log_events(self, first: int, last: int) -> list[Anchored]:
+        """Those of AuditLog, likewise. A server's counters tell whether reports are missing, its root has the rest."""
         ...
 
     def receipts(self, number: int) -> list[bytes]:
@@ -138,6 +149,18 @@ class ChainPort(Protocol):
         ...
 
     def round_view(self, number: int) -> RoundView: ...
+
+    def log_server(self, address: bytes) -> LogServer:
+        """Raises ContractRefused for who never registered."""
+        ...
+
+    def auditor_key(self, address: bytes) -> bytes:
+        """Zero for who is no auditor."""
+        ...
+
+    def omission(self, server: bytes, receipt: bytes) -> Omission:
+        """`receipt`: the promise's digest."""
+        ...
 
     def nonce(self, address: bytes, *, pending: bool = False) -> int:
         """Transactions of the address mined so far; with `pending`, and those in the node's pool."""
@@ -168,3 +191,12 @@ class ChainPort(Protocol):
     def revert_reason(self, sender: bytes, action: Action, block_number: int) -> ContractRefused:
         """Why a mined call failed: it is replayed on the block's state. Named "Unknown" if it would now succeed."""
         ...
+
+
+def address_of(chain: ChainPort, target: Target) -> bytes:
+    """Where an action goes. Raises WrongChain if no AuditLog was named."""
+    if target == "log":
+        if not chain.log_address:
+            raise WrongChain("no AuditLog contract was named for this chain")
+        return chain.log_address
+    return chain.rounds_address if target == "rounds" else chain.federation_address

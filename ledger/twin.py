@@ -1,7 +1,7 @@
 """An in-memory chain behind the port of ledger.ports, for tests: it takes the same signed transactions as a real one.
 
 It mines on demand (or at once, with `automine`), can be reorganised, and produces headers and receipts that hash and
-verify like Ethereum's. Not simulated: gas (a constant), state roots (zero), and any contract but Candor's two.
+verify like Ethereum's. Not simulated: gas (a constant), state roots (zero), and any contract but Candor's three.
 """
 
 from __future__ import annotations
@@ -13,18 +13,23 @@ from dataclasses import dataclass, field, replace
 import rlp
 from eth_utils.crypto import keccak
 
-from ledger.actions import Action, CalldataInvalid, RoundsAction, decode_calldata
+from ledger.actions import Action, CalldataInvalid, FederationAction, Target, decode_calldata
 from ledger.eip712 import Domain
 from ledger.events import encode_log
 from ledger.evidence import RawLog, bloom_of, encode_receipt, receipts_root
 from ledger.evidence import Receipt as ConsensusReceipt
 from ledger.headers import Header
 from ledger.history import History
-from ledger.ports import ChainUnavailable, ContractRefused, Fees, Receipt, SendRefused, UnknownBlock
+from ledger.log.actions import LogAction
+from ledger.log.events import encode_log_event
+from ledger.log.records import Anchored, LogServer, Omission
+from ledger.ports import ChainUnavailable, ContractRefused, Fees, Receipt, SendRefused, UnknownBlock, address_of
 from ledger.records import Logged, Member, RoundView
 from ledger.round_state import view
 from ledger.transactions import Transaction, TransactionInvalid, parse_transaction, transaction_hash
 from ledger.twin_federation import FederationState, at, execute
+from ledger.twin_log import LogState, omission_at, server_at
+from ledger.twin_log import execute as execute_log
 from ledger.twin_rounds import Call, Context, World
 
 GAS_USED = 100_000
@@ -59,7 +64,7 @@ class Block:
     ledger: Ledger
     receipts: tuple[bytes, ...] = ()
     outcomes: Mapping[bytes, Receipt] = field(default_factory=dict)
-    logs: tuple[Logged, ...] = ()
+    logs: tuple[Logged | Anchored, ...] = ()
 
 
 class TwinChain:
@@ -73,10 +78,12 @@ class TwinChain:
         balances: Mapping[bytes, int],
         chain_id: int = 31337,
         automine: bool = True,
+        answer_blocks: int = 20,
     ) -> None:
         self._chain_id = chain_id
         self._rounds = keccak(text=f"twin/rounds/{chain_id}")[-20:]
         self._federation = keccak(text=f"twin/federation/{chain_id}")[-20:]
+        self._log = keccak(text=f"twin/log/{chain_id}")[-20:]
         self.automine = automine
         self.available = True
         self.base_fee_wei = 10**9
@@ -85,7 +92,8 @@ class TwinChain:
         self._forks = 0
         self._pool: dict[tuple[bytes, int], Pooled] = {}
         federation = FederationState(chain_id, self._federation, admin, coordinator, rounds=self._rounds)
-        world = World(federation, History(Domain(chain_id, self._rounds)))
+        log = LogState(Domain(chain_id, self._log), answer_blocks)
+        world = World(federation, History(Domain(chain_id, self._rounds)), log)
         genesis = self._header(0, bytes(32), (), ())
         self._blocks = [Block(genesis, Ledger(world, {}, dict(balances)))]
 
@@ -124,6 +132,10 @@ class TwinChain:
     def federation_address(self) -> bytes:
         return self._federation
 
+    @property
+    def log_address(self) -> bytes:
+        return self._log
+
     def head(self) -> Header:
         return self._tip().header
 
@@ -132,7 +144,13 @@ class TwinChain:
 
     def events(self, first: int, last: int) -> list[Logged]:
         self._require_available()
-        return [logged for block in self._blocks[max(first, 0) : last + 1] for logged in block.logs]
+        blocks = self._blocks[max(first, 0) : last + 1]
+        return [logged for block in blocks for logged in block.logs if isinstance(logged, Logged)]
+
+    def log_events(self, first: int, last: int) -> list[Anchored]:
+        self._require_available()
+        blocks = self._blocks[max(first, 0) : last + 1]
+        return [logged for block in blocks for logged in block.logs if isinstance(logged, Anchored)]
 
     def receipts(self, number: int) -> list[bytes]:
         return list(self._block(number).receipts)
@@ -158,6 +176,16 @@ class TwinChain:
         if state is None:
             raise ContractRefused("UnknownRound", (number,))
         return view(state, tip.header.number)
+
+    def log_server(self, address: bytes) -> LogServer:
+        return server_at(self._tip().ledger.world.log, address)
+
+    def auditor_key(self, address: bytes) -> bytes:
+        return self._tip().ledger.world.log.auditor_keys.get(address, bytes(32))
+
+    def omission(self, server: bytes, receipt: bytes) -> Omission:
+        tip = self._tip()
+        return omission_at(tip.ledger.world.log, server, receipt, tip.header.number)
 
     def nonce(self, address: bytes, *, pending: bool = False) -> int:
         nonce = self._tip().ledger.nonces.get(address, 0)
@@ -214,13 +242,13 @@ class TwinChain:
     def _mine_one(self) -> None:
         parent = self._blocks[-1]
         number, ledger = parent.header.number + 1, parent.ledger
-        logs: list[Logged] = []
+        logs: list[Logged | Anchored] = []
         receipts: list[ConsensusReceipt] = []
         included: list[Pooled] = []
         while (pooled := self._next(ledger, self._pool)) is not None:
             ledger, fresh, succeeded = self._execute(ledger, pooled, number, len(logs))
             included.append(pooled)
-            receipts.append(_consensus_receipt(self._rounds, fresh, succeeded, GAS_USED * len(included)))
+            receipts.append(self._consensus_receipt(fresh, succeeded, GAS_USED * len(included)))
             logs += fresh
         self._append(number, ledger, logs, receipts, included)
 
@@ -228,7 +256,7 @@ class TwinChain:
         self,
         number: int,
         ledger: Ledger,
-        logs: list[Logged],
+        logs: list[Logged | Anchored],
         receipts: list[ConsensusReceipt],
         included: list[Pooled],
     ) -> None:
@@ -254,7 +282,7 @@ class TwinChain:
 
     def _execute(
         self, ledger: Ledger, pooled: Pooled, number: int, first_log: int
-    ) -> tuple[Ledger, list[Logged], bool]:
+    ) -> tuple[Ledger, list[Logged | Anchored], bool]:
         sender, transaction = pooled.sender, pooled.transaction
         nonces = {**ledger.nonces, sender: transaction.nonce + 1}
         balances = dict(ledger.balances)
@@ -263,7 +291,7 @@ class TwinChain:
         paid = replace(ledger, nonces=nonces, balances=balances)
         action = self._action(transaction)
         if action is None:
-            return paid, [], transaction.to not in (self._rounds, self._federation)
+            return paid, [], transaction.to not in (self._rounds, self._federation, self._log)
         try:
             world, logs = self._call(ledger.world, sender, action, number, pooled.hash, first_log)
         except ContractRefused:
@@ -271,37 +299,52 @@ class TwinChain:
         return replace(paid, world=world), logs, True
 
     def _action(self, transaction: Transaction) -> Action | None:
+        targets: tuple[Target, ...] = ("rounds", "federation", "log")
         try:
-            if transaction.to == self._rounds:
-                return decode_calldata("rounds", transaction.data)
-            if transaction.to == self._federation:
-                return decode_calldata("federation", transaction.data)
+            for target in targets:
+                if transaction.to == address_of(self, target):
+                    return decode_calldata(target, transaction.data)
         except CalldataInvalid:
             return None
         return None
 
     def _call(
         self, world: World, sender: bytes, action: Action, number: int, tx_hash: bytes = b"", first_log: int = 0
-    ) -> tuple[World, list[Logged]]:
-        if not isinstance(action, RoundsAction):
+    ) -> tuple[World, list[Logged | Anchored]]:
+        if isinstance(action, FederationAction):
             return replace(world, federation=execute(world.federation, sender, action)), []
+        if isinstance(action, LogAction):
+            log, event = execute_log(world.log, sender, number, action)
+            where = (number, b"", tx_hash, first_log)
+            return replace(world, log=log), [] if event is None else [Anchored(event, *where)]
         context = Context(sender, number, b"", tx_hash, first_log, lambda n: self._remembered(n, number))
         call = Call(world, context)
         call.run(action)
-        return call.world, call.logs
+        return call.world, list(call.logs)
 
     def _remembered(self, number: int, now: int) -> bytes | None:
         near = now - self.hashes_remembered <= number < now and number < len(self._blocks)
         return self._blocks[number].header.hash if near else None
 
-    def _header(self, number: int, parent: bytes, receipts: tuple[bytes, ...], logs: tuple[Logged, ...]) -> Header:
+    def _header(
+        self, number: int, parent: bytes, receipts: tuple[bytes, ...], logs: tuple[Logged | Anchored, ...]
+    ) -> Header:
         mix_hash = keccak(parent + number.to_bytes(8) + self._forks.to_bytes(8))
-        bloom = bloom_of(_raw_log(self._rounds, logged) for logged in logs)
+        bloom = bloom_of(map(self._raw_log, logs))
         root, time = receipts_root(receipts), GENESIS_TIME + number
         zero, nonce = bytes(32), bytes(8)
         fields = [parent, EMPTY_UNCLES, bytes(20), zero, zero, root, bloom, 0, number, 30_000_000]
         fields += [GAS_USED * len(receipts), time, b"twin", mix_hash, nonce, self.base_fee_wei]
         return Header.parse(bytes(rlp.encode(fields)))
+
+    def _raw_log(self, logged: Logged | Anchored) -> RawLog:
+        if isinstance(logged, Anchored):
+            return RawLog(self._log, *encode_log_event(logged.event))
+        return RawLog(self._rounds, *encode_log(logged.event))
+
+    def _consensus_receipt(self, logs: list[Logged | Anchored], succeeded: bool, gas: int) -> ConsensusReceipt:
+        raw = tuple(map(self._raw_log, logs))
+        return ConsensusReceipt(kind=2, status=int(succeeded), cumulative_gas=gas, bloom=bloom_of(raw), logs=raw)
 
     def _check_pooled(self, pooled: Pooled) -> None:
         """What a node asks before it takes a transaction into its pool."""
@@ -334,16 +377,6 @@ class TwinChain:
         if not 0 <= number < len(self._blocks):
             raise UnknownBlock(f"block {number}: the head is {len(self._blocks) - 1}")
         return self._blocks[number]
-
-
-def _raw_log(address: bytes, logged: Logged) -> RawLog:
-    topics, data = encode_log(logged.event)
-    return RawLog(address, topics, data)
-
-
-def _consensus_receipt(address: bytes, logs: list[Logged], succeeded: bool, gas: int) -> ConsensusReceipt:
-    raw = tuple(_raw_log(address, logged) for logged in logs)
-    return ConsensusReceipt(kind=2, status=int(succeeded), cumulative_gas=gas, bloom=bloom_of(raw), logs=raw)
 
 
 def _stamp(world: World, number: int, block_hash: bytes) -> World:

@@ -66,6 +66,7 @@ from ledger.twin_federation import (
     seat_members,
     signed_by,
 )
+from ledger.twin_log import LogState
 from proofs.errors import PeerFault
 
 ZERO = bytes(32)
@@ -77,6 +78,7 @@ class World:
 
     federation: FederationState
     history: History
+    log: LogState
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from ledger.actions import (
     SetAggregators,
     Submit,
 )
-from ledger.deploy import act, deploy
+from ledger.deploy import act, deploy, deploy_log
 from ledger.eip712 import Domain, Submission, sign_submission
 from ledger.evm import EvmChain
 from ledger.history import History
@@ -37,6 +37,7 @@ from ledger.twin import TwinChain
 
 MEMBERS = 3
 ETHER = 10**18
+ANSWER_BLOCKS = 20
 POLICY = Policy(8, 8, 0, 8, 8, 4, quorum=2, proof_required=False, verifier_quorum=2)
 PROVING = Policy(8, 8, 8, 8, 8, 4, quorum=2, proof_required=True, verifier_quorum=2)
 GLOBAL = keccak(text="global")
@@ -98,6 +99,10 @@ class Lab(ABC):
     @property
     def domain(self) -> Domain:
         return Domain(self.chain.chain_id, self.chain.rounds_address)
+
+    @property
+    def log_domain(self) -> Domain:
+        return Domain(self.chain.chain_id, self.chain.log_address)
 
     def act(self, key: Key, action: Action) -> Receipt:
         return act(self.chain, key, action, timeout_s=20)
@@ -208,7 +213,7 @@ class TwinLab(Lab):
     def __init__(self) -> None:
         balances = {key.address: 100 * ETHER for key in self.cast.everybody()}
         admin = self.cast.coordinator.address
-        self.twin = TwinChain(admin=admin, coordinator=admin, balances=balances)
+        self.twin = TwinChain(admin=admin, coordinator=admin, balances=balances, answer_blocks=ANSWER_BLOCKS)
         self.chain = self.twin
         self.populate()
 
@@ -246,7 +251,8 @@ class AnvilLab(Lab):
                 self.anvil.rpc("anvil_setBalance", "0x" + key.address.hex(), hex(100 * ETHER))
             admin = self.cast.coordinator
             self.deployment = deploy(self.anvil.rpc_url, admin, admin.address)
-            self.chain = EvmChain(self.anvil.rpc_url, self.deployment.rounds)
+            log = deploy_log(self.anvil.rpc_url, admin, ANSWER_BLOCKS)
+            self.chain = EvmChain(self.anvil.rpc_url, self.deployment.rounds, log=log)
             self.populate()
         except BaseException:
             self.anvil.stop()

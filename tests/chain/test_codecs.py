@@ -29,6 +29,9 @@ from ledger.actions import (
 from ledger.events import EVENTS, EventInvalid, decode_log, encode_log, transcript_next
 from ledger.evidence import decode_receipt, receipts_root
 from ledger.headers import Header, HeaderInvalid
+from ledger.log.actions import AnswerOmission, NameAuditors, PostCheckpoint, ReportFork, ReportOmission, ReportRewrite
+from ledger.log.events import LOG_EVENTS, decode_log_event, encode_log_event
+from ledger.log.records import Checkpointed, Outcome
 from ledger.records import Phase, Policy, RoundOpened, Seat, Signed, Submitted, VerdictsPosted, Voided, VoidReason
 from proofs.errors import LocalFault, PeerFault
 
@@ -57,6 +60,22 @@ def strategy_of(record: Any) -> Any:
     return st.builds(record, *[by_name.get(f.name, by_type[str(f.type)]) for f in fields(record)])
 
 
+def log_strategy_of(record: Any, types: tuple[str, ...]) -> Any:
+    """Any value that the fields of an event of AuditLog can have."""
+    by_kind = {
+        "address": ADDRESSES,
+        "address[]": st.lists(ADDRESSES, max_size=4).map(tuple),
+        "uint32": st.integers(0, 2**32 - 1),
+        "uint64": ROUNDS,
+        "bytes32": DIGESTS,
+        "bytes32[]": st.lists(DIGESTS, max_size=4).map(tuple),
+        "bytes": BYTES,
+        "bool": st.booleans(),
+    }
+    return st.builds(record, *[by_kind[kind] for kind in types])
+
+
+EVERY_LOG_EVENT = st.one_of([log_strategy_of(abi.record, abi.types) for abi in LOG_EVENTS])
 EVERY_EVENT = st.one_of([strategy_of(abi.record) for abi in EVENTS])
 
 
@@ -87,9 +106,20 @@ def test_the_events_are_those_of_the_compiled_contract() -> None:
         assert [camel(field.name) for field in fields(abi.record)] == [entry["name"] for entry in inputs], name
 
 
+def test_the_events_of_the_log_are_those_of_the_compiled_contract() -> None:
+    found = compiled_abi("AuditLog", "event")
+    ours = {abi.record.__name__: abi for abi in LOG_EVENTS}
+    assert ours.keys() == found.keys() - {"EIP712DomainChanged"}
+    for name, abi in ours.items():
+        inputs = found[name]["inputs"]
+        assert abi.types == tuple(map(type_of, inputs)), name
+        assert [entry["indexed"] for entry in inputs] == [True] + [False] * (len(inputs) - 1), name
+        assert [camel(field.name) for field in fields(abi.record)] == [entry["name"] for entry in inputs], name
+
+
 def test_the_calls_are_those_of_the_compiled_contracts() -> None:
     for call in CALLS:
-        contract = {"rounds": "Rounds", "federation": "Federation"}[call.action.target]
+        contract = {"rounds": "Rounds", "federation": "Federation", "log": "AuditLog"}[call.action.target]
         inputs = compiled_abi(contract, "function")[call.name]["inputs"]
         assert call.types == tuple(map(type_of, inputs)), call.name
         assert len(fields(call.action)) == len(inputs)
@@ -97,7 +127,10 @@ def test_the_calls_are_those_of_the_compiled_contracts() -> None:
 
 def test_the_enumerations_are_those_of_the_interface() -> None:
     interface = (Path(compiled.__file__).parent.parent / "contracts/src/interfaces/IRounds.sol").read_text()
-    for enum, members in (("enum Phase", records.Phase), ("enum VoidReason", records.VoidReason)):
+    of_log = (Path(compiled.__file__).parent.parent / "contracts/src/interfaces/IAuditLog.sol").read_text()
+    enums = [("enum Phase", records.Phase), ("enum VoidReason", records.VoidReason), ("enum Outcome", Outcome)]
+    for enum, members in enums:
+        interface = of_log if members is Outcome else interface
         body = interface.split(enum + " {")[1].split("}")[0]
         names = [line.split("//")[0].strip().rstrip(",") for line in body.splitlines()]
         assert [name.replace("_", "").lower() for name in members.__members__] == [n.lower() for n in names if n]
@@ -106,6 +139,44 @@ def test_the_enumerations_are_those_of_the_interface() -> None:
 @given(EVERY_EVENT)
 def test_what_is_written_is_read_back(event: Any) -> None:
     assert decode_log(*encode_log(event)) == event
+
+
+@given(EVERY_LOG_EVENT)
+def test_what_is_written_of_a_log_is_read_back(event: Any) -> None:
+    assert decode_log_event(*encode_log_event(event)) == event
+
+
+@given(EVERY_LOG_EVENT, st.data())
+def test_a_changed_event_of_a_log_is_another_event_or_none(event: Any, data: Any) -> None:
+    topics, body = encode_log_event(event)
+    changed = bytearray(b"".join(topics) + body)
+    position = data.draw(st.integers(0, len(changed) - 1))
+    changed[position] ^= 1 << data.draw(st.integers(0, 7))
+    try:
+        found = decode_log_event([bytes(changed[:32]), bytes(changed[32:64])], bytes(changed[64:]))
+    except EventInvalid:
+        return
+    assert found != event
+
+
+def test_an_event_of_a_log_is_refused_when_it_is_not_canonical() -> None:
+    topics, data = encode_log_event(Checkpointed(bytes(20), 2, bytes(32), b"signature"))
+    refused = [
+        ([], data),
+        (topics[:1], data),
+        ((*topics, topics[0]), data),
+        ((keccak(text="Other()"), topics[1]), data),
+        (topics, data + bytes(32)),
+        (topics, data[:-1]),
+        (topics, data[:-1] + b"\x01"),
+        (topics, bytes(1 << 18)),
+        ((topics[0], b"\x01" + topics[1][1:]), data),  # an address of more than 20 bytes
+    ]
+    for bad_topics, bad_data in refused:
+        with pytest.raises(EventInvalid):
+            decode_log_event(bad_topics, bad_data)
+    with pytest.raises(LocalFault):
+        encode_log_event(Checkpointed(b"short", 2, bytes(32), b""))
 
 
 @given(EVERY_EVENT, st.data())
@@ -176,6 +247,12 @@ def test_calldata_is_read_back_and_nothing_else() -> None:
         PostVerdicts(1, b"two", Signed(3, b"four", b"five")),
         Dissent(1, b"two"),
         RegisterVerifier(1, b"two", b"three"),
+        NameAuditors((bytes(20), b"\x01" * 20)),
+        PostCheckpoint(bytes(20), 2, bytes(32), (bytes(32), b"\x01" * 32), b"five"),
+        ReportOmission(bytes(20), 2, 3, bytes(32), b"five"),
+        AnswerOmission(bytes(20), 2, 3, bytes(32), ()),
+        ReportFork(bytes(20), 2, bytes(32), b"four", bytes(32), b"six"),
+        ReportRewrite(bytes(20), 2, bytes(32), b"four", bytes(32), (bytes(32),)),
     ]
     for action in actions:
         data = calldata(action)
@@ -188,7 +265,7 @@ def test_calldata_is_read_back_and_nothing_else() -> None:
 
 
 def test_every_custom_error_is_known_by_name() -> None:
-    for contract in ("Rounds", "Federation"):
+    for contract in ("Rounds", "Federation", "AuditLog"):
         for name, entry in compiled_abi(contract, "error").items():
             types = [type_of(field) for field in entry["inputs"]]
             selector = keccak(text=f"{name}({','.join(types)})")[:4]

@@ -157,8 +157,8 @@ def test_the_schedule_names_every_point() -> None:
     nodes = {point for points in NODE_POINTS.values() for point in points}
     nodes.add(Point.NODE_VERIFIER_INTENT)  # keys are registered at the founding; tests/node/test_verdicts.py walks it
     aggregators = {point for points in AGGREGATOR_POINTS.values() for point in points}
-    assert nodes == {point for point in Point if not point.name.startswith("AGGREGATOR_")}
-    assert aggregators == {point for point in Point if not point.name.startswith("NODE_")}
+    assert nodes == {point for point in Point if not point.name.startswith(("AGGREGATOR_", "LOG_"))}
+    assert aggregators == {point for point in Point if not point.name.startswith(("NODE_", "LOG_"))}
 
 
 def test_every_plug_was_pulled(aftermath: Aftermath) -> None:
