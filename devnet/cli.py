@@ -42,6 +42,7 @@ from proofs.errors import CandorError, LocalFault
 
 USAGE: Final = 2
 KEPT: Final = Path("candor-demo")
+PROVE_BLOCKS: Final = 300
 TRAIN_BLOCKS: Final = {"tiny": 90, "minilm": 600}
 STARTUP_S: Final = 300
 
@@ -72,7 +73,7 @@ def run_command(
         plan = Plan(
             preset=chosen,
             directory=folder,
-            policy=policy_for(chosen, nodes),
+            policy=policy_for(chosen, nodes, noise=not insecure_no_noise),
             nodes=nodes,
             aggregators=aggregators,
             rounds=rounds or chosen.rounds,
@@ -118,17 +119,21 @@ def kinds_command(
     Console().print(table)
 
 
-def policy_for(preset: Preset, nodes: int) -> Policy:
-    """Blocks of a second each. Phases close early when all have acted: the lengths are for those who do not act."""
+def policy_for(preset: Preset, nodes: int, *, noise: bool = True) -> Policy:
+    """Blocks of a second each. Phases close early when all have acted: the lengths are for those who do not act.
+
+    There is a Prove phase where the preset asks for proofs of gradients; without noise nothing is proven.
+    """
+    proves = preset.gradient is not None and noise
     return Policy(
         commit_blocks=180,
         train_blocks=TRAIN_BLOCKS.get(preset.name, 600),
-        prove_blocks=0,
-        verify_blocks=30,
-        propose_blocks=30,
+        prove_blocks=PROVE_BLOCKS if proves else 0,
+        verify_blocks=180 if proves else 30,
+        propose_blocks=60,
         challenge_blocks=6,
         quorum=min(2, nodes),
-        proof_required=False,
+        proof_required=proves,
         verifier_quorum=-(-2 * nodes // 3),
     )
 
@@ -152,6 +157,7 @@ def _longest_s(plan: Plan) -> float:
     """An upper bound: every phase of every round at its full length, twice."""
     policy = plan.policy
     blocks = policy.commit_blocks + policy.train_blocks + policy.verify_blocks + policy.propose_blocks
+    blocks += policy.prove_blocks
     return STARTUP_S + 2 * (plan.rounds + 2) * (blocks + policy.challenge_blocks + 8) * plan.block_time_s
 
 

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from devnet.forgeries import FORGERIES, HOSTILE_DIRECTORIES, BlockSink, Honest, extra_file, nowhere
+from devnet.forgeries import (
+    ANSWERS,
+    FORGERIES,
+    HOSTILE_DIRECTORIES,
+    SHOWN,
+    BlockSink,
+    Honest,
+    extra_file,
+    nowhere,
+)
 from devnet.kinds import Kind
 from ledger.actions import Submit
 from ledger.bundle import CONFIG, Claim, bundle_limits, read_submission, read_weights
 from ledger.config import Config
 from ledger.content import ContentStore
 from ledger.eip712 import Domain, Submission, sign_submission
+from ledger.gradients import Challenge
 from ledger.ports import ChainPort
 from ledger.records import Phase, Reason, Seat
 from ledger.round_state import RoundState
@@ -93,6 +103,18 @@ class DishonestMember(HonestMember):
         signature = sign_submission(sent.key.secret, sent.domain, second)
         action = Submit(second.round, second.member, second.bundle, second.spent_micro, signature)
         sent.post(f"round-{second.round}/second-submit", action)
+
+    def shows(self, state: RoundState) -> bool:
+        return self._kind(state) != "no-gradients"
+
+    def picks(self, state: RoundState, asked: Sequence[Challenge]) -> Sequence[Challenge]:
+        """other-slots: each slot's neighbour. stale-gradients: the same slots, proven under another beacon."""
+        change = ANSWERS.get(self._kind(state))
+        return asked if change is None else [change(challenge) for challenge in asked]
+
+    def shown(self, state: RoundState, files: Mapping[str, bytes]) -> Mapping[str, bytes]:
+        change = SHOWN.get(self._kind(state))
+        return files if change is None else change(dict(files))
 
     def verdicts(self, state: RoundState, seat: Seat, reasons: bytes) -> bytes:
         """false-verdict: the first other member that ought to be accepted is left out."""

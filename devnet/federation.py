@@ -26,6 +26,7 @@ import tomli_w
 
 from devnet import notes
 from devnet.anvil import Anvil, AnvilOptions
+from devnet.kinds import kind_named
 from devnet.presets import Preset, make_config
 from devnet.processes import Child, Supervisor
 from ledger.actions import AddMember, SetAggregators
@@ -82,11 +83,23 @@ class Plan:
         quorum = max(self.policy.quorum, self.policy.verifier_quorum)
         if quorum > self.nodes:
             raise PlanInvalid(f"a quorum of {quorum} cannot be met by {self.nodes} nodes")
+        if self.epsilon is not None and self.policy.proof_required != (self.preset.gradient is not None):
+            raise PlanInvalid("a policy has a Prove phase exactly where the preset asks for proofs of gradients")
+        self._check_kinds()
         unknown = sorted(set(self.misbehave) - {*self.node_names, *self.aggregator_names})
         if unknown:
             raise PlanInvalid(
                 f"there is no daemon {unknown[0]!r}: {', '.join(self.node_names + self.aggregator_names)}"
             )
+
+    def _check_kinds(self) -> None:
+        """Who misbehaves in Prove needs one."""
+        for text in (text for kinds in self.misbehave.values() for text in kinds):
+            kind, _ = kind_named(text)
+            if kind.in_prove and not self.policy.proof_required:
+                raise PlanInvalid(
+                    f"{kind.name} is a misbehaviour in Prove; this preset asks for no proofs of gradients"
+                )
 
     @property
     def node_names(self) -> tuple[str, ...]:
@@ -314,6 +327,8 @@ def _write_settings(federation: Federation) -> None:
                 "voids": VOIDS,
                 "global": federation.genesis.hex(),
             }
+        if federation.config.gradient is not None:
+            settings["model"] = {"path": federation.plan.preset.base_path}
         site.settings.write_text(tomli_w.dumps(settings))
 
 

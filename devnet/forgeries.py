@@ -29,6 +29,7 @@ from ledger.bundle import (
 )
 from ledger.content.cid import Block, Codec
 from ledger.content.dagpb import DIRECTORY_DATA, FileData, Link, Node, encode_file, encode_node
+from ledger.gradients import Challenge
 from ledger.mechanism import statement_of
 from ledger.optimizer import replay
 from ledger.tensors import Weights, encode_safetensors, flatten, unflatten, values_of
@@ -273,6 +274,44 @@ FORGERIES: Final[dict[str, Forgery]] = {
     "extra-file": extra_file,
     "foreign-round": foreign_round,
     "foreign-chain": foreign_chain,
+}
+
+
+# ---- what is shown in Prove: proofs of gradients
+
+
+def other_slot(challenge: Challenge) -> Challenge:
+    """Its neighbour, or the one before where there is none."""
+    slot = challenge.pick.slot
+    last = challenge.mechanism.shape.slots - 1
+    return replace(challenge, pick=replace(challenge.pick, slot=slot + 1 if slot < last else slot - 1))
+
+
+def other_beacon(challenge: Challenge) -> Challenge:
+    return replace(challenge, beacon=sha256(b"candor/devnet/stale-gradients/1\0" + challenge.beacon).digest())
+
+
+def broken_gradient(files: Files) -> Files:
+    """One byte of the first proof, under a manifest that fits."""
+    first = min(path for path in files if path != MANIFEST)
+    proof = bytearray(files[first])
+    proof[len(proof) // 2] ^= 1
+    return with_manifest(files | {first: bytes(proof)})
+
+
+def foreign_gradients(files: Files) -> Files:
+    """The manifest says another round."""
+    manifest = canonical.decode(files[MANIFEST], max_bytes=MAX_MANIFEST_BYTES)
+    return files | {MANIFEST: canonical.encode(manifest | {"round": manifest["round"] + 1})}
+
+
+ANSWERS: Final[dict[str, Callable[[Challenge], Challenge]]] = {
+    "other-slots": other_slot,
+    "stale-gradients": other_beacon,
+}
+SHOWN: Final[dict[str, Callable[[Files], Files]]] = {
+    "broken-gradient": broken_gradient,
+    "foreign-gradients": foreign_gradients,
 }
 
 

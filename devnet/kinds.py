@@ -20,13 +20,17 @@ class KindUnknown(LocalFault):
 
 @dataclass(frozen=True)
 class Kind:
-    """`reason`: what verdicts say of the member; None for an aggregator. `caught`: what comes of it, in words."""
+    """`reason`: what verdicts say of the member; None for an aggregator. `caught`: what comes of it, in words.
+
+    in_prove: it can only be done in rounds that ask for proofs of gradients.
+    """
 
     name: str
     role: Role
     does: str
     reason: Reason | None
     caught: str
+    in_prove: bool = False
 
     def to_json(self) -> dict[str, Any]:
         reason = None if self.reason is None else self.reason.name
@@ -40,6 +44,11 @@ def _node(name: str, does: str, reason: Reason, caught: str = "") -> Kind:
 def _proven(name: str, does: str) -> Kind:
     """What nothing but the proof of the mechanism catches, in rounds that ask for one: all of a devnet with noise."""
     return _node(name, does, Reason.PROOF_INVALID)
+
+
+def _showing(name: str, does: str, reason: Reason) -> Kind:
+    """What a member does in Prove, in rounds that ask for proofs of gradients."""
+    return Kind(name, "node", f"{does} (where rounds have a Prove phase)", reason, f"left out: {reason.name}", True)
 
 
 def _aggregator(name: str, does: str, caught: str) -> Kind:
@@ -57,6 +66,11 @@ KINDS: Final[dict[str, Kind]] = {
         _proven("stale-proof", "publishes a proof that it made for another round"),
         _proven("broken-proof", "changes one byte of its proof"),
         _node("no-proof", "leaves its proof out", Reason.BUNDLE_MALFORMED),
+        _showing("no-gradients", "shows nothing of the picked slots", Reason.NOT_PROVED),
+        _showing("other-slots", "proves the gradients of other slots than were picked", Reason.GRADIENT_INVALID),
+        _showing("stale-gradients", "shows proofs of gradients made under another beacon", Reason.GRADIENT_INVALID),
+        _showing("foreign-gradients", "shows the directory of another round", Reason.GRADIENT_INVALID),
+        _showing("broken-gradient", "changes one byte of a proof of a gradient", Reason.GRADIENT_INVALID),
         _node("understate-epsilon", "declares less ε than it spends", Reason.EPSILON_UNDERSTATED),
         _node("wrong-trajectory", "publishes other sums than led to its adapter", Reason.TRAJECTORY_MISMATCH),
         _node("off-grid", "moves a weight half a grid unit", Reason.OFF_GRID),

@@ -9,13 +9,13 @@ notes are invented, so there is nobody to protect. On real data it would have to
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 
 from devnet.notes import LABELS
-from ledger.config import AdapterSpec, AggregationSpec, Config, OptimizerSpec, PrivacySpec, TaskSpec
+from ledger.config import AdapterSpec, AggregationSpec, Config, GradientSpec, OptimizerSpec, PrivacySpec, TaskSpec
 from ledger.privacy import solve_noise_units
 from ledger.records import Policy
 from node.model import LoadedBase, Weights, genesis, layout, load_base
@@ -31,7 +31,10 @@ class PresetUnknown(LocalFault):
 
 @dataclass(frozen=True)
 class Preset:
-    """`epsilon` is the default budget for all rounds together; `sample_rate` · `rows` is about `mean_batch`."""
+    """`epsilon` is the default budget for all rounds together; `sample_rate` · `rows` is about `mean_batch`.
+
+    gradient: what proofs of gradients are asked for, beside those of the mechanism; None: none.
+    """
 
     name: str
     base_name: str
@@ -55,6 +58,7 @@ class Preset:
     epsilon: float
     delta: Fraction
     held_out: int
+    gradient: GradientSpec | None = None
 
 
 TINY = Preset(
@@ -65,7 +69,7 @@ TINY = Preset(
     alpha=8,
     targets=("q_proj", "v_proj"),
     head=("score",),
-    max_tokens=160,
+    max_tokens=64,
     rule="ffa",
     clip_adapter=Fraction(3, 10),
     clip_head=Fraction(2),
@@ -82,6 +86,7 @@ TINY = Preset(
     epsilon=8.0,
     delta=Fraction(1, 100_000),
     held_out=300,
+    gradient=GradientSpec(slots=1, tolerance=8),
 )
 
 MINILM = Preset(
@@ -131,9 +136,10 @@ def make_config(
     """The config of every round of a demo federation, and the genesis weights in grid units.
 
     The noise is solved once so that `rounds` rounds together cost at most `epsilon`; None switches the noise off
-    (insecure_no_noise, for comparison only).
+    (insecure_no_noise, for comparison only). A Prove phase is there exactly where gradients are to be proven.
     """
     base = base or load_base(preset.base_path)
+    gradient = None if epsilon is None else preset.gradient
     adapter = _adapter(preset, base, rule or preset.rule)
     config = Config(
         base_name=preset.base_name,
@@ -146,8 +152,13 @@ def make_config(
         steps=preset.steps,
         mean_batch=preset.mean_batch,
         aggregation=AggregationSpec(rule or preset.rule, tuple(weights)),
-        proof_policy="none" if epsilon is None else "mechanism",
-        policy=policy,
+        proof_policy="none" if epsilon is None else "gradient" if gradient else "mechanism",
+        policy=replace(
+            policy,
+            proof_required=gradient is not None,
+            prove_blocks=0 if gradient is None else max(1, policy.prove_blocks),
+        ),
+        gradient=gradient,
     )
     return Config.decode(config.encode()), genesis(adapter.tensors, WEIGHT_BITS, GENESIS_SEED)
 

@@ -18,7 +18,9 @@ from devnet.federation import MICRO, Federation, Site
 from devnet.gas import GasMeter
 from ledger.bundle import bundle_limits
 from ledger.content import EmbeddedStore
+from ledger.content.reader import Limits
 from ledger.follower import Follower
+from ledger.gradients import gradient_limits
 from ledger.privacy import INFINITE_MICRO
 from ledger.records import (
     AggregateProposed,
@@ -28,6 +30,7 @@ from ledger.records import (
     Finalised,
     Logged,
     Objected,
+    Proved,
     Reason,
     RoundEvent,
     RoundOpened,
@@ -94,10 +97,10 @@ class Watch:
     def close(self) -> None:
         self.follower.close()
 
-    def bytes_of(self, bundle: bytes) -> int | None:
+    def bytes_of(self, bundle: bytes, limits: Limits | None = None) -> int | None:
         """Bytes of the files behind a digest, from whichever store of the federation has them; None if none does."""
         if bundle not in self.sizes:
-            self.sizes[bundle] = _size(self.federation, bundle)
+            self.sizes[bundle] = _size(self.federation, bundle, limits or bundle_limits(self.federation.config))
         return self.sizes[bundle]
 
     def _told(self, logged: Logged) -> Iterator[str]:
@@ -160,10 +163,10 @@ def reason_text(code: int) -> str:
     return Reason(code).name if code in set(Reason) else f"reason {code}"
 
 
-def _size(federation: Federation, bundle: bytes) -> int | None:
+def _size(federation: Federation, bundle: bytes, limits: Limits) -> int | None:
     for site in federation.sites:
         try:
-            files = EmbeddedStore(site.content).get_directory(bundle, bundle_limits(federation.config))
+            files = EmbeddedStore(site.content).get_directory(bundle, limits)
         except CandorError:
             continue
         return sum(map(len, files.values()))
@@ -190,6 +193,9 @@ def tell(event: RoundEvent, watch: Watch) -> str:
             return f"node-{event.member} submitted {_size_text(size)}, ε {spent} of {cap} spent"
         case Equivocation():
             return f"node-{event.member} submitted a second, different bundle: out of the round"
+        case Proved():
+            size = watch.bytes_of(event.proof, gradient_limits(watch.federation.config))
+            return f"node-{event.member} showed the gradients of its picked slots, {_size_text(size)}"
         case VerdictsPosted():
             return _verdicts(event, watch.rounds[event.round])
         case Dissented():
@@ -206,7 +212,6 @@ def tell(event: RoundEvent, watch: Watch) -> str:
             return f"FINAL, {watch.gas.by_round[event.round]:,} gas"
         case Voided():
             return f"VOID in {event.phase.name}: {event.reason.name}, {watch.gas.by_round[event.round]:,} gas"
-    return ""
 
 
 def _verdicts(event: VerdictsPosted, state: RoundState) -> str:

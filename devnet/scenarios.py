@@ -21,6 +21,7 @@ from devnet.processes import Supervisor
 from devnet.progress import GENESIS, Watch, epsilon_text, reason_text
 from ledger.round_state import RoundState
 from node.aggregator_table import opening_situation
+from node.model import resolve
 from node.round_table import Situation
 from proofs.errors import LocalFault
 
@@ -136,6 +137,8 @@ def follow(run: Running, tell: Callable[[list[str], Watch], None], *, timeout_s:
 def audit(federation: Federation, *, as_json: bool = False) -> subprocess.CompletedProcess[str]:
     """`candor-audit verify --all` on the chain and all stores."""
     command = [door("candor-audit"), "verify", "--all", *federation.audit_arguments()]
+    if federation.config.gradient is not None:
+        command += ["--base", resolve(federation.plan.preset.base_path)]
     command += ["--json"] if as_json else []
     return subprocess.run(
         [str(part) for part in command], capture_output=True, text=True, timeout=AUDIT_TIMEOUT_S, check=False

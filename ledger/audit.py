@@ -29,9 +29,9 @@ from ledger.audit_findings import Finding
 from ledger.audit_library import Library, Unsettled
 from ledger.audit_open import Contents
 from ledger.audit_round import RoundAudit
+from ledger.gradients import GradientVerifier
 from ledger.ports import ChainMoved
 from ledger.report import (
-    GRADIENT_NOT_PROVEN,
     Anchor,
     Link,
     Name,
@@ -40,9 +40,7 @@ from ledger.report import (
     Status,
     failed,
     missing,
-    not_proven,
 )
-from ledger.round_state import RoundState
 from proofs.errors import LocalFault, PeerFault, WireFault
 
 RETRIES: Final = 3
@@ -64,24 +62,40 @@ class Why:
         return {"kind": "candor/why/1", "round": self.round, "outcome": self.outcome, **self.finding.to_json()}
 
 
-def audit(source: Source, contents: Contents, *, rounds: set[int] | None = None, first_block: int = 0) -> Report:
-    """Audit the whole history on the chain, and the content of `rounds` (None: of all)."""
+def audit(
+    source: Source,
+    contents: Contents,
+    *,
+    rounds: set[int] | None = None,
+    first_block: int = 0,
+    gradients: GradientVerifier | None = None,
+) -> Report:
+    """Audit the whole history on the chain, and the content of `rounds` (None: of all). gradients: who verifies proofs
+    of gradients; without it they are NOT PROVEN."""
     found, told = _settled(source, first_block)
     _check_asked(source, rounds)
     history = (told, headers_link(source, found), code_link(source, found.history.domain, found.head))
-    reports = tuple(_reports(source, Library(contents), found, rounds))
+    reports = tuple(_reports(source, Library(contents), found, rounds, gradients))
     _check_unmoved(source, found)
     return Report(Anchor(source.chain_id, source.rounds_address, found.head.number, found.head.hash), history, reports)
 
 
-def why(source: Source, contents: Contents, *, round_number: int, member: int, first_block: int = 0) -> Why:
+def why(
+    source: Source,
+    contents: Contents,
+    *,
+    round_number: int,
+    member: int,
+    first_block: int = 0,
+    gradients: GradientVerifier | None = None,
+) -> Why:
     """Re-run one verdict. Raises NoSuchRound, or WireFault when config, global bundle or history cannot be read."""
     found = replay(source, first_block)
     state = found.history.rounds.get(round_number)
     if state is None or state.seat(member) is None:
         raise NoSuchRound(f"member {member} has no seat in round {round_number}: the latest is {found.history.latest}")
     try:
-        finding = RoundAudit(Library(contents), found.history, state).finding(member)
+        finding = RoundAudit(Library(contents), found.history, state, gradients).finding(member)
     except Unsettled as unsettled:
         raise (CannotRerun if unsettled.peer else ContentNeeded)(unsettled.cause) from unsettled
     return Why(round_number, outcome(state), finding)
@@ -112,30 +126,30 @@ def _check_asked(source: Source, rounds: set[int] | None) -> None:
         raise NoSuchRound(f"there is no round {unknown[0]}: the latest is {latest}")
 
 
-def _reports(source: Source, library: Library, found: Replay, rounds: set[int] | None) -> Iterator[RoundReport]:
+def _reports(
+    source: Source, library: Library, found: Replay, rounds: set[int] | None, gradients: GradientVerifier | None
+) -> Iterator[RoundReport]:
     """The rounds asked for, and in any case the link of the round in which the replay broke."""
     broken, told = found.broken, set()
     for number, state in found.history.rounds.items():
         if rounds is None or number in rounds:
             told.add(number)
-            yield RoundReport(
-                number, outcome(state), _blamed(found, number, tuple(_links(source, library, found, state)))
-            )
+            audited = RoundAudit(library, found.history, state, gradients)
+            yield RoundReport(number, outcome(state), _blamed(found, number, tuple(_links(source, audited))))
     if broken is not None and broken.round not in told and broken.name is not Name.HISTORY:
         state_there = found.history.rounds.get(broken.round)
         how = outcome(state_there) if state_there else "not opened by the rules"
         yield RoundReport(broken.round, how, (failed(broken.name, broken.cause),))
 
 
-def _links(source: Source, library: Library, found: Replay, state: RoundState) -> Iterator[Link]:
+def _links(source: Source, audited: RoundAudit) -> Iterator[Link]:
     """The links of one round in the order of the story; verdicts before the aggregate, which needs their bundles."""
-    audited = RoundAudit(library, found.history, state)
     content = {
         Name.OPENING: audited.opening_link,
         Name.CONFIG: audited.config_link,
         Name.PRIVACY: audited.privacy_link,
         Name.MECHANISM: audited.mechanism_link,
-        Name.GRADIENT: lambda: not_proven(Name.GRADIENT, GRADIENT_NOT_PROVEN),
+        Name.GRADIENT: audited.gradient_link,
         Name.VERDICTS: audited.verdicts_link,
         Name.AGGREGATE: audited.aggregate_link,
     }
@@ -144,7 +158,7 @@ def _links(source: Source, library: Library, found: Replay, state: RoundState) -
             if name in content:
                 yield content[name]()
             elif name in CHAIN_LINKS:
-                yield CHAIN_LINKS[name](source, state)
+                yield CHAIN_LINKS[name](source, audited.state)
         except PeerFault as error:
             yield failed(name, f"{type(error).__name__}: {error}")
         except Unsettled as unsettled:

@@ -8,7 +8,10 @@
     candor-audit why --member X --round N     re-run one verdict (with FILE: from the file)
     candor-audit export --round N FILE        one file with the round and its evidence
 
-Exit codes: 0  every link PASSes, or is NOT PROVEN because no proof exists at this stage
+With --base FOLDER, `verify` and `why` verify the proofs of gradients on the base model in that folder. Without it they
+are NOT PROVEN.
+
+Exit codes: 0  every link PASSes, or is NOT PROVEN for want of a proof, or of --base
             1  something FAILs
             2  wrong usage, or this machine's fault
             3  the chain or some content could not be read: nothing is known to be wrong, try again
@@ -27,9 +30,13 @@ import typer
 from ledger.audit import NoSuchRound, audit, why
 from ledger.audit_chain import Broken, Replay, replay
 from ledger.audit_file import export_round, verify_file, why_file
-from ledger.audit_open import Places, open_chain, open_contents, places_of
+from ledger.audit_library import Library, Unsettled
+from ledger.audit_open import NothingToRead, Places, open_chain, open_contents, places_of
 from ledger.audit_print import Printer, anchor_text
+from ledger.base_gradients import BaseGradients
+from ledger.picks import Picked, picked
 from ledger.report import Status
+from ledger.round_state import RoundState
 from proofs.errors import CandorError, LocalFault, PeerFault, WireFault
 
 PASS, FAIL, USAGE, UNREADABLE = 0, 1, 2, 3
@@ -55,6 +62,9 @@ ConfigFile = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON value on standard output.")]
 RoundOption = Annotated[int | None, typer.Option("--round", min=1, help="Number of the round.")]
+Base = Annotated[
+    Path | None, typer.Option("--base", help="Folder of the base model: proofs of gradients are verified on it.")
+]
 FileArgument = Annotated[Path | None, typer.Argument(help="A file written by `export`: nothing else is read.")]
 
 
@@ -100,12 +110,13 @@ def one_round(
     rpc: Rpc = "", rounds: Rounds = "", content: Content = None, from_block: FromBlock = 0,
     config: ConfigFile = None, json: Json = False,
 ) -> None:  # fmt: skip
-    """One round: members, reasons, events."""
+    """One round: members, reasons, events; and the slots that were picked, where the config can be read."""
     with _told(json) as printer:
         found = _replay(_places(rpc, rounds, content, from_block, config))
         if number not in found.history.rounds:
             raise NoSuchRound(f"there is no round {number}: the latest is {found.history.latest}")
-        printer.round(found.history.rounds[number])
+        state = found.history.rounds[number]
+        printer.round(state, _picks(state, _places(rpc, rounds, content, from_block, config)))
         _stop_if_broken(printer, found.broken)
 
 
@@ -125,6 +136,7 @@ def verify(
     number: RoundOption = None,
     everything: Annotated[bool, typer.Option("--all", help="Every round (the default).")] = False,
     anchor: Annotated[str, typer.Option("--anchor", help="The file's last header, from a source you trust.")] = "",
+    base: Base = None,
     rpc: Rpc = "", rounds: Rounds = "", content: Content = None, from_block: FromBlock = 0,
     config: ConfigFile = None, json: Json = False,
 ) -> None:  # fmt: skip
@@ -134,14 +146,15 @@ def verify(
             raise WrongUsage("--round and --all exclude each other")
         if file is not None:
             if number is not None or everything or rpc or content or config:
-                raise WrongUsage("FILE is verified by itself: only --anchor, --rounds and --json go with it")
+                raise WrongUsage("FILE is verified by itself: only --anchor, --base, --rounds and --json go with it")
             contract = Places(rounds=rounds).contract if rounds else None
-            report = verify_file(file, anchor=_hash(anchor), contract=contract)
+            report = verify_file(file, anchor=_hash(anchor), contract=contract, gradients=_gradients(base))
         else:
             places = _places(rpc, rounds, content, from_block, config)
             wanted = None if number is None else {number}
             source, contents = open_chain(places), open_contents(places.content)
-            report = audit(source, contents, rounds=wanted, first_block=places.from_block)
+            first, gradients = places.from_block, _gradients(base)
+            report = audit(source, contents, rounds=wanted, first_block=first, gradients=gradients)
         printer.report(report)
         raise typer.Exit(EXIT_OF[report.status])
 
@@ -151,19 +164,27 @@ def tell_why(
     member: Annotated[int, typer.Option("--member", min=0, max=255, help="Number of the member.")],
     file: FileArgument = None,
     number: RoundOption = None,
+    base: Base = None,
     rpc: Rpc = "", rounds: Rounds = "", content: Content = None, from_block: FromBlock = 0,
     config: ConfigFile = None, json: Json = False,
 ) -> None:  # fmt: skip
     """Re-run the verdict on one member: what was said, what the rules give, whether they agree."""
     with _told(json) as printer:
         if file is not None:
-            found = why_file(file, member)
+            found = why_file(file, member, gradients=_gradients(base))
         elif number is None:
             raise WrongUsage("--round is needed")
         else:
             places = _places(rpc, rounds, content, from_block, config)
             source, contents = open_chain(places), open_contents(places.content)
-            found = why(source, contents, round_number=number, member=member, first_block=places.from_block)
+            found = why(
+                source,
+                contents,
+                round_number=number,
+                member=member,
+                first_block=places.from_block,
+                gradients=_gradients(base),
+            )
         printer.why(found)
         finding = found.finding
         raise typer.Exit(FAIL if finding.agrees is False else UNREADABLE if finding.missing else PASS)
@@ -195,6 +216,22 @@ def _hash(text: str) -> bytes | None:
     if digits and not re.fullmatch("[0-9a-fA-F]{64}", digits):
         raise WrongUsage(f"--anchor: expected 32 bytes in hex, found {text[:80]!r}")
     return bytes.fromhex(digits) if digits else None
+
+
+def _gradients(base: Path | None) -> BaseGradients | None:
+    if base is not None and not base.is_dir():
+        raise WrongUsage(f"--base: {base} is no folder")
+    return BaseGradients(base) if base else None
+
+
+def _picks(state: RoundState, places: Places) -> Picked | None:
+    """What the second beacon picked; None where there is none, or no config to say how many."""
+    if not state.policy.proof_required:
+        return None
+    try:
+        return picked(state, Library(open_contents(places.content)).config(state.opened.config_digest))
+    except (Unsettled, NothingToRead):
+        return None
 
 
 def _replay(places: Places) -> Replay:

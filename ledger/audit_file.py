@@ -14,6 +14,7 @@ from ledger.bundle import bundle_limits
 from ledger.config import MAX_CONFIG_BYTES
 from ledger.export import Anchored, NotExportable, Receipts, Selection, Wanted, write_export
 from ledger.exported import Exported, ExportInvalid, FileChain, load
+from ledger.gradients import GradientVerifier, gradient_limits
 from ledger.report import Name, Report, failed, passed
 from ledger.round_state import RoundState
 from proofs.errors import PeerFault
@@ -71,15 +72,24 @@ def _selection(found: Replay, contents: BlockContents, number: int) -> Selection
 def _bundles(state: RoundState, contents: BlockContents) -> tuple[Wanted, ...]:
     """None where the config is none: without it nobody can read a bundle."""
     try:
-        limits = bundle_limits(Library(contents).config(state.opened.config_digest))
+        config = Library(contents).config(state.opened.config_digest)
     except Unsettled:
         return ()
+    limits = bundle_limits(config)
     digests = [state.opened.global_bundle, *(event.bundle for _, event in sorted(state.submissions.items()))]
     digests += [state.proposal.aggregate_bundle] if state.proposal else []
-    return tuple(Wanted(digest, limits) for digest in dict.fromkeys(digests))
+    shown = [event.proof for _, event in sorted(state.proofs.items())] if config.gradient else []
+    wanted = {digest: Wanted(digest, gradient_limits(config)) for digest in shown}
+    return tuple((wanted | {digest: Wanted(digest, limits) for digest in digests}).values())
 
 
-def verify_file(path: Path, *, anchor: bytes | None = None, contract: bytes | None = None) -> Report:
+def verify_file(
+    path: Path,
+    *,
+    anchor: bytes | None = None,
+    contract: bytes | None = None,
+    gradients: GradientVerifier | None = None,
+) -> Report:
     """Audit an export with no chain and no store. A file that is not an export is a FAIL of the link `file`.
 
     anchor, contract: the last header's hash and the address, from a source that the caller trusts.
@@ -89,7 +99,7 @@ def verify_file(path: Path, *, anchor: bytes | None = None, contract: bytes | No
         _check_trusted(exported.chain, anchor, contract)
     except PeerFault as error:
         return Report(None, (failed(Name.FILE, f"{type(error).__name__}: {error}"),), ())
-    report = audit(exported.chain, exported.store, rounds={exported.chain.round})
+    report = audit(exported.chain, exported.store, rounds={exported.chain.round}, gradients=gradients)
     told = _told(exported, compared=anchor is not None and contract is not None)
     return replace(report, history=(passed(Name.FILE, told), *report.history))
 
@@ -103,10 +113,11 @@ def _check_trusted(chain: FileChain, anchor: bytes | None, contract: bytes | Non
             raise ExportInvalid(f"{what}: expected 0x{expected.hex()}, found 0x{found.hex()}")
 
 
-def why_file(path: Path, member: int) -> Why:
+def why_file(path: Path, member: int, *, gradients: GradientVerifier | None = None) -> Why:
     """Re-run one verdict of the exported round. Raises PeerFault for a file that is not an export."""
     exported = load(path)
-    return why(exported.chain, exported.store, round_number=exported.chain.round, member=member)
+    number = exported.chain.round
+    return why(exported.chain, exported.store, round_number=number, member=member, gradients=gradients)
 
 
 def _told(exported: Exported, *, compared: bool) -> str:

@@ -16,6 +16,7 @@ from rich.text import Text
 from ledger.audit import Why
 from ledger.audit_chain import outcome
 from ledger.history import History
+from ledger.picks import RULE, Picked
 from ledger.records import Member, Reason
 from ledger.report import Anchor, Link, Report, Status, reason_name, show_epsilon
 from ledger.round_state import RoundState
@@ -90,9 +91,9 @@ class Printer:
         columns = ("round", "outcome", "seats", "committed", "submitted", "accepted", "config", "aggregate")
         self.table("Rounds", columns, map(_round_row, history.rounds.values()))
 
-    def round(self, state: RoundState) -> None:
+    def round(self, state: RoundState, picks: Picked | None = None) -> None:
         if self.as_json:
-            self.value({"kind": "candor/round/1", **round_json(state)})
+            self.value({"kind": "candor/round/1", **round_json(state), "picks": picks.to_json() if picks else None})
             return
         shown = round_json(state)
         self.line(f"Round {state.number}: {shown['outcome']}")
@@ -101,7 +102,22 @@ class Printer:
         self.table(
             "Members", ("member", "ε before", "ε declared", "cap", "reason", "bundle"), map(_seat_row, shown["seats"])
         )
+        if picks is not None:
+            self._picks(state, picks)
+        elif state.policy.proof_required and state.prove_beacon is not None:
+            self.line("which slots were picked follows from the config: name a source of it with --content", "yellow")
         self.table("Events", ("block", "event"), ((at.block_number, type(at.event).__name__) for at in state.log))
+
+    def _picks(self, state: RoundState, picks: Picked) -> None:
+        rows = (
+            (member, ", ".join(f"{pick.step}/{pick.slot}" for pick in chosen), _proofs_of(state, member))
+            for member, chosen in picks.members.items()
+        )
+        self.table("Picked slots", ("member", "step/slot", "proofs"), rows)
+        self.line(
+            f"  picked by beacon {picks.beacon.hex()}, drawn after every submission: draw them again by this rule"
+        )
+        self.line(f"  T = {picks.steps} steps, B = {picks.slots} slots each, m = {picks.count} picks; {RULE}")
 
     def members(self, members: Sequence[Member]) -> None:
         if self.as_json:
@@ -174,6 +190,10 @@ def member_json(member: Member) -> dict[str, Any]:
         "spent_micro": member.spent_micro,
         "cap_micro": member.cap_micro,
     }
+
+
+def _proofs_of(state: RoundState, member: int) -> str:
+    return state.proofs[member].proof.hex() if member in state.proofs else "none"
 
 
 def _link_row(link: Link) -> tuple[Any, ...]:

@@ -15,13 +15,23 @@ import numpy as np
 
 from ledger.aggregate import aggregate_bundle
 from ledger.audit_findings import Finding, agreement, verdicts_of
+from ledger.audit_gradient import GradientAudit
 from ledger.audit_library import Library, Unsettled
 from ledger.audit_quorum import dissent_text, dissents, quorum_data, quorum_text
-from ledger.bundle import AggregateBundle, Claim, Rejected, bundle_limits, read_submission, read_weights
+from ledger.bundle import (
+    AggregateBundle,
+    Claim,
+    Rejected,
+    SubmissionBundle,
+    bundle_limits,
+    read_submission,
+    read_weights,
+)
 from ledger.canonical import format_fraction
 from ledger.config import Config
 from ledger.content.errors import ContentInvalid, ContentMissing
 from ledger.content.unixfs import directory_blocks
+from ledger.gradients import GradientVerifier
 from ledger.history import History
 from ledger.mechanism import coverage
 from ledger.privacy import EPSILON_TOLERANCE_MICRO, Spend, epsilon_micro, spend_of
@@ -40,7 +50,13 @@ from ledger.report import (
 from ledger.round_state import RoundState, known_reason
 from ledger.rules import RuleBroken
 from ledger.tensors import Weights
-from ledger.verdict import SubmissionFacts, Verdict, check_proof, judge
+from ledger.verdict import (
+    SubmissionFacts,
+    Verdict,
+    accepted,
+    check_proof,
+    judge_but_gradients,
+)
 from proofs.errors import PeerFault
 from proofs.parameters import parameters
 
@@ -50,8 +66,11 @@ T = TypeVar("T")
 class RoundAudit:
     """One round under audit."""
 
-    def __init__(self, library: Library, history: History, state: RoundState) -> None:
+    def __init__(
+        self, library: Library, history: History, state: RoundState, gradients: GradientVerifier | None = None
+    ) -> None:
         self.library, self.history, self.state = library, history, state
+        self._gradients = GradientAudit(state, library.contents, gradients)
         self._weights: dict[int, Weights | Unsettled] = {}
         self._findings: dict[int, Finding] = {}
         self._unproven: dict[int, str] = {}  # of the accepted: why the proof does not hold, "" where it does
@@ -183,7 +202,8 @@ class RoundAudit:
         data = {"members": list(self.state.accepted), "steps": self.config.steps, "bits": round(sizes.bits, 2)}
         if not findings:
             return passed(Name.MECHANISM, "nobody was accepted, so nothing had to be proven", **data)
-        gone = [f.member for f in findings if f.found.reason is Reason.UNAVAILABLE]
+        absent = [f.member for f in findings if f.found.reason is Reason.UNAVAILABLE]
+        gone = [member for member in absent if member not in self._unproven]
         heard = [f.member for f in findings if f.member not in gone]
         wrong = [(member, why) for member in heard if (why := self._unproven.get(member, "it was never judged"))]
         if wrong:
@@ -192,6 +212,14 @@ class RoundAudit:
         if gone:
             return missing(Name.MECHANISM, f"the proof of member {gone[0]} is not to be had", **data)
         return passed(Name.MECHANISM, f"members {list(self.state.accepted)}: {coverage(self.config)}", **data)
+
+    def gradient_link(self) -> Link:
+        try:
+            for member in self.state.accepted if self.config.gradient else ():
+                self.finding(member)
+            return self._gradients.link(self.config, self.state.accepted)
+        except Unsettled as unsettled:
+            return unsettled.link(Name.GRADIENT)
 
     # ---- verdicts
 
@@ -207,42 +235,60 @@ class RoundAudit:
         if known is not Reason.ACCEPTED:
             return Finding(member, posted, Verdict(known, "the chain itself shows it"), agreement(posted, known))
         found = self._judge(member)
-        return Finding(member, posted, found, agreement(posted, found.reason))
+        unjudged = self._gradients.unjudged(member) if found.accepted else ""
+        return Finding(member, posted, found, agreement(posted, found.reason, unjudged), unjudged)
 
     def _judge(self, member: int) -> Verdict:
-        beacon, spends = self.state.train_beacon or b"", self.spends(member)
-        facts = SubmissionFacts(self._claim(member), self.config, self.global_weights, spends, beacon)
+        state, spends = self.state, self.spends(member)
+        facts = SubmissionFacts(
+            claim=self._claim(member),
+            config=self.config,
+            global_weights=self.global_weights,
+            history=spends,
+            beacon=state.train_beacon or b"",
+            bundle=state.submissions[member].bundle,
+            prove_beacon=state.prove_beacon or b"",
+        )
         try:
-            digest = self.state.submissions[member].bundle
-            files = self.library.contents.get_directory(digest, bundle_limits(self.config))
+            files = self.library.contents.get_directory(facts.bundle, bundle_limits(self.config))
         except ContentMissing as error:
             self._weights[member] = Unsettled(f"member {member}: {error}", peer=False)
+            self._gradients.reject(member, Rejected(Reason.UNAVAILABLE, str(error)))
             return Verdict(Reason.UNAVAILABLE, str(error))
         except ContentInvalid as error:
             detail = f"{type(error).__name__}: {error}"
             self._weights[member] = Unsettled(f"member {member} is in the average with no bundle: {detail}", peer=True)
             self._unproven[member] = detail
+            self._gradients.reject(member, Rejected(Reason.BUNDLE_MALFORMED, detail))
             return Verdict(Reason.BUNDLE_MALFORMED, detail)
-        found = judge(facts, files)
+        found = judge_but_gradients(facts, files)
         if member in self.state.accepted:
             self._keep(facts, files, found)
-        return found
+        if isinstance(found, Verdict):
+            return found
+        gradients = self._gradients.outcome(facts, found)
+        if isinstance(gradients, Rejected):
+            return Verdict(gradients.reason, gradients.detail)
+        return accepted(found, gradients if isinstance(gradients, str) else f"NOT PROVEN: {gradients.cause}")
 
-    def _keep(self, facts: SubmissionFacts, files: Mapping[str, bytes], found: Verdict) -> None:
-        """An accepted member's weights, and whether its proof holds: a verdict that ends sooner has not looked."""
+    def _keep(self, facts: SubmissionFacts, files: Mapping[str, bytes], found: SubmissionBundle | Verdict) -> None:
+        """An accepted member's weights, and whether its proofs hold: a verdict that ends sooner has not looked."""
         member = facts.claim.member
         try:
             submission = read_submission(files, self.config, facts.claim)
         except Rejected as error:
             self._weights[member] = Unsettled(f"member {member} is in the average with no weights: {error}", peer=True)
             self._unproven[member] = str(error)
+            self._gradients.reject(member, error)
             return
         self._weights[member], self._unproven[member] = submission.weights, ""
         try:
-            if not found.accepted:
+            if isinstance(found, Verdict):
                 check_proof(submission, facts.beacon)
+                self._gradients.outcome(facts, submission)
         except Rejected as error:
             self._unproven[member] = error.detail
+            self._gradients.reject(member, error)
 
     def _claim(self, member: int) -> Claim:
         state, commitment = self.state, self.state.commitments[member]

@@ -29,10 +29,12 @@ MAX_CONFIG_BYTES = 1 << 20
 MAX_TENSORS = 4096
 MAX_PARAMETERS = 1 << 26
 MAX_RELEASED = 1 << 28  # integers in a trajectory: one GiB
+MAX_PICKS = 16
+MAX_TOLERANCE = 64
 FLOAT32_INTEGERS = 1 << 24
 
 Role = Literal["frozen", "adapter", "head"]
-ProofPolicy = Literal["none", "mechanism"]
+ProofPolicy = Literal["none", "mechanism", "gradient"]
 GROUPS: tuple[Role, ...] = ("adapter", "head")  # what is clipped together
 
 
@@ -124,7 +126,20 @@ class AggregationSpec:
 
 
 @dataclass(frozen=True)
+class GradientSpec:
+    """What is asked of each member in Prove. slots: m, of all its slots, picked by the beacon (ledger.picks).
+
+    tolerance: τ, clip units that a coordinate of a contribution may differ from the gradient computed in integers.
+    """
+
+    slots: int
+    tolerance: int
+
+
+@dataclass(frozen=True)
 class Config:
+    """gradient: there exactly under the proof policy of that name."""
+
     base_name: str
     base_digest: bytes
     task: TaskSpec
@@ -137,6 +152,7 @@ class Config:
     aggregation: AggregationSpec
     proof_policy: ProofPolicy
     policy: Policy
+    gradient: GradientSpec | None = None
 
     @property
     def digest(self) -> bytes:
@@ -145,7 +161,13 @@ class Config:
     @property
     def proven(self) -> bool:
         """Does every submission carry a proof of the mechanism?"""
-        return self.proof_policy == "mechanism"
+        return self.proof_policy != "none"
+
+    @property
+    def openings(self) -> int:
+        """Further proofs about a submission's data and contributions, for which its proof keeps room: one for each
+        picked slot."""
+        return self.gradient.slots if self.gradient else 0
 
     @property
     def groups(self) -> dict[Role, NDArray[np.int64]]:
@@ -170,11 +192,6 @@ class Config:
             tokens=self.task.max_tokens,
             openings=self.openings,
         )
-
-    @property
-    def openings(self) -> int:
-        """Further proofs about a submission's data and contributions, for which its proof keeps room: none so far."""
-        return 0
 
     def encode(self) -> bytes:
         return canonical.encode(_to_json(self))
@@ -231,7 +248,7 @@ def _to_json(config: Config) -> dict[str, Any]:
         },
         "proof_policy": config.proof_policy,
         "policy": config.policy.to_json(),
-    }
+    } | ({"gradient": vars(config.gradient)} if config.gradient else {})
 
 
 def _from_json(value: Any) -> Config:
@@ -240,6 +257,7 @@ def _from_json(value: Any) -> Config:
     base = Fields(fields.take("base"), "config.base")
     base_name, base_digest = base.text("name"), base.hex32("digest")
     base.done()
+    proof_policy = cast(ProofPolicy, fields.text("proof_policy", one_of=("none", "mechanism", "gradient")))
     config = Config(
         base_name=base_name,
         base_digest=base_digest,
@@ -251,8 +269,9 @@ def _from_json(value: Any) -> Config:
         steps=fields.integer("steps", 1, 4096),
         mean_batch=fields.integer("mean_batch", 1, 1 << 20),
         aggregation=_aggregation(Fields(fields.take("aggregation"), "config.aggregation")),
-        proof_policy=cast(ProofPolicy, fields.text("proof_policy", one_of=("none", "mechanism"))),
+        proof_policy=proof_policy,
         policy=Policy.from_json(fields.take("policy")),
+        gradient=_gradient(Fields(fields.take("gradient"), "config.gradient")) if proof_policy == "gradient" else None,
     )
     fields.done()
     _check_rule(config)
@@ -355,6 +374,12 @@ def _aggregation(fields: Fields) -> AggregationSpec:
     return AggregationSpec(rule, tuple(pairs))
 
 
+def _gradient(fields: Fields) -> GradientSpec:
+    gradient = GradientSpec(fields.integer("slots", 1, MAX_PICKS), fields.integer("tolerance", 1, MAX_TOLERANCE))
+    fields.done()
+    return gradient
+
+
 def _texts(fields: Fields, key: str, *, most: int) -> tuple[str, ...]:
     items = fields.array(key, max_items=most)
     if not all(isinstance(item, str) and 0 < len(item) <= 256 and item.isprintable() for item in items):
@@ -377,6 +402,11 @@ def _check_rule(config: Config) -> None:
 
 
 def _check_proof(config: Config) -> None:
+    if config.policy.proof_required != (config.gradient is not None):
+        raise FieldInvalid(
+            f"config.policy.proof_required: the phase Prove is there exactly under the proof policy gradient, "
+            f"not with {config.proof_policy}"
+        )
     if not config.proven:
         return
     if config.privacy.insecure_no_noise:
@@ -385,3 +415,5 @@ def _check_proof(config: Config) -> None:
         parameters(config.shape)
     except ShapeRefused as error:
         raise FieldInvalid(f"config.proof_policy: {error}; or prove nothing: none") from error
+    if config.openings > config.shape.contributions:
+        raise FieldInvalid(f"config.gradient.slots: {config.openings} of {config.shape.contributions} slots")

@@ -21,6 +21,8 @@ class Point(StrEnum):
     NODE_BUNDLE = "node-bundle"  # bundle in the content store, not yet signed
     NODE_SIGNED = "node-signed"  # the signing guard has recorded the submission's digest
     NODE_SUBMIT_INTENT = "node-submit-intent"
+    NODE_SHOWN = "node-shown"  # proofs of gradients in the content store, not yet named on chain
+    NODE_PROVE_INTENT = "node-prove-intent"
     NODE_VERDICTS = "node-verdicts"  # the signing guard has recorded the verdicts that this verifier signed
     NODE_DISSENT_INTENT = "node-dissent-intent"
     NODE_VERIFIER_INTENT = "node-verifier-intent"  # a first verifier key is to be registered

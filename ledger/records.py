@@ -58,7 +58,8 @@ class Reason(IntEnum):
     TRAJECTORY_MISMATCH = 25  # the trajectory does not lead from the global adapter to the submitted one
     NOISE_IMPLAUSIBLE = 26  # the released sums are too small to contain the noise that the config demands
     EPSILON_UNDERSTATED = 27  # the ε declared is less than the accountant's for the member's history
-    PROOF_INVALID = 28
+    PROOF_INVALID = 28  # the proof of the mechanism does not hold
+    GRADIENT_INVALID = 29  # what was shown in Prove is malformed, or a picked slot's proof does not hold
 
     @property
     def on_chain(self) -> bool:

@@ -2,11 +2,11 @@
 
 PASS        re-derived here, and it is so.
 FAIL        re-derived here, and it is not so; `evidence` says what was expected and what was found.
-NOT PROVEN  nobody can re-derive it from what there is: either no proof exists at this stage, or (`missing`) something
-            that ought to be there could not be read, and another try may settle it.
+NOT PROVEN  it is not re-derived here: no proof was asked for, or the base that it is verified on was not named, or
+            (`missing`) something that ought to be there could not be read, and another try may settle it.
 
-The overall status is FAIL if any link fails, NOT PROVEN if anything was missing, else PASS: what has no proof at this
-stage is listed beside it and never hidden, but does not change it.
+The overall status is FAIL if any link fails, NOT PROVEN if anything was missing, else PASS: what else is not proven is
+listed beside it and never hidden, but does not change it.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ ASKS: Final[dict[Name, str]] = {
     Name.SUBMISSIONS: "every submission is signed by its member for this round, chain and contract",
     Name.PRIVACY: "the ε declared is enough for the history of configs, and under the cap",
     Name.MECHANISM: "contributions were clipped, rows drawn and noise added as committed words and beacon demand",
-    Name.GRADIENT: "contributions are gradients of the model on the committed rows",
+    Name.GRADIENT: "the contributions of slots picked afterwards are gradients of the model on the committed rows",
     Name.VERDICTS: "every verdict is the one that the rules give, and a quorum of verifiers signed it",
     Name.AGGREGATE: "the average is that of the accepted, to the bit",
     Name.ROOTS: "the roots of included and excluded name who was in and who was left out",
@@ -74,8 +74,8 @@ MECHANISM_NOT_PROVEN: Final = (
     "these are no larger than the config allows and loud enough to contain its noise"
 )
 GRADIENT_NOT_PROVEN: Final = (
-    "no proof exists at this stage that contributions are gradients of the model on the committed rows, that each is "
-    "made from its own row alone, or that the rows are genuine"
+    "the config asks for no proof that contributions are gradients of the model on the committed rows, or that each is "
+    "made from its own row alone; that the rows are genuine, no proof shows"
 )
 
 
@@ -187,7 +187,7 @@ def failed(name: Name, evidence: str, **data: Any) -> Link:
 
 
 def not_proven(name: Name, evidence: str, **data: Any) -> Link:
-    """No proof exists at this stage."""
+    """No proof was asked for, or what it takes to verify it was not named."""
     return Link(name, Status.NOT_PROVEN, evidence, data)
 
 

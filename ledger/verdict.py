@@ -16,8 +16,11 @@ Checks, in this order; each has its own Reason, so whoever runs them gets the sa
                          where the proof shows that it is there)
     EPSILON_UNDERSTATED  ε declared ≥ the accountant's for the member's history and this round
     PROOF_INVALID        the proof of the mechanism verifies, where the config asks for one (proofs.verifier)
+    UNAVAILABLE          what was shown in Prove can be fetched, where the config asks for proofs of gradients
+    GRADIENT_INVALID     it is well-formed, and the proof of each picked slot verifies (ledger.gradients)
 
-What acceptance does not say: that contributions are gradients of anything. That is NOT PROVEN at this stage.
+What acceptance does not say: that contributions of slots which were not picked are gradients of anything; and where the
+config asks for no proofs of gradients, that any is. That is NOT PROVEN.
 """
 
 from __future__ import annotations
@@ -34,6 +37,16 @@ from ledger.bundle import PROOF, Claim, Files, Rejected, SubmissionBundle, bundl
 from ledger.config import Config
 from ledger.content.errors import ContentInvalid, ContentMissing
 from ledger.content.reader import Limits
+from ledger.gradients import (
+    Answers,
+    GradientsUnjudged,
+    GradientVerifier,
+    binding_of,
+    challenges,
+    gradient_limits,
+    jobs_of,
+    proof_path,
+)
 from ledger.mechanism import coverage, statement_of
 from ledger.optimizer import replay
 from ledger.plausibility import longest_norm, sum_of_squares, too_quiet
@@ -54,7 +67,8 @@ class SubmissionFacts:
     """All that is known of a submission without its bundle.
 
     claim: what the chain says and the manifest must repeat. history: the member's earlier spends, this round excluded.
-    beacon: the training's, which a proof of the mechanism is verified against.
+    beacon: the training's, which a proof of the mechanism is verified against. bundle: the submission's digest.
+    prove_beacon: drawn after submission, which picks the slots that are to be shown.
     """
 
     claim: Claim
@@ -62,6 +76,8 @@ class SubmissionFacts:
     global_weights: Weights
     history: tuple[Spend, ...]
     beacon: bytes = b""
+    bundle: bytes = b""
+    prove_beacon: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -74,16 +90,28 @@ class Verdict:
         return self.reason is Reason.ACCEPTED
 
 
+@dataclass(frozen=True)
+class Shown:
+    """What a member published in Prove (or what a judge says without it), and who verifies it.
+
+    largest: bytes of one proof at most.
+    """
+
+    files: Files | Verdict
+    largest: int
+    verifier: GradientVerifier
+
+
 class Directories(Protocol):
     """The part of a content store that a judge needs."""
 
     def get_directory(self, digest: bytes, limits: Limits) -> dict[str, bytes]: ...
 
 
-def judge_stored(facts: SubmissionFacts, bundle: bytes, store: Directories) -> Verdict:
-    """Fetch by digest, then judge. Raises as `fetch_submission` does."""
+def judge_stored(facts: SubmissionFacts, bundle: bytes, store: Directories, shown: Shown | None = None) -> Verdict:
+    """Fetch by digest, then judge. Raises as `fetch_submission` and `judge` do."""
     found = fetch_submission(facts.config, bundle, store)
-    return found if isinstance(found, Verdict) else judge(facts, found)
+    return found if isinstance(found, Verdict) else judge(facts, found, shown)
 
 
 def fetch_submission(config: Config, bundle: bytes, store: Directories) -> dict[str, bytes] | Verdict:
@@ -100,11 +128,43 @@ def fetch_submission(config: Config, bundle: bytes, store: Directories) -> dict[
         return Verdict(Reason.BUNDLE_MALFORMED, f"{type(error).__name__}: {error}")
 
 
-def judge(facts: SubmissionFacts, files: Files | None, verify: Verify = verify_here) -> Verdict:
+def fetch_shown(
+    config: Config, weights: Weights, proofs: bytes, store: Directories, verifier: GradientVerifier
+) -> Shown:
+    """What was published in Prove under the digest `proofs`. weights: the global ones. Raises as `fetch_submission`
+    does, and GradientsUnjudged."""
+    largest = verifier.largest(config, weights)
+    try:
+        found: Files | Verdict = store.get_directory(proofs, gradient_limits(config, largest))
+    except ContentMissing as error:
+        found = Verdict(Reason.UNAVAILABLE, f"proofs of gradients: {error}")
+    except ContentInvalid as error:
+        found = Verdict(Reason.GRADIENT_INVALID, f"{type(error).__name__}: {error}")
+    return Shown(found, largest, verifier)
+
+
+def judge(
+    facts: SubmissionFacts, files: Files | None, shown: Shown | None = None, verify: Verify = verify_here
+) -> Verdict:
     """Run the checks. `files` is the directory behind the submission's digest, verified; None if nobody has it.
 
-    `verify` checks a proof, here or in another process.
+    `verify` checks a proof of the mechanism, here or in another process. Raises GradientsUnjudged where all depends on
+    proofs of gradients and there is nobody to verify them: such a member is never accepted.
     """
+    found = judge_but_gradients(facts, files, verify)
+    if not isinstance(found, SubmissionBundle):
+        return found
+    try:
+        gradients = check_gradients(facts, found, shown)
+    except Rejected as error:
+        return Verdict(error.reason, error.detail)
+    return accepted(found, gradients)
+
+
+def judge_but_gradients(
+    facts: SubmissionFacts, files: Files | None, verify: Verify = verify_here
+) -> SubmissionBundle | Verdict:
+    """All checks but the last two: the submission that passes them, or the verdict."""
     if files is None:
         return Verdict(Reason.UNAVAILABLE, "the bundle could not be fetched")
     try:
@@ -112,12 +172,19 @@ def judge(facts: SubmissionFacts, files: Files | None, verify: Verify = verify_h
         check_frozen(submission, facts.global_weights)
         check_range(submission)
         check_replay(submission, facts.global_weights)
-        noise = coverage(facts.config) if facts.config.proven else check_noise(submission)
+        if not facts.config.proven:
+            check_noise(submission)
         check_epsilon(facts)
         check_proof(submission, facts.beacon, verify)
     except Rejected as error:
         return Verdict(error.reason, error.detail)
-    return Verdict(Reason.ACCEPTED, f"every check passed; {noise}; that contributions are gradients is NOT PROVEN")
+    return submission
+
+
+def accepted(submission: SubmissionBundle, gradients: str) -> Verdict:
+    """gradients: what is known of them, in words."""
+    noise = coverage(submission.config) if submission.config.proven else check_noise(submission)
+    return Verdict(Reason.ACCEPTED, f"every check passed; {noise}; {gradients}")
 
 
 def check_frozen(submission: SubmissionBundle, global_weights: Weights) -> None:
@@ -189,6 +256,34 @@ def check_proof(submission: SubmissionBundle, beacon: bytes, verify: Verify = ve
         verify(statement, submission.proof)
     except ProofInvalid as error:
         raise Rejected(Reason.PROOF_INVALID, f"{PROOF}: {type(error).__name__}: {error}") from error
+
+
+def check_gradients(facts: SubmissionFacts, submission: SubmissionBundle, shown: Shown | None) -> str:
+    """Returns what to tell the reader about gradients. Raises Rejected, naming file, pick and rule, or
+    GradientsUnjudged."""
+    config = submission.config
+    if config.gradient is None:
+        return "that contributions are gradients is NOT PROVEN"
+    if shown is None:
+        raise GradientsUnjudged(
+            f"proofs of gradients cannot be verified without the base model {config.base_digest.hex()}; "
+            f"remedy: name its folder"
+        )
+    if isinstance(shown.files, Verdict):
+        raise Rejected(shown.files.reason, shown.files.detail)
+    answers = Answers(config, binding_of(facts.claim), facts.bundle, facts.prove_beacon)
+    proofs = answers.read(shown.files, shown.largest)
+    sums, proof = submission.trajectory, submission.proof
+    asked = challenges(config, facts.claim, facts.beacon, sums, proof, facts.prove_beacon)
+    outcomes = shown.verifier.outcomes(config, jobs_of(submission, facts.global_weights, asked, proofs))
+    for number, (challenge, wrong) in enumerate(zip(asked, outcomes, strict=True)):
+        if wrong is not None:
+            detail = f"{proof_path(number)} ({challenge.pick}): {type(wrong).__name__}: {wrong}"
+            raise Rejected(Reason.GRADIENT_INVALID, detail)
+    return (
+        f"in {len(asked)} slots picked afterwards there is the gradient of a committed row, within "
+        f"{config.gradient.tolerance} units a coordinate, or nothing; of the other slots that is NOT PROVEN"
+    )
 
 
 def _table(submission: SubmissionBundle) -> NoiseTable | None:

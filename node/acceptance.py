@@ -45,8 +45,6 @@ def check_config(config: Config, state: RoundState, limits: Limits) -> None:
     privacy = config.privacy
     if config.policy != state.policy:
         raise RoundRefused(f"the config's policy is {config.policy}, on chain it is {state.policy}")
-    if state.policy.proof_required:
-        raise RoundRefused("the round asks for proofs of training, which this version cannot give")
     if privacy.delta > limits.max_delta:
         raise RoundRefused(f"the round's δ is {privacy.delta}, this member allows {limits.max_delta} (max_delta)")
     if privacy.insecure_no_noise and not limits.insecure_no_noise:

@@ -11,12 +11,15 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from pathlib import Path
 from typing import Final
 
 from ledger.actions import Open, PostVerdicts, Propose
+from ledger.base_gradients import BaseGradients
 from ledger.config import MAX_CONFIG_BYTES, Config
 from ledger.content import ContentStore
 from ledger.crash import Point, reached
+from ledger.gradients import GradientsUnjudged, GradientVerifier
 from ledger.history import History
 from ledger.ports import ChainPort
 from ledger.records import Phase, Reason
@@ -70,6 +73,7 @@ class AggregatorParts:
     watch: Watch
     log: Log
     answers: Answers
+    gradients: GradientVerifier | None = None
 
 
 class Aggregator:
@@ -96,7 +100,7 @@ class Aggregator:
         if state is None or state.ended:
             self._between(history, head)
             return
-        recount = Recount(self._configs, self._parts.store, history, state)
+        recount = Recount(self._configs, self._parts.store, history, state, self._parts.gradients)
         for _ in range(2):  # what was prepared is sent in the same turn
             action = self._step(recount, head)
             if action not in PREPARATIONS:
@@ -114,7 +118,7 @@ class Aggregator:
         elif action is not Do.WAIT:
             try:
                 self._do[action](recount, head)
-            except PeerFault as fault:
+            except (PeerFault, GradientsUnjudged) as fault:
                 self._refuse(state, str(fault))
         return action
 
@@ -270,10 +274,20 @@ def run(
                     watch=service.watch,
                     log=service.log,
                     answers=PeerAnswers(settings.content.peers, settings.content.timeout_s),
+                    gradients=BaseGradients(base_folder(settings.model)) if settings.model else None,
                 )
                 run_loop(service, Aggregator(parts, conduct).act)
     except Stopped:
         return
+
+
+def base_folder(model: str) -> Path:
+    """Where the base is. A package is looked for with node.model, which loads much; a folder is where it is said."""
+    if not model.startswith("package:"):
+        return Path(model)
+    from node.model import resolve
+
+    return resolve(model)
 
 
 def read_coordinator(settings: CoordinatorSettings) -> Coordinator:

@@ -6,7 +6,7 @@ live in devnet, because no operator's daemon may be able to give them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,6 +16,7 @@ from ledger.actions import Action
 from ledger.bundle import Claim
 from ledger.content import ContentStore
 from ledger.eip712 import Domain, Submission
+from ledger.gradients import Challenge
 from ledger.records import Reason, Seat
 from ledger.round_state import RoundState
 from ledger.signing import Key, SigningGuard
@@ -70,6 +71,18 @@ class HonestMember:
 
     def submitted(self, sent: Submitted) -> None:
         """The submission is an intent in the outbox."""
+
+    def shows(self, state: RoundState) -> bool:
+        """Having submitted, prove the gradients of the picked slots?"""
+        return True
+
+    def picks(self, state: RoundState, asked: Sequence[Challenge]) -> Sequence[Challenge]:
+        """The slots to prove, given those that the beacon picked."""
+        return asked
+
+    def shown(self, state: RoundState, files: Mapping[str, bytes]) -> Mapping[str, bytes]:
+        """The proofs of gradients, just before they are published."""
+        return files
 
     def verdicts(self, state: RoundState, seat: Seat, reasons: bytes) -> bytes:
         """What to sign as a verifier, one reason a seat, given the honest answer."""

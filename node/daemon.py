@@ -9,11 +9,13 @@ from ledger.signing import SigningGuard
 from node.acceptance import Limits
 from node.conduct import HonestMember
 from node.judging import Judges
+from node.kept import KeptContributions
 from node.member import Member, MemberParts
 from node.memory import MemberMemory
 from node.privacy_ledger import PrivacyLedger
-from node.service import MEMBER, PRIVACY, SIGNING, Service, Stopped, opened, run_loop, state_file
+from node.service import CONTRIBUTIONS, MEMBER, PRIVACY, SIGNING, Service, Stopped, opened, run_loop, state_file
 from node.settings import NodeSettings
+from node.showing import BaseProver, GradientProver
 from node.trainer import ModelTrainer, Trainer
 
 
@@ -23,6 +25,7 @@ def run(
     *,
     stop: threading.Event | None = None,
     trainer: Trainer | None = None,
+    gradients: GradientProver | None = None,
 ) -> None:
     """Blocks until `stop` is set. Raises LocalFault for what only the operator can repair."""
     privacy = PrivacyLedger(state_file(settings, PRIVACY))
@@ -30,7 +33,9 @@ def run(
     try:
         with opened(settings, "node", stop or threading.Event()) as service, ExitStack() as stack:
             trainer.warm_up()
-            member = _member(stack, service, settings, privacy, trainer, conduct)
+            if gradients is None and isinstance(trainer, ModelTrainer):
+                gradients = BaseProver(trainer.base().path)
+            member = _member(stack, service, settings, privacy, trainer, conduct, gradients)
             run_loop(service, member.act)
     except Stopped:
         return
@@ -43,11 +48,12 @@ def _member(
     privacy: PrivacyLedger,
     trainer: Trainer,
     conduct: HonestMember | None,
+    gradients: GradientProver | None,
 ) -> Member:
     """A member over an open service, with the files that only members have; `stack` closes them."""
     guard = SigningGuard(state_file(settings, SIGNING))
     stack.callback(guard.close)
-    memory = MemberMemory(state_file(settings, MEMBER))
+    memory, kept = MemberMemory(state_file(settings, MEMBER)), KeptContributions(state_file(settings, CONTRIBUTIONS))
     stack.callback(memory.close)
     entries = privacy.entries()
     service.watch.spent(entries[-1].spent_micro if entries else 0)
@@ -61,6 +67,7 @@ def _member(
         guard=guard,
         board=service.board,
         memory=memory,
+        kept=kept,
         privacy=privacy,
         trainer=trainer,
         limits=Limits.of(settings.privacy),
@@ -68,5 +75,6 @@ def _member(
         watch=service.watch,
         log=service.log,
         judges=judges,
+        gradients=gradients,
     )
     return Member(parts, conduct, service.stop_if_asked)

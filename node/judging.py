@@ -1,9 +1,10 @@
 """Judging the submissions of a round, with the proofs of several of them verified at the same time.
 
 Threads run the cheap checks; each proof, which is all of the work, is verified in a process of its own core. Python's
-lock would keep threads from it: two of them take as long as one. The processes know nothing but a statement and a proof
-(both public) and end with the one that started them. To start them takes as long as to verify a few proofs, so they are
-started when a round has that many for each, and kept.
+lock would keep threads from it: two of them take as long as one. The processes know nothing but a statement, a proof
+(both public) and, for gradients, the folder of the base, which each of them reads once; they end with the one that
+started them. To start them takes as long as to verify a few proofs, so they are started when a round has that many for
+each, and kept.
 """
 
 from __future__ import annotations
@@ -13,17 +14,21 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from typing import Final
 
-from ledger.verdict import SubmissionFacts, Verdict, judge
-from node.recompute import Recount
+from ledger.config import Config
+from ledger.gradients import GradientVerifier, Job
+from ledger.tensors import Weights
+from ledger.verdict import Verdict, judge
+from node.recompute import Evidence, Recount
 from proofs.errors import LocalFault
+from proofs.proof import ProofInvalid
 from proofs.statement import Statement
 from proofs.verifier import verify
 
-Evidence = tuple[SubmissionFacts, dict[str, bytes]]
 CORES: Final = os.cpu_count() or 1
 WORTH_A_START: Final = 4  # proofs for each process
 
@@ -42,15 +47,20 @@ class Judges:
     def verdicts(self, recount: Recount, members: Sequence[int]) -> Iterator[tuple[int, Verdict]]:
         """Each member's verdict, in the order given. As many bundles as there are workers are in memory at a time.
 
-        Raises WireFault or LocalFault when the store could not even say that a bundle is missing, and JudgeDied.
+        Raises WireFault or LocalFault when the store could not even say that a bundle is missing, GradientsUnjudged,
+        and JudgeDied.
         """
-        if self._alone(recount, len(members)):
+        if self._alone(recount, len(members) * (1 + recount.config.openings)):
             yield from ((member, recount.verdict(member)) for member in members)
             return
         pool, waiting = self._processes(), iter(members)
 
         def judged(found: Verdict | Evidence) -> Verdict:
-            return found if isinstance(found, Verdict) else judge(*found, partial(_verify_in, pool))
+            if isinstance(found, Verdict):
+                return found
+            facts, files, shown = found
+            pooled = replace(shown, verifier=InProcesses(shown.verifier, pool)) if shown else None
+            return judge(facts, files, pooled, partial(_verify_in, pool))
 
         try:
             with ThreadPoolExecutor(self._workers) as threads:
@@ -77,6 +87,26 @@ class Judges:
             spawn = multiprocessing.get_context("spawn")  # forking a process that has threads is not safe
             self._pool = ProcessPoolExecutor(self._workers, mp_context=spawn, initializer=end_with_parent)
         return self._pool
+
+
+@dataclass(frozen=True)
+class InProcesses:
+    """A verifier of gradients whose work is done by the pool. What it is goes along: a name of a base, not the base."""
+
+    here: GradientVerifier
+    pool: ProcessPoolExecutor
+
+    def largest(self, config: Config, weights: Weights) -> int:
+        return self.here.largest(config, weights)
+
+    def outcomes(self, config: Config, jobs: Sequence[Job]) -> Iterator[ProofInvalid | None]:
+        """Raises BrokenExecutor too."""
+        return self.pool.map(partial(_outcome, self.here, config), jobs)
+
+
+def _outcome(verifier: GradientVerifier, config: Config, job: Job) -> ProofInvalid | None:
+    (outcome,) = verifier.outcomes(config, [job])
+    return outcome
 
 
 def _verify_in(pool: ProcessPoolExecutor, statement: Statement, proof: bytes) -> None:

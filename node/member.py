@@ -1,7 +1,8 @@
 """A member's part in a round: what each action of the table (node.round_table) does.
 
-Order of writes, each durable before the next begins: seed → commitment → intent to commit · ε booked → name of the
-bundle → bundle in the content store → that it is there → signature under the guard → intent to submit. Killed between
+Order of writes, each durable before the next begins: seed → commitment → intent to commit · ε booked → contributions,
+where gradients will be proven → name of the bundle → bundle in the content store → that it is there → signature under
+the guard → intent to submit · what node.showing writes. Killed between
 any two, the member reads its memory and the chain, finds its situation in the table, and does the rest: with the same
 seed, never a second one, and with the same bundle or none.
 """
@@ -9,7 +10,7 @@ seed, never a second one, and with the same bundle or none.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
@@ -24,6 +25,7 @@ from ledger.content import ContentStore
 from ledger.content.unixfs import directory_blocks
 from ledger.crash import Point, reached
 from ledger.eip712 import Submission
+from ledger.gradients import GradientsUnjudged
 from ledger.history import History
 from ledger.optimizer import replay
 from ledger.ports import ChainPort
@@ -36,6 +38,7 @@ from node.acceptance import Limits, RoundRefused, check_budget, check_config
 from node.checking import challenge_is_half_over, check_proposal
 from node.conduct import HonestMember, Submitted
 from node.judging import Judges
+from node.kept import KeptContributions
 from node.logs import Log
 from node.memory import Checked, Commitment, Made, MemberMemory, MemoryContradicted
 from node.privacy_ledger import PrivacyLedger, RoundKey
@@ -43,6 +46,7 @@ from node.proving import Trained, check_draws, data_root, proof_of, words_root
 from node.recompute import Configs, Recount, round_key
 from node.round_table import MEMBER_TABLE, Do, Mine, member_situation, phase_now
 from node.sender import Sender
+from node.showing import GradientProver, Secrets, Showing
 from node.trainer import OnStep, Trainer
 from node.verifying import Board, Verifier
 from node.watch import Watch
@@ -50,7 +54,7 @@ from proofs.dataset import dataset_root
 from proofs.errors import LocalFault, PeerFault, WireFault
 from proofs.words import Binding, SecretWords
 
-PREPARATIONS: Final = (Do.PREPARE, Do.TRAIN, Do.CHECK)
+PREPARATIONS: Final = (Do.PREPARE, Do.TRAIN, Do.PROVE, Do.CHECK)
 ASK_CHAIN_S: Final = 5.0
 ASK_MEMBERS_BLOCKS: Final = 16
 
@@ -65,6 +69,7 @@ class MemberParts:
     sender: Sender
     guard: SigningGuard
     memory: MemberMemory
+    kept: KeptContributions
     privacy: PrivacyLedger
     trainer: Trainer
     limits: Limits
@@ -73,6 +78,17 @@ class MemberParts:
     log: Log
     board: Board = field(default_factory=Board)
     judges: Judges = field(default_factory=Judges)
+    gradients: GradientProver | None = None
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A submission that is not published yet. contributions: to keep, where their gradients will be proven."""
+
+    files: Mapping[str, bytes]
+    spent_micro: int
+    beacon: bytes
+    contributions: Sequence[NDArray[np.int32]] = field(default=(), repr=False)
 
 
 class Member:
@@ -85,7 +101,8 @@ class Member:
         self._configs = Configs(parts.store)
         self._refused: dict[int, str] = {}
         self._silent: set[int] = set()  # rounds that this verifier cannot judge
-        self._unpublished: dict[str, tuple[Mapping[str, bytes], int, bytes]] = {}
+        self._unshown: dict[int, str] = {}  # rounds whose picked slots this member does not prove, and why
+        self._unpublished: dict[str, Ready] = {}
         self._told: dict[int, Phase] = {}
         self._order = (0, 0)  # round, number of its aggregators
         self._verifier = Verifier(
@@ -99,12 +116,17 @@ class Member:
             self._pulse,
             judged={},
         )
+        self._showing = Showing(
+            parts.gradients, parts.kept, parts.memory, parts.store, parts.sender, parts.watch, parts.log
+        )
         self._asked = (-1, -1)  # when the registered verifier key was looked at
         self._do: Mapping[Do, Callable[[Recount, Seat, int], None]] = {
             Do.PREPARE: self._prepare,
             Do.COMMIT: self._commit,
             Do.TRAIN: self._train,
             Do.SUBMIT: self._submit,
+            Do.PROVE: self._prove,
+            Do.SHOW: lambda recount, seat, head: self._showing.send(recount.state),
             Do.VERIFY: self._verify,
             Do.DISSENT: lambda recount, seat, head: self._verifier.dissent(recount.state),
             Do.CHECK: self._check,
@@ -121,7 +143,7 @@ class Member:
             self._parts.watch.at(head, 0, Phase.NONE)
             return
         self._tell(state, head)
-        recount = Recount(self._configs, self._parts.store, history, state)
+        recount = Recount(self._configs, self._parts.store, history, state, self._parts.gradients)
         for _ in range(2):  # what was prepared is sent in the same turn
             action = self._step(recount, head)
             if action not in PREPARATIONS:
@@ -132,16 +154,15 @@ class Member:
         seat = state.seat_of_signer(self._parts.key.address)
         situation = member_situation(state, head, self._mine(state, seat))
         action = MEMBER_TABLE[phase_now(state, head)][situation]
-        self._parts.watch.set(situation=situation.value, refused=self._refused.get(state.number))
+        refused = self._refused.get(state.number) or self._unshown.get(state.number)
+        self._parts.watch.set(situation=situation.value, refused=refused)
         if action is Do.ADVANCE:
             advance(self._parts.chain, self._parts.sender, state)
         elif action is not Do.WAIT and seat is not None:
             try:
                 self._do[action](recount, seat, head)
             except RoundRefused as refused:
-                if action is Do.VERIFY:
-                    self._silent.add(state.number)
-                self._refuse(state, str(refused))
+                self._refuse(state, str(refused), action)
         return action
 
     def _mine(self, state: RoundState, seat: Seat | None) -> Mine:
@@ -150,14 +171,16 @@ class Member:
         prepared = {
             Phase.COMMIT: memory.commitment(key) is not None,
             Phase.TRAIN: memory.made(key) is not None,
+            Phase.PROVE: self._showing.is_there(state),
             Phase.PROPOSED: checked is not None and checked.expected is not None,
         }
+        unshown = state.phase is Phase.PROVE and state.number in self._unshown
         position = len(state.seats) if seat is None else state.seats.index(seat)
         return Mine(
             member=seat.member if seat else None,
             order=max(1, self._aggregators(state)) + position,
             confirmations=self._parts.confirmations,
-            refused=state.number in self._refused,
+            refused=state.number in self._refused or unshown,
             prepared=prepared.get(state.phase, False),
             content=checked is not None and checked.expected is None,
             verifier=self._verifier.is_of(seat) and state.number not in self._silent,
@@ -200,7 +223,7 @@ class Member:
             known = entries[-1].spent_micro if entries else 0
             history = [entry.spend for entry in entries]
             after = check_budget(config, seat, self._parts.limits, history, known)
-            recount.global_weights()
+            self._showing.check(config, recount.global_weights())
         except PeerFault as error:
             raise RoundRefused(f"config or global bundle: {error}") from error
         except LocalFault as error:
@@ -230,12 +253,14 @@ class Member:
             raise RoundRefused("conduct: commits and vanishes")
         if key not in self._unpublished:
             self._unpublished = {key: self._trained(recount, seat)}
-        files, declared, beacon = self._unpublished[key]
-        self._announce(key, files)
-        digest = self._conduct.publish(state, self._parts.store, files)
-        size = sum(map(len, files.values()))
+        ready = self._unpublished[key]
+        if recount.config.gradient is not None:
+            self._parts.kept.keep(key, ready.contributions)
+        self._announce(key, ready.files)
+        digest = self._conduct.publish(state, self._parts.store, ready.files)
+        size = sum(map(len, ready.files.values()))
         reached(Point.NODE_BUNDLE)
-        self._parts.memory.remember_made(key, Made(digest, declared, beacon, size))
+        self._parts.memory.remember_made(key, Made(digest, ready.spent_micro, ready.beacon, size))
         self._unpublished.clear()
         self._parts.watch.published(size)
         self._parts.log.info("published", round=state.number, bundle=digest, bytes=size)
@@ -248,8 +273,8 @@ class Member:
         except MemoryContradicted as error:
             raise RoundRefused(str(error)) from error
 
-    def _trained(self, recount: Recount, seat: Seat) -> tuple[Mapping[str, bytes], int, bytes]:
-        """(files of the bundle, ε to declare, beacon). Nothing of it has left the process yet."""
+    def _trained(self, recount: Recount, seat: Seat) -> Ready:
+        """Nothing of it has left the process yet."""
         state, config = recount.state, self._accepted_again(recount)
         spent = self._reserve(state, seat, config)
         weights, words, beacon = recount.global_weights(), self._words(state, seat, config), state.train_beacon or b""
@@ -269,7 +294,7 @@ class Member:
         adapter = weights | unflatten(config, reached_at)
         proof = self._proven(state, config, claim, words, trained, trajectory) if config.proven else b""
         bundle = SubmissionBundle(config, self._conduct.claim(state, claim), adapter, trajectory, proof)
-        return self._conduct.files(state, bundle.files()), declared, beacon
+        return Ready(self._conduct.files(state, bundle.files()), declared, beacon, trained.contributions)
 
     def _proven(
         self,
@@ -347,11 +372,11 @@ class Member:
         return on_stage
 
     def _require_in_time(self, state: RoundState) -> None:
-        """Raises RoundRefused when the submission could not be mined any more. A silent chain is no reason to stop."""
+        """Raises RoundRefused when what is made could not be mined any more. A silent chain is no reason to stop."""
         with suppress(WireFault):
             head = self._parts.chain.head().number
             if head >= state.deadline_block:
-                raise RoundRefused(f"training took too long: block {head}, the deadline was {state.deadline_block}")
+                raise RoundRefused(f"it took too long: block {head}, the deadline was {state.deadline_block}")
 
     def _submit(self, recount: Recount, seat: Seat, head: int) -> None:
         parts, state, number = self._parts, recount.state, recount.state.number
@@ -368,6 +393,16 @@ class Member:
             Submitted(state, parts.key, state.domain, submission, parts.store, parts.sender.outbox.post)
         )
 
+    # ---- Prove
+
+    def _prove(self, recount: Recount, seat: Seat, head: int) -> None:
+        """Data and words are those of the commitment still, or nothing is proven with them."""
+        state, config = recount.state, self._accepted_again(recount)
+        words = self._words(state, seat, config)
+        self._check_commitment(state.commitments[seat.member], recount, words)
+        secrets = Secrets(words, self._parts.trainer.texts(config))
+        self._showing.prove(recount, seat, secrets, self._conduct, self._on_stages_of(state))
+
     # ---- Verify
 
     def _pulse(self) -> None:
@@ -378,6 +413,8 @@ class Member:
     def _verify(self, recount: Recount, seat: Seat, head: int) -> None:
         try:
             self._verifier.verify(recount, seat, head, self._conduct)
+        except GradientsUnjudged as error:
+            raise RoundRefused(f"nobody can be judged here: {error}") from error
         except PeerFault as error:
             raise RoundRefused(f"config or global bundle: {error}") from error
 
@@ -387,7 +424,10 @@ class Member:
         """Recompute, and write the result down before acting on it."""
         state = recount.state
         patient = not challenge_is_half_over(state, head)
-        found = check_proposal(recount, patient=patient, verdict=self._verifier.verdict)
+        try:
+            found = check_proposal(recount, patient=patient, verdict=self._verifier.verdict)
+        except GradientsUnjudged as error:
+            raise RoundRefused(f"the proposal cannot be checked here: {error}") from error
         if found is None or state.proposal is None:
             self._parts.watch.fetch_failed()
             return
@@ -408,9 +448,16 @@ class Member:
 
     # ---- what is told
 
-    def _refuse(self, state: RoundState, why: str) -> None:
-        """Not durable: an operator who repairs the cause and restarts may still be in time."""
-        self._refused[state.number] = why
+    def _refuse(self, state: RoundState, why: str, action: Do) -> None:
+        """Not durable: an operator who repairs the cause and restarts may still be in time. Who proves no gradients is
+        left out, and checks the round all the same."""
+        if action is Do.VERIFY:
+            self._silent.add(state.number)
+        if action in (Do.PROVE, Do.SHOW):
+            self._unshown[state.number] = why
+            self._parts.watch.proving(None)
+        else:
+            self._refused[state.number] = why
         self._parts.watch.set(refused=why)
         self._parts.log.error("round refused", round=state.number, why=why)
 
@@ -420,6 +467,7 @@ class Member:
         if self._told.get(state.number) is phase:
             return
         self._told = {state.number: phase}
+        self._parts.kept.drop_others(None if state.ended else round_key(state))
         self._parts.log.info("phase", round=state.number, phase=phase.name, head=head)
         if phase in (Phase.FINAL, Phase.VOID):
             reason = state.voided.reason.name if state.voided else None

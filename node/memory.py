@@ -31,6 +31,8 @@ CREATE TABLE bundles (
     round TEXT PRIMARY KEY, bundle BLOB NOT NULL, spent_micro TEXT NOT NULL, beacon BLOB NOT NULL,
     bytes INTEGER NOT NULL
 );
+CREATE TABLE showings (round TEXT PRIMARY KEY, beacon BLOB NOT NULL, proofs BLOB NOT NULL);
+CREATE TABLE shown (round TEXT PRIMARY KEY, proofs BLOB NOT NULL, bytes INTEGER NOT NULL);
 CREATE TABLE checks (round TEXT, proposal BLOB, expected BLOB, why TEXT NOT NULL, PRIMARY KEY (round, proposal))
 """
 AGGREGATOR_SCHEMA = """
@@ -63,6 +65,22 @@ class Made:
 
 
 @dataclass(frozen=True)
+class Named:
+    """Proofs of gradients that may have been published: their digest, and the beacon that picked the slots."""
+
+    beacon: bytes
+    proofs: bytes
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Proofs of gradients in the content store."""
+
+    proofs: bytes
+    size_bytes: int
+
+
+@dataclass(frozen=True)
 class Checked:
     """What came of checking a proposal. expected: what to object with, None when there is nothing to object to."""
 
@@ -74,7 +92,7 @@ class MemberMemory:
     """Rounds are named by `round_key`: chain, contract and number."""
 
     def __init__(self, path: Path) -> None:
-        self._database = Database(path, "candor/member/2", MEMBER_SCHEMA)
+        self._database = Database(path, "candor/member/3", MEMBER_SCHEMA)
 
     def close(self) -> None:
         self._database.close()
@@ -124,6 +142,28 @@ class MemberMemory:
         if self.made(key) != made:
             raise MemoryContradicted(f"{key}: another bundle was already made")
         return made
+
+    def remember_showing(self, key: str, beacon: bytes, proofs: bytes) -> None:
+        """The name of what is shown before it is. Raises MemoryContradicted for another one than before."""
+        with self._database.write() as cursor:
+            cursor.execute("INSERT OR IGNORE INTO showings VALUES (?,?,?)", (key, beacon, proofs))
+        if self.showing(key) != Named(beacon, proofs):
+            raise MemoryContradicted(f"{key}: other proofs of gradients may have been published for these commitments")
+
+    def showing(self, key: str) -> Named | None:
+        rows = self._database.read("SELECT beacon, proofs FROM showings WHERE round=?", (key,))
+        return Named(*rows[0]) if rows else None
+
+    def remember_shown(self, key: str, shown: Shown) -> None:
+        """Raises MemoryContradicted for another one than before."""
+        with self._database.write() as cursor:
+            cursor.execute("INSERT OR IGNORE INTO shown VALUES (?,?,?)", (key, shown.proofs, shown.size_bytes))
+        if self.shown(key) != shown:
+            raise MemoryContradicted(f"{key}: other proofs of gradients were already published")
+
+    def shown(self, key: str) -> Shown | None:
+        rows = self._database.read("SELECT proofs, bytes FROM shown WHERE round=?", (key,))
+        return Shown(*rows[0]) if rows else None
 
     def checked(self, key: str, proposal: bytes) -> Checked | None:
         rows = self._database.read("SELECT expected, why FROM checks WHERE round=? AND proposal=?", (key, proposal))

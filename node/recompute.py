@@ -17,14 +17,16 @@ from ledger.bundle import AggregateBundle, Claim, bundle_limits, read_submission
 from ledger.canonical import FieldInvalid, NotCanonical
 from ledger.config import MAX_CONFIG_BYTES, Config
 from ledger.content import ContentInvalid, ContentStore
+from ledger.gradients import GradientVerifier
 from ledger.history import History
 from ledger.privacy import UNBOUNDED, Spend, spend_of
 from ledger.records import Reason
 from ledger.round_state import RoundState, known_reason
 from ledger.tensors import Weights
-from ledger.verdict import SubmissionFacts, Verdict, fetch_submission, judge
+from ledger.verdict import Shown, SubmissionFacts, Verdict, fetch_shown, fetch_submission, judge
 
 CONFIGS_KEPT = 64
+Evidence = tuple[SubmissionFacts, dict[str, bytes], Shown | None]
 
 
 class Configs:
@@ -53,12 +55,13 @@ class Configs:
 
 @dataclass(frozen=True)
 class Recount:
-    """One round, as whoever holds this store can re-run it."""
+    """One round, as whoever holds this store can re-run it. gradients: None without a base to verify them on."""
 
     configs: Configs
     store: ContentStore
     history: History
     state: RoundState
+    gradients: GradientVerifier | None = None
 
     @property
     def config(self) -> Config:
@@ -95,7 +98,7 @@ class Recount:
 
     def facts_digest(self, member: int) -> bytes:
         """All that a verdict depends on besides the law: if this is the same, so is the verdict."""
-        claim, opened = self.claim(member), self.state.opened
+        claim, opened, proved = self.claim(member), self.state.opened, self.state.proofs.get(member)
         parts = [
             opened.config_digest,
             opened.global_bundle,
@@ -104,23 +107,44 @@ class Recount:
             claim.words_root,
             claim.spent_micro.to_bytes(8),
             self.state.train_beacon or b"",
+            self.state.prove_beacon or b"",
+            proved.proof if proved else b"",
         ]
-        return sha256(b"candor/facts/2\0" + b"".join(parts)).digest()
+        return sha256(b"candor/facts/3\0" + b"".join(parts)).digest()
 
     def verdict(self, member: int) -> Verdict:
-        """Raises WireFault or LocalFault when the store could not even say that the bundle is missing."""
+        """Raises WireFault or LocalFault when the store could not even say that the bundle is missing, and
+        GradientsUnjudged."""
         found = self.evidence(member)
         return found if isinstance(found, Verdict) else judge(*found)
 
-    def evidence(self, member: int) -> Verdict | tuple[SubmissionFacts, dict[str, bytes]]:
+    def evidence(self, member: int) -> Verdict | Evidence:
         """All that a judge needs, fetched; or the verdict, where it stands already. Raises as `verdict` does."""
         known = known_reason(self.state, member)
         if known is not Reason.ACCEPTED:
             return Verdict(known, "the chain itself shows it")
-        beacon = self.state.train_beacon or b""
-        facts = SubmissionFacts(self.claim(member), self.config, self.global_weights(), self.spends(member), beacon)
-        files = fetch_submission(self.config, self.state.submissions[member].bundle, self.store)
-        return files if isinstance(files, Verdict) else (facts, files)
+        facts = self.facts(member)
+        files = fetch_submission(self.config, facts.bundle, self.store)
+        return files if isinstance(files, Verdict) else (facts, files, self._shown(facts))
+
+    def facts(self, member: int) -> SubmissionFacts:
+        """Raises as `global_weights` does."""
+        return SubmissionFacts(
+            claim=self.claim(member),
+            config=self.config,
+            global_weights=self.global_weights(),
+            history=self.spends(member),
+            beacon=self.state.train_beacon or b"",
+            bundle=self.state.submissions[member].bundle,
+            prove_beacon=self.state.prove_beacon or b"",
+        )
+
+    def _shown(self, facts: SubmissionFacts) -> Shown | None:
+        """What the member published in Prove; None where nothing is asked for, or there is nobody to verify it."""
+        proved = self.state.proofs.get(facts.claim.member)
+        if self.config.gradient is None or self.gradients is None or proved is None:
+            return None
+        return fetch_shown(self.config, facts.global_weights, proved.proof, self.store, self.gradients)
 
     def aggregate(self) -> AggregateBundle:
         """The bundle that the accepted lead to. Raises ContentMissing, ContentInvalid or Rejected (naming a rule)."""

@@ -40,6 +40,8 @@ class Do(StrEnum):
     COMMIT = "commit"
     TRAIN = "train"
     SUBMIT = "submit"
+    PROVE = "prove"
+    SHOW = "show"
     VERIFY = "verify"
     DISSENT = "dissent"
     CHECK = "check"
@@ -67,7 +69,7 @@ MEMBER_TABLE: Final[Table] = {
     Phase.NONE: ENDED,
     Phase.COMMIT: row(ready=Do.PREPARE, prepared=Do.COMMIT),
     Phase.TRAIN: row(ready=Do.TRAIN, prepared=Do.SUBMIT),
-    Phase.PROVE: row(),
+    Phase.PROVE: row(ready=Do.PROVE, prepared=Do.SHOW),
     Phase.VERIFY: row(ready=Do.VERIFY),
     Phase.PROPOSE: row(dissenting=Do.DISSENT),
     Phase.PROPOSED: row(ready=Do.CHECK, prepared=Do.OBJECT, dissenting=Do.DISSENT),
@@ -77,10 +79,11 @@ MEMBER_TABLE: Final[Table] = {
 
 MEMBER_SITUATIONS: Final = {
     Situation.BYSTANDER: "no seat, a config that this member refuses, no commitment, or expelled for equivocation; in "
-    "Verify only: no seat, or not the key that is registered for it",
+    "Prove also: no submission, or none whose gradients this member can prove; in Verify only: no seat, or not the key "
+    "that is registered for it",
     Situation.EARLY: "the beacon's block is not yet as deep as `chain.confirmations` asks",
     Situation.READY: "it is this member's turn, and nothing is prepared",
-    Situation.PREPARED: "commitment, bundle or objection is written down, and not on the chain yet",
+    Situation.PREPARED: "commitment, bundle, proofs or objection are written down, and not on the chain yet",
     Situation.DONE: "this member has acted, or has nothing to object to",
     Situation.DISSENTING: "other verdicts were posted than this member signed, and it has not said so yet",
     Situation.CLOSED: "too late to act, too early to advance",
@@ -92,6 +95,8 @@ MEMBER_ACTIONS: Final = {
     Do.COMMIT: "send dataset root and words root",
     Do.TRAIN: "reserve ε durably, then train, then publish the bundle",
     Do.SUBMIT: "sign under the guard, send digest and ε",
+    Do.PROVE: "prove the gradients of the slots that the beacon picked, then publish the proofs",
+    Do.SHOW: "send the digest of the proofs",
     Do.VERIFY: "re-run every verdict, sign them once, and serve what was signed",
     Do.DISSENT: "say which verdicts this member signed",
     Do.CHECK: "re-run every verdict, recompute the aggregate",
@@ -105,9 +110,10 @@ MEMBER_ACTIONS: Final = {
 class Mine:
     """What a member knows beyond the chain. member: its number. order: how many blocks to let others advance first.
 
-    refused: this round's config, base, data or budget was refused. prepared: commitment (in Commit), bundle (in Train)
-    or objection (in Proposed) is written down. content: checked, and nothing to object to. verifier: holds the key that
-    is registered for its seat. answered: has signed verdicts over the round as it stands. dissents: others were posted.
+    refused: this round's config, base, data or budget was refused; in Prove: its gradients cannot be proven. prepared:
+    commitment (in Commit), bundle (in Train), proofs (in Prove) or objection (in Proposed) are written down. content:
+    checked, and nothing to object to. verifier: holds the key that is registered for its seat. answered: has signed
+    verdicts over the round as it stands. dissents: others were posted.
     """
 
     member: int | None
@@ -134,11 +140,14 @@ def member_situation(state: RoundState, head: int, mine: Mine) -> Situation:
         return Situation.BYSTANDER
     if now.phase is not Phase.COMMIT and member not in state.commitments:
         return Situation.BYSTANDER
+    if now.phase is Phase.PROVE and member not in now.standing:
+        return Situation.BYSTANDER
     if _has_acted(now, member) or (now.phase is Phase.PROPOSED and mine.content):
         return Situation.DONE
     if now.close_block or head + 1 > now.deadline_block:
         return Situation.CLOSED
-    if now.phase is Phase.TRAIN and not mine.prepared and head - _sealed_in(now) < mine.confirmations:
+    drawn = now.phase in (Phase.TRAIN, Phase.PROVE)
+    if drawn and not mine.prepared and head - _sealed_in(now) < mine.confirmations:
         return Situation.EARLY
     return Situation.PREPARED if mine.prepared else Situation.READY
 
@@ -174,8 +183,9 @@ def _has_acted(state: RoundState, member: int) -> bool:
 
 
 def _sealed_in(state: RoundState) -> int:
-    """Block of the event that drew the beacon."""
-    return next(logged.block_number for logged in state.log if logged.event is state.train_seal)
+    """Block of the event that drew the phase's beacon."""
+    seal = state.train_seal if state.phase is Phase.TRAIN else state.prove_seal
+    return next(logged.block_number for logged in state.log if logged.event is seal)
 
 
 # ---- the picture

@@ -30,13 +30,14 @@ from node.verifying import Board
 from node.watch import Watch
 from proofs.errors import CandorError, LocalFault, PeerFault, WireFault
 
-FOLLOWER, OUTBOX, SIGNING, MEMBER, AGGREGATOR, PRIVACY = (
+FOLLOWER, OUTBOX, SIGNING, MEMBER, AGGREGATOR, PRIVACY, CONTRIBUTIONS = (
     "follower.sqlite",
     "outbox.sqlite",
     "signing.sqlite",
     "member.sqlite",
     "aggregator.sqlite",
     "privacy",
+    "contributions",
 )
 LONGEST_PAUSE_S: Final = 15.0
 

@@ -6,10 +6,12 @@
     [http]     listen
     [state]    path
     [node]     poll_s, device                                                (an aggregator has no device)
-    [model]    path                                                          member only
+    [model]    path                                                          an aggregator needs none, see below
     [data]     path, format, text_column, label_column                       member only
     [privacy]  max_epsilon, max_delta, insecure_no_noise                     member only
     [coordinator]  config, rounds, voids, global                             aggregator only, optional
+
+An aggregator reads [model] to verify proofs of gradients, in rounds that ask for them; without it, it judges none.
 
 Relative paths are relative to the file that names them.
 
@@ -127,7 +129,10 @@ class CoordinatorSettings:
 
 @dataclass(frozen=True)
 class AggregatorSettings(BaseSettings):
+    """model: a folder or "package:NAME", to verify proofs of gradients on; "" for none."""
+
     coordinator: CoordinatorSettings | None
+    model: str = ""
 
 
 def load_node(path: Path) -> NodeSettings:
@@ -157,7 +162,8 @@ def load_aggregator(path: Path) -> AggregatorSettings:
     file = _File(path)
     base = _base(file)
     poll_s = file.table("node", required=False).number("poll_s", 1.0, least=0.01)
-    settings = AggregatorSettings(**base, poll_s=poll_s, coordinator=_coordinator(file))
+    model = _model(file) if file.has("model") else ""
+    settings = AggregatorSettings(**base, poll_s=poll_s, coordinator=_coordinator(file), model=model)
     file.done()
     return settings
 

@@ -52,7 +52,16 @@ def powers(base: Field, count: int) -> Field:
 
 
 def inverse(a: Field) -> Field:
-    """a^(p−2), element by element; 0 stays 0."""
+    """a^(p−2), element by element; 0 stays 0. Many at once by way of the inverses of products (Montgomery 1987)."""
+    flat = a.reshape(-1)
+    if len(flat) > 256:
+        safe = np.where(flat == 0, np.uint64(1), flat)
+        half = (len(flat) + 1) // 2
+        right = np.ones(half, dtype=np.uint64)
+        right[: len(flat) - half] = safe[half:]
+        both = inverse(mul(safe[:half], right))
+        found = np.concatenate([mul(both, right), mul(both, safe[:half])])[: len(flat)]
+        return np.where(flat == 0, np.uint64(0), found).reshape(a.shape)
     found, square = np.ones_like(a), a
     for bit in range((P - 2).bit_length()):
         if (P - 2) >> bit & 1:

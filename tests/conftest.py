@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from functools import cache
+from hashlib import sha256
 from typing import Any
 
 import pytest
+
+from ledger.gradients import GradientsUnjudged
+from proofs.proof import ProofInvalid
 
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TOKENIZERS_PARALLELISM="false", OMP_NUM_THREADS="1")
 for proxy in ("http_proxy", "https_proxy", "all_proxy"):
@@ -22,6 +27,45 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     long = [item for item in items if item.get_closest_marker("long")]
     config.hook.pytest_deselected(items=long)
     items[:] = [item for item in items if not item.get_closest_marker("long")]
+
+
+@dataclass
+class FakeGradients:
+    """Stands for statement G, in tests alone: a proof is a digest of all that it is about, and no proof of anything.
+
+    told: what the prover was given. missing: why nothing can be verified.
+    """
+
+    missing: str = ""
+    told: list[tuple[Any, ...]] = field(default_factory=list)
+    size: int = 64
+
+    def largest(self, config: Any, weights: Any) -> int:
+        if self.missing:
+            raise GradientsUnjudged(self.missing)
+        return self.size
+
+    def answer(self, iterate: Any, challenge: Any) -> bytes:
+        parts = [challenge.mechanism.digest(), challenge.slots_root, challenge.beacon, str(challenge.pick).encode()]
+        parts += [bytes([challenge.tolerance]), *(iterate[name].tobytes() for name in sorted(iterate))]
+        return sha256(b"fake gradient" + b"".join(sha256(part).digest() for part in parts)).digest()
+
+    def outcomes(self, config: Any, jobs: Any) -> Iterator[ProofInvalid | None]:
+        for job in jobs:
+            right = job.proof == self.answer(job.iterate, job.challenge)
+            yield None if right else ProofInvalid("the digest is another")
+
+    def prove(
+        self, config: Any, iterate: Any, challenge: Any, words: Any, texts: Any, contributions: Any, tell: Any
+    ) -> bytes:
+        tell("digest")
+        self.told.append((challenge, texts, contributions))
+        return self.answer(iterate, challenge)
+
+
+@pytest.fixture(scope="session")
+def fake_gradients() -> type[FakeGradients]:
+    return FakeGradients
 
 
 @pytest.fixture(scope="session")

@@ -31,7 +31,7 @@ class ValueRefused(LocalFault):
 @dataclass(frozen=True, eq=False)
 class Table:
     """entries (n, columns): what may be looked up; the first column counts up from `first`. rows (n, d): more columns,
-    of which only Σ β^(j+1)·column_j is looked up."""
+    of which only Σ γ_j·column_j is looked up."""
 
     name: str
     first: int
@@ -89,7 +89,11 @@ class Circuit:
         return self.groups[key]
 
     def table(self, table: Table) -> str:
-        self.tables.setdefault(table.name, table)
+        known = self.tables.setdefault(table.name, table)
+        if known is not table and not (
+            known.first == table.first and known.rows is table.rows and np.array_equal(known.entries, table.entries)
+        ):
+            raise CircuitRefused(f"two tables of the name {table.name}")
         return table.name
 
     def put(self, group: Group, shape: tuple[int, ...], units: Sequence[Units | None]) -> list[Wire]:

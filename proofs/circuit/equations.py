@@ -16,7 +16,7 @@ from proofs.circuit.builder import Circuit, Table
 from proofs.circuit.layout import GroupShape, Layout, counts_of, section
 from proofs.circuit.weights import BASIS, Weights, matmul
 from proofs.circuit.wire import Group
-from proofs.field import DEGREE, Field, P, element, ext, ext_mul, ext_powers, mul
+from proofs.field import DEGREE, Field, P, element, ext, ext_mul, mul
 from proofs.field import matmul as field_matmul
 from proofs.relation import Arithmetic, Term
 from proofs.transcript import Transcript, field_stream
@@ -27,17 +27,20 @@ _ONE = ext(np.ones((), dtype=np.uint64))
 
 @dataclass(frozen=True, eq=False)
 class Tests:
-    """Drawn when the values are committed to: two vectors that test products of matrices, and β."""
+    """Drawn when the values are committed to: two vectors that test products of matrices, β for the second column of a
+    table, and γ for the columns of public rows."""
 
     left: Field
     right: Field
     beta: Field
+    gamma: Field
 
 
 def tests_drawn(transcript: Transcript, circuit: Circuit) -> Tests:
     longest = max([circuit.lanes, *(side.sizes[2] for pair in circuit.pairs for side in (pair.left, pair.right))])
-    drawn = transcript.elements("tests", 2 * longest + 1)
-    return Tests(drawn[:longest], drawn[longest : 2 * longest], drawn[-1])
+    widest = max((table.rows.shape[1] for table in circuit.tables.values() if table.rows is not None), default=0)
+    drawn = transcript.elements("tests", 2 * longest + 1 + widest)
+    return Tests(drawn[:longest], drawn[longest : 2 * longest], drawn[2 * longest], drawn[2 * longest + 1 :])
 
 
 class Stream:
@@ -72,23 +75,21 @@ def cell_equations(
             value = _identity(columns, group, identity)
             total = total + field_matmul(value, drawn[at : at + rows])
             at += rows
-    first = 0
+    inverse = [columns[f"inverses_{e}"] for e in range(DEGREE)]
+    factors, first, plain = drawn[at:], 0, list[Field]()
     for group, shape in _groups(circuit, layout):
-        rows = layout.rows(shape)
         for lookup in group.lookups:
-            inverse = [columns[f"inverses_{e}"][:, first : first + rows] for e in range(DEGREE)]
-            factors = drawn[at + first : at + first + rows]
-            plain = [column for name, column in lookup.columns if name == "1"]
-            keyed = {name: column for name, column in lookup.columns if name != "1"}
-            base = columns[section(group.name, plain[0])]
-            total = total + _inverses(base, inverse, factors, alpha, arithmetic)
-            for name, column in keyed.items():
-                total = (
-                    total
-                    + _P
-                    - _keyed(columns[section(group.name, column)], inverse, factors, _named(name, tests), arithmetic)
-                )
-            first += rows
+            end = first + layout.rows(shape)
+            for name, column in lookup.columns:
+                values = columns[section(group.name, column)]
+                if name == "1":
+                    plain.append(values)
+                else:
+                    part = [one[:, first:end] for one in inverse]
+                    total = total + _P - _keyed(values, part, factors[first:end], _named(name, tests), arithmetic)
+            first = end
+    if plain:
+        total = total + _inverses(np.concatenate(plain, axis=1), inverse, factors, alpha, arithmetic)
     return np.asarray(total % _P, dtype=np.uint64)
 
 
@@ -144,19 +145,20 @@ def _named(name: str, tests: Tests) -> Field:
 def weights_of(circuit: Circuit, tests: Tests, key: bytes) -> Weights:
     """What all relations put on cells, and their target."""
     draw = Stream(key)
-    weights = Weights(draw(circuit.lanes), tests.left, tests.right, tests.beta, circuit.turns)
+    weights = Weights(draw(circuit.lanes), tests.left, tests.right, tests.gamma, circuit.turns)
     for relation in circuit.relations:
         relation.add(weights, draw)
+    weights.reduce()
     return weights
 
 
-def keys_of(table: Table, beta: Field) -> Field:
+def keys_of(table: Table, tests: Tests) -> Field:
     """(n, 4): what the entries of a table look like in a look-up."""
     found = ext(element(table.entries[:, 0]))
     if table.entries.shape[1] > 1:
-        found = (found + mul(element(table.entries[:, 1])[:, None], beta)) % _P
+        found = (found + mul(element(table.entries[:, 1])[:, None], tests.beta)) % _P
     if table.rows is not None:
-        found = (found + matmul(table.rows, ext_powers(beta, table.rows.shape[1] + 1)[1:])) % _P
+        found = (found + matmul(table.rows, tests.gamma[: table.rows.shape[1]])) % _P
     return np.asarray(found, dtype=np.uint64)
 
 

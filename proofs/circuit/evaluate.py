@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from proofs.circuit.layout import GroupShape, Layout, section
-from proofs.circuit.weights import Key, Weights
+from proofs.circuit.weights import BASIS, Key, Weights
 from proofs.field import DEGREE, Field, P, ext_mul, matmul
+from proofs.relation import Term
 
 _P = np.uint64(P)
 
@@ -26,7 +27,8 @@ def product_in_k(a: Field, b: Field) -> Field:
 
 
 def weighted(weights: Weights, layout: Layout, basis: Field, values: Mapping[str, Field]) -> Field:
-    """Σ over all cells of weight(x)·row(x) at each point: basis (t, k), values: section -> (t, rows)."""
+    """Σ of weight(x)·row(x) over the columns of strips of many places, at each point: basis (t, k), values: section ->
+    (t, rows)."""
     total = np.zeros((len(basis), DEGREE), dtype=np.uint64)
     shapes = {shape.name: shape for shape in layout.groups}
     by_key: dict[Key, list[tuple[Field, Field]]] = {}
@@ -35,9 +37,7 @@ def weighted(weights: Weights, layout: Layout, basis: Field, values: Mapping[str
             continue
         shape, rows = shapes[name], values[section(name, column)]
         for key, factors in strips.factors.items():
-            if shape.lanes == 1:
-                total += _cell_by_cell(factors, layout, basis, rows)
-            else:
+            if shape.lanes > 1:
                 by_key.setdefault(key, []).append((_padded(factors, layout, shape), rows))
         for index, vector in strips.own:
             row, block = divmod(index, layout.blocks)
@@ -67,13 +67,17 @@ def _strip_by_strip(blocks: Field, entries: list[tuple[Field, Field]]) -> Field:
     return np.asarray((at_points * rows[:, :, None] % _P).sum(axis=1) % _P, dtype=np.uint64)
 
 
-def _cell_by_cell(factors: Field, layout: Layout, basis: Field, rows: Field) -> Field:
-    wide = layout.blocks * layout.strip
-    total = np.zeros((len(basis), DEGREE), dtype=np.uint64)
-    for row in range(rows.shape[1]):
-        part = factors[row * wide : (row + 1) * wide]
-        total += _times(matmul(basis[:, : len(part)], part), rows[:, row])
-    return total
+def cell_terms(weights: Weights, layout: Layout) -> list[Term]:
+    """The weights of strips of one place, row by row."""
+    wide, found = layout.blocks * layout.strip, list[Term]()
+    singles = {shape.name for shape in layout.groups if shape.lanes == 1}
+    for (name, column), strips in weights.columns.items():
+        if name in singles:
+            for factors in strips.factors.values():
+                rows = range(0, len(factors), wide)
+                one = {row: {section(name, column): (row // wide, BASIS[0][None])} for row in rows}
+                found += [Term(0, factors[row : row + wide], one[row]) for row in rows]
+    return found
 
 
 def _padded(factors: Field, layout: Layout, shape: GroupShape) -> Field:

@@ -17,7 +17,7 @@ from proofs.circuit.builder import Circuit, ValueRefused
 from proofs.circuit.rounding import Limb, pieces
 from proofs.circuit.wire import CircuitRefused, Units, Wire
 from proofs.field import P
-from proofs.gradient.numbers import ACCUMULATOR, ProgramRefused, signed_bits
+from proofs.gradient.numbers import ACCUMULATOR, ProgramRefused, check_unique, signed_bits
 
 BYTE = 8
 
@@ -97,7 +97,8 @@ def divide(circuit: Circuit, x: Wire, divisor: int) -> Wire:
     quotient = rest = None
     if x.units is not None:
         quotient, rest = np.divmod(x.units + divisor // 2, divisor)
-    bits = signed_bits(x.bound // divisor + 1) + 1
+    bits = signed_bits(x.bound // divisor + 1)
+    check_unique("a quotient", x.bound + divisor, bits, (divisor - 1).bit_length())
     q = circuit.signed(x.shape, x.lanes, bits, quotient)
     r = circuit.unsigned(x.shape, x.lanes, (divisor - 1).bit_length(), rest)
     circuit.equal(q.scaled(divisor) + r - x.with_(fraction=0, limbs=None).plus(divisor // 2))

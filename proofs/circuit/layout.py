@@ -40,14 +40,14 @@ class GroupShape:
 
 @dataclass(frozen=True)
 class Layout:
-    """row: k. queries: t. strip: A. tables: their lengths and the degree of a key in β, by name. elsewhere: sections of
-    trees that are not this proof's own, and how many of their cells are random is their affair."""
+    """row: k. queries: t. strip: A. tables: their lengths by name. elsewhere: sections of trees that are not this
+    proof's own; how many of their cells are random is their affair."""
 
     row: int
     queries: int
     strip: int
     groups: tuple[GroupShape, ...]
-    tables: Mapping[str, tuple[int, int]]
+    tables: Mapping[str, int]
     elsewhere: tuple[Sections, ...] = ()
 
     @property
@@ -88,7 +88,7 @@ class Layout:
         return sum(self.rows(group) for group, _, _ in self.looked_up())
 
     def count_rows(self, table: str) -> int:
-        return -(-self.tables[table][0] // (self.blocks * self.strip))
+        return -(-self.tables[table] // (self.blocks * self.strip))
 
     @cached_property
     def trees(self) -> tuple[Sections, ...]:
@@ -124,10 +124,7 @@ class Layout:
     def error(self) -> Fraction:
         """Upper bound on the probability that a false statement passes; README.md derives it."""
         field = P**DEGREE
-        looked_up = sum(
-            (group.size * group.lanes + self.tables[table][0]) * self.tables[table][1]
-            for group, _, table in self.looked_up()
-        )
+        looked_up = sum(group.size * group.lanes for group, _, _ in self.looked_up()) + sum(self.tables.values())
         return Fraction(BLOWUP + 1, 2 * BLOWUP) ** self.queries + Fraction(2 * self.columns + looked_up + 16, field)
 
     @property
@@ -146,10 +143,7 @@ def counts_of(table: str) -> str:
 def layout_of(circuit: Circuit, row: int, elsewhere: Sequence[Sections] = ()) -> Layout:
     """The sizes of a circuit's proof with rows of that length. Raises CircuitRefused."""
     groups = tuple(GroupShape.of(group) for group in circuit.groups.values() if group.size)
-    tables = {
-        table.name: (len(table.entries), 1 if table.rows is None else table.rows.shape[1])
-        for table in circuit.tables.values()
-    }
+    tables = {table.name: len(table.entries) for table in circuit.tables.values()}
     for queries in range(1, MOST_QUERIES + 1):
         if Fraction(BLOWUP + 1, 2 * BLOWUP) ** queries > Fraction(1, 2**TARGET_BITS):
             continue

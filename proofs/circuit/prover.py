@@ -75,7 +75,7 @@ def prove(
 
 def _fill_tests(circuit: Circuit, tests: Tests) -> None:
     """The cells of phase 1, which depend on what was drawn."""
-    keyed = [relation.cells(tests.beta) for relation in circuit.relations if isinstance(relation, Keyed)]
+    keyed = [relation.cells(tests.gamma) for relation in circuit.relations if isinstance(relation, Keyed)]
     for group in circuit.groups.values():
         if group is circuit.tests_group():
             group.fill(tests_of(circuit.pairs, tests.left, tests.right))
@@ -127,7 +127,7 @@ class _Run:
         layout, found = self._layout, list[NDArray[np.uint32]]()
         nothing = ext_inverse(alpha[None])[0].astype(np.uint32)
         known = {
-            name: ext_inverse((alpha + _P - keys_of(table, tests.beta)) % _P).astype(np.uint32)
+            name: ext_inverse((alpha + _P - keys_of(table, tests)) % _P).astype(np.uint32)
             for name, table in self._circuit.tables.items()
         }
         for shape, number, name in layout.looked_up():

@@ -13,7 +13,7 @@ import numpy as np
 
 from proofs.circuit.weights import BASIS, Weights, matmul
 from proofs.circuit.wire import CircuitRefused, Units, Wire
-from proofs.field import DEGREE, Field, P, ext_mul, ext_powers
+from proofs.field import DEGREE, Field, P, ext_mul
 
 Draw = Callable[[int], Field]  # so many fresh elements of K
 _P = np.uint64(P)
@@ -169,8 +169,8 @@ class Bilinear:
 
 @dataclass(frozen=True, eq=False)
 class Keyed:
-    """index is ids, and key (four wires: an element of K in every lane) is Σ β^(j+1)·values_j: what is looked up among
-    the rows of a public matrix."""
+    """index is ids, and key (four wires: an element of K in every lane) is Σ γ_j·values_j: what is looked up among the
+    rows of a public matrix."""
 
     index: Wire
     key: tuple[Wire, ...]
@@ -181,15 +181,14 @@ class Keyed:
         same = draw(1)
         weights.add(self.index, same)
         weights.add(self.ids, minus(same))
-        factor, powers = draw(1), ext_powers(weights.beta, self.values.size + 1)[1:]
+        factor, gamma = draw(1), weights.gamma[: self.values.size]
         for unit, wire in zip(BASIS, self.key, strict=True):
             weights.add(wire, ext_mul(factor, unit))
-        weights.add(self.values, minus(ext_mul(factor, powers)).reshape(*self.values.shape, DEGREE))
+        weights.add(self.values, minus(ext_mul(factor, gamma)).reshape(*self.values.shape, DEGREE))
 
-    def cells(self, beta: Field) -> Units:
+    def cells(self, gamma: Field) -> Units:
         """(5, 1, lanes): what the cells of index and key hold."""
-        powers = ext_powers(beta, self.values.size + 1)[1:]
-        keys = matmul(self.values.known().reshape(self.values.size, -1).T, powers)
+        keys = matmul(self.values.known().reshape(self.values.size, -1).T, gamma[: self.values.size])
         return np.concatenate([self.ids.known(), keys.astype(np.int64).T])[:, None, :]
 
 

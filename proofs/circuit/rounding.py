@@ -24,6 +24,7 @@ from proofs.gradient.accumulators import SHORT, Stage, stages_of, sum_limit
 from proofs.gradient.matrix import Matrix
 from proofs.gradient.numbers import LIMB_BITS, NARROW_BITS, SUM_BITS, WIDE_BITS, Value, signed_bits
 
+HALF_BITS = 14  # two limbs of a wide value, where they meet one narrow factor alone
 Limb = tuple[int, Wire]  # place, and the wire, whose bound counts
 Result = Callable[[Units | None], Wire]
 
@@ -44,20 +45,22 @@ class Part:
 def limb_plan(bound: int, bits: int = LIMB_BITS) -> list[tuple[int, int]]:
     """(place, bits) of the limbs of a value of that bound: low ones without a sign, the last with it."""
     whole, place, found = signed_bits(bound), 0, list[tuple[int, int]]()
-    while whole - place > bits + 3:
+    while whole - place > bits + 1:
         found.append((place, bits))
         place += bits
     return [*found, (place, whole - place)]
 
 
-def limbs(circuit: Circuit, x: Wire) -> list[Limb]:
-    """The wire itself where it is narrow, else its bytes."""
-    return [(0, x)] if x.bound <= 1 << (NARROW_BITS - 1) else pieces(circuit, x)
+def limbs(circuit: Circuit, x: Wire, bits: int = LIMB_BITS) -> list[Limb]:
+    """The wire itself where it is narrow, else the limbs that the circuit holds already, else new ones."""
+    if x.bound <= 1 << (NARROW_BITS - 1):
+        return [(0, x)]
+    return list(x.limbs) if x.limbs is not None else pieces(circuit, x, bits)
 
 
 def pieces(circuit: Circuit, x: Wire, bits: int = LIMB_BITS) -> list[Limb]:
     """Limbs of so many bits: those that the circuit holds already, or new ones."""
-    if x.limbs is not None and bits == LIMB_BITS:
+    if x.limbs is not None and x.limbs[1][0] == bits:
         return list(x.limbs)
     plan = limb_plan(x.bound, bits)
     if len(plan) == 1:
@@ -92,9 +95,11 @@ def rounded(
     fraction: int,
     bits: int,
     result: Result | None = None,
+    cut: int = LIMB_BITS,
 ) -> Wire:
     """⌊(Σ 2^place·part + 2^(shift − 1)) / 2^shift⌋ in `bits` bits; `result` makes its cells where the caller wants them
-    to lie otherwise, and answers for their range."""
+    to lie otherwise, and answers for their range. cut: bits of a wide result's limbs: HALF_BITS where it only meets
+    another place by place, bytes where many of its products are added up."""
     if shift < 0:
         raise CircuitRefused(f"{name}: a rescale by 2^{shift} would invent digits")
     stages = stages_of(name, [(part.place, part.bound) for part in parts], shift, bits)
@@ -104,10 +109,12 @@ def rounded(
     last = stages[-1]
     step = last.place + last.bits - shift
     if result is None and bits > SUM_BITS and NARROW_BITS < last.carry_bits + step <= WIDE_BITS:
-        result = _in_bytes(circuit, shape, lanes, last.carry_bits + step)
+        result = _in_limbs(circuit, shape, lanes, last.carry_bits + step, cut)
     if result is None or (last.bound << step) + (1 << (bits + last.bits)) + (2 << (step + last.bits)) >= P:
+        if result is None and last.carry_bits + step > bits:
+            raise CircuitRefused(f"{name}: {last.carry_bits} + {step} bits do not keep a result to {bits}")
         found = total.advance(last, circuit.signed(shape, lanes, last.carry_bits, total.carried(last)))
-        bound = min(1 << (bits - 1), 1 << (last.carry_bits + step - 1))
+        bound = 1 << (last.carry_bits + step - 1)
         if result is None:
             return found.with_(fraction=fraction, bound=bound)
         made = result(found.units)
@@ -202,12 +209,12 @@ def close_stage(circuit: Circuit, parts: Sequence[Part], claimed: Wire) -> None:
         circuit.linear((None, flat.scaled(-1)), *linear)
 
 
-def _in_bytes(circuit: Circuit, shape: tuple[int, ...], lanes: int, bits: int) -> Result:
-    """Makes the cells of a wide result: its bytes."""
+def _in_limbs(circuit: Circuit, shape: tuple[int, ...], lanes: int, bits: int, cut: int) -> Result:
+    """Makes the cells of a wide result: its limbs of `cut` bits."""
 
     def make(units: Units | None) -> Wire:
         found = list[Limb]()
-        for place, width in limb_plan(1 << (bits - 1)):
+        for place, width in limb_plan(1 << (bits - 1), cut):
             part = None if units is None else units >> place
             if place + width == bits:
                 found.append((place, circuit.signed(shape, lanes, width, part)))
@@ -232,6 +239,7 @@ def apply(
     *,
     bias: Value | None = None,
     transposed: bool = False,
+    cut: int = LIMB_BITS,
 ) -> Wire:
     """x (in,) · matrix (out, in)ᵀ + bias (out,) → (out,); `transposed`: x (out,) → (in,)."""
     found = limbs(circuit, x)
@@ -246,7 +254,7 @@ def apply(
     shape = (matrix.shape[1],) if transposed else (matrix.shape[0],)
     if bias is not None:
         parts += addends(bias.finer(at).units, sorted({part.place for part in parts}), shape, x.lanes)
-    return rounded(circuit, name, parts, shape, x.lanes, at - fraction, fraction, bits)
+    return rounded(circuit, name, parts, shape, x.lanes, at - fraction, fraction, bits, cut=cut)
 
 
 def addends(offset: Units, places: Sequence[int], shape: tuple[int, ...], lanes: int) -> list[Part]:
@@ -261,20 +269,28 @@ def addends(offset: Units, places: Sequence[int], shape: tuple[int, ...], lanes:
 
 
 def scaled(
-    circuit: Circuit, name: str, x: Wire, factor: Value, fraction: int, bits: int, *, bias: Value | None = None
+    circuit: Circuit,
+    name: str,
+    x: Wire,
+    factor: Value,
+    fraction: int,
+    bits: int,
+    *,
+    bias: Value | None = None,
+    cut: int = LIMB_BITS,
 ) -> Wire:
     """x · factor + bias by strips, both public, broadcast to the shape of x."""
     units = np.broadcast_to(factor.units, x.shape)
     parts = list[Part]()
     for place, limb in limbs(circuit, x):
         plain = limb.with_(limbs=None, fraction=0)
-        for cut, beside, reach in _constant_limbs(units, factor.bound, limb.bound):
-            each = None if limb.units is None else limb.units * cut[..., None]
-            parts.append(Part(place + beside, limb.bound * reach, each, ((None, plain.scaled(cut)),)))
+        for digits, beside, reach in _constant_limbs(units, factor.bound, limb.bound):
+            each = None if limb.units is None else limb.units * digits[..., None]
+            parts.append(Part(place + beside, limb.bound * reach, each, ((None, plain.scaled(digits)),)))
     at = x.fraction + factor.fraction
     if bias is not None:
         parts += addends(bias.finer(at).units, sorted({part.place for part in parts}), x.shape, x.lanes)
-    return rounded(circuit, name, parts, x.shape, x.lanes, at - fraction, fraction, bits)
+    return rounded(circuit, name, parts, x.shape, x.lanes, at - fraction, fraction, bits, cut=cut)
 
 
 def _constant_limbs(units: Units, bound: int, beside: int) -> list[tuple[Units, int, int]]:
@@ -298,10 +314,12 @@ def multiply(
     *,
     most: int | None = None,
     whole: bool = False,
+    cut: int = LIMB_BITS,
 ) -> Wire:
     """x · y place by place, of one shape. `most`: a bound on |x·y| that the caller knows; `whole`: y enters uncut."""
-    lefts = [(0, x)] if most is not None else limbs(circuit, x)
-    rights = [(0, y)] if whole or most is not None else limbs(circuit, y)
+    halves = LIMB_BITS if whole else HALF_BITS
+    lefts = [(0, x)] if most is not None else limbs(circuit, x, halves)
+    rights = [(0, y)] if whole or most is not None else limbs(circuit, y, halves)
     parts = list[Part]()
     for place, left in lefts:
         for beside, right in rights:
@@ -309,7 +327,7 @@ def multiply(
             bound = most if most is not None else left.bound * right.bound
             parts.append(Part(place + beside, bound, found.units, ((None, found),)))
     shift = x.fraction + y.fraction - fraction
-    return rounded(circuit, name, parts, x.shape, x.lanes, shift, fraction, bits)
+    return rounded(circuit, name, parts, x.shape, x.lanes, shift, fraction, bits, cut=cut)
 
 
 def product_parts(circuit: Circuit, x: Factor, y: Factor) -> list[Part]:
@@ -341,6 +359,8 @@ def _plan(x: Wire, fine: bool) -> list[tuple[int, int]]:
     """(place, bits that bound it) of the limbs that `limbs` or `pieces` would give."""
     if not fine and x.bound <= 1 << (NARROW_BITS - 1):
         return [(0, signed_bits(x.bound) - 1)]
+    if not fine and x.limbs is not None:
+        return [(place, limb.bound.bit_length()) for place, limb in x.limbs]
     plan = limb_plan(x.bound)
     return [(place, bits if place != plan[-1][0] else bits - 1) for place, bits in plan]
 
@@ -357,14 +377,25 @@ def exactly(a: Units, b: Units) -> Units:
     return np.asarray((a.astype(np.float64) @ b.astype(np.float64)).astype(np.int64))
 
 
-def product(circuit: Circuit, name: str, x: Factor, y: Factor, fraction: int, bits: int, *, flat: bool = False) -> Wire:
+def product(
+    circuit: Circuit,
+    name: str,
+    x: Factor,
+    y: Factor,
+    fraction: int,
+    bits: int,
+    *,
+    flat: bool = False,
+    cut: int = LIMB_BITS,
+) -> Wire:
     """Σ_j x·y, rounded: (h, y) of the lanes that x leaves free, or (h, x, y) of one lane where `flat`."""
     parts = product_parts(circuit, x, y)
     h, _, free = x.sizes
     shape, lanes = ((h, free, y.sizes[2]), 1) if flat else ((h, y.sizes[2]), free)
     if circuit.proving:
         parts = [with_values(part, shape, lanes) for part in parts]
-    return rounded(circuit, name, parts, shape, lanes, x.wire.fraction + y.wire.fraction - fraction, fraction, bits)
+    shift = x.wire.fraction + y.wire.fraction - fraction
+    return rounded(circuit, name, parts, shape, lanes, shift, fraction, bits, cut=cut)
 
 
 def with_values(part: Part, shape: tuple[int, ...], lanes: int) -> Part:

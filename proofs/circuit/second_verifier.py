@@ -34,7 +34,6 @@ from proofs.plain import (
     inverses_of,
     minus,
     points_of,
-    powers_of,
     reduced,
     root_of,
     root_of_unity,
@@ -84,7 +83,7 @@ def verify(
     transcript.absorb("statement", statement)
     transcript.absorb("values", own[0])
     longest = _longest_test(circuit)
-    tests = transcript.elements("tests", 2 * longest + 1)
+    tests = transcript.elements("tests", 2 * longest + 1 + _widest_rows(circuit))
     transcript.absorb("tests", own[1])
     (alpha,) = transcript.elements("tables", 1)
     transcript.absorb("inverses", own[2])
@@ -106,7 +105,14 @@ def verify(
         if root_of(positions, tree, [take(32) for _ in range(beside)], height) != root:
             raise OpeningInvalid(f"columns do not lead to the root {root.hex()}")
     columns = [sizes.by_section(column) for column in entries]
-    drawn = _Drawn(tests[:longest], tests[longest : 2 * longest], tests[-1], alpha, *map(_Lots, keys))
+    drawn = _Drawn(
+        tests[:longest],
+        tests[longest : 2 * longest],
+        tests[2 * longest],
+        tests[2 * longest + 1 :],
+        alpha,
+        *map(_Lots, keys),
+    )
     opened = _Opened(circuit, sizes, drawn, list(zip(columns, points_of(k, k, positions), strict=True)))
     _check_proximity(opened, factors, polynomials["proximity"])
     _check_cells(opened, cell_factors, polynomials["cells"])
@@ -145,11 +151,8 @@ class _Sizes:
     @cached_property
     def t(self) -> int:
         """The least number that makes a proof sound (section 6)."""
-        tables, looked_up = self.circuit.tables, 0
-        for group, lookup in self.lookups():
-            table = tables[lookup.table]
-            degree = 1 if table.rows is None else table.rows.shape[1]
-            looked_up += (group.size * group.lanes + len(table.entries)) * degree
+        cells = sum(group.size * group.lanes for group, _ in self.lookups())
+        looked_up = cells + sum(len(table.entries) for table in self.circuit.tables.values())
         rest = Fraction(2 * 8 * self.k + looked_up + 16, P**4)
         for t in range(1, MOST_QUERIES + 1):
             if Fraction(9, 16) ** t + rest <= Fraction(1, 1 << 100):
@@ -232,6 +235,12 @@ def _longest_test(circuit: Circuit) -> int:
     return max([*free, circuit.lanes])
 
 
+def _widest_rows(circuit: Circuit) -> int:
+    return max(
+        (len(_integers(table.rows)[0]) for table in circuit.tables.values() if table.rows is not None), default=0
+    )
+
+
 def _free(circuit: Circuit, side: Factor) -> tuple[int]:
     """How long the side of a product is that is not summed over."""
     return (circuit.lanes if side.contract == "strips" else side.wire.shape[-1],)
@@ -244,6 +253,7 @@ class _Drawn:
     left: list[int]
     right: list[int]
     beta: int
+    gamma: list[int]
     alpha: int
     chi: _Lots
     lots: _Lots
@@ -354,9 +364,9 @@ def _minus_chi_by(chi: int, drawn: _Drawn, table: Table) -> list[int]:
         keys = [reduced(dot((1, drawn.beta), (value % P for value in entry))) for entry in entries]
     else:
         rows = _integers(table.rows)
-        powers = powers_of(drawn.beta, len(rows[0]) + 1)
+        factors = [1, *drawn.gamma[: len(rows[0])]]
         for (value,), row in zip(entries, rows, strict=True):
-            keys.append(reduced(dot(powers, (entry % P for entry in (value, *row)))))
+            keys.append(reduced(dot(factors, (entry % P for entry in (value, *row)))))
     try:
         inverses = inverses_of([reduced(drawn.alpha + minus(key)) for key in keys])
     except ZeroDivisionError:
@@ -460,8 +470,8 @@ class _Weights:
         self._add(relation.ids, [minus(of_ids)], self._lambda)
         for element, wire in zip(_BASIS, relation.key, strict=True):
             self._add(wire, [reduced(of_key * element)], self._lambda)
-        powers = powers_of(self._drawn.beta, relation.values.size + 1)[1:]
-        self._add(relation.values, [minus(reduced(of_key * power)) for power in powers], self._lambda)
+        factors = self._drawn.gamma[: relation.values.size]
+        self._add(relation.values, [minus(reduced(of_key * factor)) for factor in factors], self._lambda)
 
     def _bilinear(self, relation: Bilinear) -> None:
         drawn, circuit = self._drawn, self._circuit

@@ -24,7 +24,7 @@ from proofs.circuit.equations import (
     tests_drawn,
     weights_of,
 )
-from proofs.circuit.evaluate import weighted
+from proofs.circuit.evaluate import cell_terms, weighted
 from proofs.circuit.foreign import foreign_terms
 from proofs.circuit.layout import Layout
 from proofs.field import DEGREE, Field, P, ext_inverse, ext_mul, interpolate, matmul, mul, powers
@@ -108,9 +108,7 @@ def drawn_last(transcript: Transcript, circuit: Circuit, layout: Layout, tests: 
     proximity = transcript.elements("proximity", sum(layout.heights) - DEGREE)
     cells = transcript.elements("cells", count_of_equations(circuit, layout))
     tables = table_factors(Stream(transcript.draw("table sums")), circuit)
-    inverses = {
-        name: ext_inverse((alpha + _P - keys_of(table, tests.beta)) % _P) for name, table in circuit.tables.items()
-    }
+    inverses = {name: ext_inverse((alpha + _P - keys_of(table, tests)) % _P) for name, table in circuit.tables.items()}
     return Drawn(tests, alpha, proximity, cells, transcript.draw("sums"), tables, inverses)
 
 
@@ -156,16 +154,25 @@ def _check_cells(opened: Opened, quotient: Field, found: Field, layout: Layout) 
 def _check_sums(opened: Opened, sent: Field, circuit: Circuit, layout: Layout, drawn: Drawn) -> None:
     weights = weights_of(circuit, drawn.tests, drawn.sums)
     found = _mask(opened, "mask_sums", layout) + weighted(weights, layout, opened.basis, opened.sections)
-    for term in [*sum_terms(circuit, layout, drawn), *foreign_terms(circuit, weights)]:
+    terms = [*sum_terms(circuit, layout, drawn), *cell_terms(weights, layout), *foreign_terms(circuit, weights)]
+    for term, at in zip(terms, _at_points(terms, opened), strict=True):
         combined = np.zeros_like(found)
         for name, (first, factors) in term.coefficients.items():
             combined += matmul(opened.sections[name][:, first : first + len(factors)], factors)
-        at = matmul(opened.basis[:, term.start : term.start + len(term.weights)], term.weights)
         found = found + ext_mul(at, combined % _P)
     constant = (mul(weights.target, np.uint64(pow(layout.row, P - 2, P))) + _P - sent[layout.row - 1]) % _P
     expected = matmul(opened.powers, np.concatenate([constant[None], sent]))
     if not np.array_equal(found % _P, expected):
         raise SumsFailed("a relation of the circuit does not hold between what was committed to")
+
+
+def _at_points(terms: Sequence[Term], opened: Opened) -> list[Field]:
+    """(t, 4) each: the polynomials of their weights, by one product for all of them."""
+    whole = np.zeros((opened.basis.shape[1], len(terms), DEGREE), dtype=np.uint64)
+    for number, term in enumerate(terms):
+        whole[term.start : term.start + len(term.weights), number] = term.weights
+    found = matmul(opened.basis, whole.reshape(len(whole), -1))
+    return [found[:, DEGREE * number : DEGREE * (number + 1)] for number in range(len(terms))]
 
 
 def _mask(opened: Opened, name: str, layout: Layout) -> Field:

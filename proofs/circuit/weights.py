@@ -54,12 +54,12 @@ class Strips:
 @dataclass(eq=False)
 class Weights:
     """lanes (lanes, 4): random over the lanes of a text. left, right: the vectors that test products, at least as long;
-    beta (4,). turns: public vectors over the lanes, (lanes,) integers each."""
+    gamma: factors of the columns of public rows. turns: public vectors over the lanes, (lanes,) integers each."""
 
     lanes: Field
     left: Field
     right: Field
-    beta: Field
+    gamma: Field
     turns: list[Units]
     columns: dict[tuple[str, int], Strips] = field(default_factory=dict)
     groups: dict[str, Group] = field(default_factory=dict)
@@ -83,8 +83,12 @@ class Weights:
                 continue
             turns = term.turn.reshape(-1)
             for turn in np.unique(turns):
+                key: Key = (base, int(turn))
                 chosen = turns == turn
-                self._store(term.group, term.column, (base, int(turn)), index[chosen], each[chosen])
+                mine = each[chosen]
+                if wire.lanes == 1:  # a vector over one place is a number
+                    mine, key = signed(self.turns[turn][0], mine), ("one", None)
+                self._store(term.group, term.column, key, index[chosen], mine)
         if wire.constant is not None:
             whole = wire.constant.reshape(wire.size, -1)
             vector = self.base(base if wire.lanes > 1 else "lanes", wire.lanes)
@@ -115,7 +119,12 @@ class Weights:
             factors[key][index[0] : index[0] + len(index)] += values
         else:
             np.add.at(factors[key], index, values)
-        factors[key] %= _P
+
+    def reduce(self) -> None:
+        """Modulo p, once everything was added: until then sums of less than 2^33 numbers below p fit."""
+        for strips in self.columns.values():
+            for factors in strips.factors.values():
+                factors %= _P
 
     def _column(self, group: Group, column: int) -> Strips:
         self.groups[group.name] = group

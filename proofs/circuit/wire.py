@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from proofs.errors import LocalFault
+from proofs.gradient.numbers import ProgramRefused
 
 Units = NDArray[np.int64]
 Product = tuple[int, int, int | None]  # coefficient, column, and the column that it is multiplied by
 
 
-class CircuitRefused(LocalFault):
+class CircuitRefused(ProgramRefused):
     """The circuit itself is not one that can be proven, whatever the values."""
 
 
@@ -173,6 +173,8 @@ class Wire:
     def turned(self, turns: Units, vectors: Units) -> Wire:
         """Each strip times a public vector over the lanes: their numbers (*shape,), and what they are (…, lanes) in the
         last axes of the shape."""
+        if self.constant is not None or any(term.turn is not None for term in self.terms):
+            raise CircuitRefused("a constant, or what was turned already, is not turned")
         terms = tuple(
             replace(term, turn=np.broadcast_to(turns[..., None], term.index.shape).copy()) for term in self.terms
         )

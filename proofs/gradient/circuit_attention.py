@@ -17,7 +17,17 @@ import numpy as np
 from proofs.circuit.builder import Circuit
 from proofs.circuit.integers import inverse
 from proofs.circuit.relations import Factor
-from proofs.circuit.rounding import Part, limbs, multiply, product, product_parts, rounded, scaled, with_values
+from proofs.circuit.rounding import (
+    HALF_BITS,
+    Part,
+    limbs,
+    multiply,
+    product,
+    product_parts,
+    rounded,
+    scaled,
+    with_values,
+)
 from proofs.circuit.wire import Lookup, Units, Wire
 from proofs.field import P
 from proofs.gradient.attention import EXPONENT_BITS, INVERSE, ROTATION_BITS, SHARE_BITS
@@ -30,7 +40,7 @@ from proofs.gradient.circuit_layers import (
     linear_backward,
     lookups,
 )
-from proofs.gradient.numbers import LOOKUP_BITS, NARROW_BITS, WIDE_BITS, OutOfRange, constant
+from proofs.gradient.numbers import LIMB_BITS, LOOKUP_BITS, NARROW_BITS, WIDE_BITS, OutOfRange, constant
 from proofs.gradient.program import Attention, Formats
 from proofs.gradient.tables import Table, exponentials, inverse_root_of, rotations
 from proofs.gradient.tape import SCORE_BITS
@@ -208,12 +218,13 @@ def attention_backward(
         return None, None
     do = _heads(joined, layer.heads)
     dv = product(circuit, f"{name}.dv", factor(state.shares, "lanes"), factor(do, "lanes"), f, WIDE_BITS)
-    dp = product(circuit, f"{name}.dp", factor(do, "strips"), factor(state.v, "strips"), f, WIDE_BITS)
+    dp = product(circuit, f"{name}.dp", factor(do, "strips"), factor(state.v, "strips"), f, WIDE_BITS, cut=HALF_BITS)
     mean = inner_product(circuit, f"{name}.mean", do, state.context, f, WIDE_BITS)
     ds = multiply(circuit, f"{name}.ds", dp - mean.spread(dp.shape[1]), state.shares, f, WIDE_BITS)
     scale = constant(np.array(inverse_root_of(layer.size, SHARE_BITS), dtype=np.int64), SHARE_BITS)
-    raw = product(circuit, f"{name}.ds_k", factor(ds, "strips"), factor(state.k, "lanes"), f, WIDE_BITS)
-    dq = scaled(circuit, f"{name}.dq", raw, scale, f, WIDE_BITS)
+    raw = product(circuit, f"{name}.ds_k", factor(ds, "strips"), factor(state.k, "lanes"), f, WIDE_BITS, cut=HALF_BITS)
+    turned = LIMB_BITS if layer.theta is None else HALF_BITS
+    dq = scaled(circuit, f"{name}.dq", raw, scale, f, WIDE_BITS, cut=turned)
     if layer.theta is not None:
         if dq.lanes == 1:
             dq = _heads(scatter(circuit, text, _joined(dq)), layer.heads)
@@ -221,8 +232,10 @@ def attention_backward(
     dx_asking = linear_backward(circuit, layer.query, state.linears["q"], _joined(dq), found, below)
     dx = linear_backward(circuit, layer.value, state.linears["v"], _joined(_folded(dv, layer)), found, below)
     if below or layer.key.pair is not None:
-        raw = product(circuit, f"{name}.ds_q", factor(ds, "lanes"), factor(state.q, "lanes"), f, WIDE_BITS)
-        dk = _folded(scaled(circuit, f"{name}.dk", raw, scale, f, WIDE_BITS), layer)
+        raw = product(
+            circuit, f"{name}.ds_q", factor(ds, "lanes"), factor(state.q, "lanes"), f, WIDE_BITS, cut=HALF_BITS
+        )
+        dk = _folded(scaled(circuit, f"{name}.dk", raw, scale, f, WIDE_BITS, cut=turned), layer)
         if layer.theta is not None:
             dk = rotated(circuit, f"{name}.rotated_dk", layer, dk, f, WIDE_BITS, back=True)
         more = linear_backward(circuit, layer.key, state.linears["k"], _joined(dk), found, below)

@@ -13,14 +13,14 @@ from proofs.circuit.builder import Circuit
 from proofs.circuit.builder import Table as Lookups
 from proofs.circuit.integers import divide, inverse_root, squares
 from proofs.circuit.relations import Factor
-from proofs.circuit.rounding import Part, apply, limb_plan, limbs, multiply, product, rounded, scaled
+from proofs.circuit.rounding import HALF_BITS, Part, apply, limb_plan, limbs, multiply, product, rounded, scaled
 from proofs.circuit.wire import Units, Wire
 from proofs.gradient import tables
 from proofs.gradient.feedforward import SLOPE_BITS
 from proofs.gradient.linear import scaled_b
 from proofs.gradient.matrix import Matrix
 from proofs.gradient.norms import ROOT_BITS, normed_fraction, root_shift, rounded_ratio
-from proofs.gradient.numbers import NARROW_BITS, WIDE_BITS, ProgramRefused, constant
+from proofs.gradient.numbers import LIMB_BITS, NARROW_BITS, WIDE_BITS, ProgramRefused, constant
 from proofs.gradient.program import Formats, GatedMlp, Linear, Norm, Pair, PlainMlp
 
 Gradients = dict[str, Wire]
@@ -115,7 +115,7 @@ def norm_backward(circuit: Circuit, name: str, layer: Norm, state: NormWires, gr
     if layer.shift is not None:
         average = Matrix(np.full((1, length), rounded_ratio(1 << 21, length), dtype=np.int64), 21)
         mean = apply(circuit, f"{name}.average", inner, average, f, WIDE_BITS)
-        rest = rest - mean.spread(length)
+        rest = rest - mean.shaped(lambda strips: strips[0]).spread(length)
     return multiply(circuit, f"{name}.root", rest, state.root.spread(length), f, WIDE_BITS, whole=True)
 
 
@@ -164,14 +164,20 @@ def linear(
 
 
 def linear_backward(
-    circuit: Circuit, layer: Linear, state: LinearWires, gradient: Wire, found: Gradients, below: bool
+    circuit: Circuit,
+    layer: Linear,
+    state: LinearWires,
+    gradient: Wire,
+    found: Gradients,
+    below: bool,
+    cut: int = LIMB_BITS,
 ) -> Wire | None:
     f, low = gradient.fraction, None
     if layer.pair is not None and state.low is not None:
         low = _pair_backward(circuit, layer, layer.pair, state, gradient, found, below)
     if not below:
         return None
-    dx = apply(circuit, f"{layer.name}.back", gradient, layer.weight, f, WIDE_BITS, transposed=True)
+    dx = apply(circuit, f"{layer.name}.back", gradient, layer.weight, f, WIDE_BITS, transposed=True, cut=cut)
     if layer.pair is None or low is None:
         return dx
     more = apply(circuit, f"{layer.name}.A.back", low, layer.pair.a, f, WIDE_BITS, transposed=True)
@@ -239,7 +245,7 @@ def mlp_backward(
     formats: Formats,
 ) -> Wire:
     f, hidden = gradient.fraction, formats.hidden
-    da = passed(linear_backward(circuit, layer.down, state.linears["down"], gradient, found, True))
+    da = passed(linear_backward(circuit, layer.down, state.linears["down"], gradient, found, True, HALF_BITS))
     if isinstance(layer, PlainMlp):
         slope = look_up(circuit, tables.gelu_slope(hidden, SLOPE_BITS), state.before)
         du = multiply(circuit, f"{name}.du", da, slope, f, WIDE_BITS)
@@ -247,7 +253,7 @@ def mlp_backward(
     if state.up is None:
         raise ProgramRefused(f"{name}: a gated block without what it multiplied")
     slope = look_up(circuit, tables.silu_slope(hidden, SLOPE_BITS), state.before)
-    opened = multiply(circuit, f"{name}.da_up", da, state.up, f, WIDE_BITS)
+    opened = multiply(circuit, f"{name}.da_up", da, state.up, f, WIDE_BITS, cut=HALF_BITS)
     dg = multiply(circuit, f"{name}.dg", opened, slope, f, WIDE_BITS)
     du = multiply(circuit, f"{name}.du", da, state.activated, f, WIDE_BITS)
     dx = passed(linear_backward(circuit, layer.gate, state.linears["gate"], dg, found, True))

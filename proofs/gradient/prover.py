@@ -32,6 +32,8 @@ def prove(
     """
     tell = progress or (lambda _: None)
     tell("committing again")
+    if not statement.mechanism.shape.openings:
+        raise WitnessRefused("the round keeps no random cells for further proofs: this one would tell of the data")
     data, slots = data_and_slots(statement.mechanism, words, texts, contributions)
     if data.root != statement.mechanism.data_root or slots.root != statement.slots_root:
         raise WitnessRefused("texts or contributions are not those that were committed to")

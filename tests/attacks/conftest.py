@@ -39,7 +39,7 @@ from proofs.commitment import Committed
 from proofs.field import P, ext_inverse
 from proofs.gaussian import noise_table
 from proofs.mechanism import release, selected_rows, to_grid
-from proofs.parameters import DATA, NORM_SHIFT, RANGE, SECRETS, parameters
+from proofs.parameters import DATA, LOOKUPS, NORM_SHIFT, RANGE, SECRETS, parameters
 from proofs.proof import ProofInvalid
 from proofs.relation import Public
 from proofs.statement import Statement
@@ -340,8 +340,10 @@ class Forging(prover._Run):
     lies: dict[str, Lie]
     coded: Callable[[int, np.ndarray], None] | None
 
-    def _commit(self, cells: Cells, tree: int, whole: Cells | None = None) -> Committed:
-        return recoded(super()._commit(cells, tree, whole), tree, self.coded)
+    def commit(self, cells: Cells, tree: int, whole: Cells | None = None) -> Committed:
+        if tree == LOOKUPS:
+            self.lies["masked"](whole)
+        return recoded(super().commit(cells, tree, whole), tree, self.coded)
 
     def _projected(self, cells: Cells, matrix: np.ndarray) -> Cells:
         sizes, forger = self._sizes, self.forger
@@ -367,18 +369,13 @@ class Forging(prover._Run):
         self.lies["inverted"](found)
         return found
 
-    def _masks(self) -> Cells:
-        found = super()._masks()
-        self.lies["masked"](found)
-        return found
-
     def _cells(self, *arguments: Any) -> np.ndarray:
-        honest, length = prover._from_coset, self._sizes.row + self._sizes.pads
+        honest, length = prover.from_coset, self._sizes.row + self._sizes.pads
 
         def cut(values: np.ndarray, sizes: Any) -> np.ndarray:
             return np.concatenate([honest(values, sizes)[:length], np.zeros((2 * sizes.row - length, 4), np.uint64)])
 
-        with patch.object(prover, "_from_coset", cut):
+        with patch.object(prover, "from_coset", cut):
             return super()._cells(*arguments)
 
 

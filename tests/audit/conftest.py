@@ -34,7 +34,18 @@ from ledger.actions import (
     Submit,
 )
 from ledger.aggregate import aggregate_bundle
-from ledger.bundle import ADAPTER, ADAPTER_CONFIG, CONFIG, MANIFEST, Claim, GenesisBundle, SubmissionBundle
+from ledger.bundle import (
+    ADAPTER,
+    ADAPTER_CONFIG,
+    CONFIG,
+    MANIFEST,
+    Claim,
+    GenesisBundle,
+    SubmissionBundle,
+    bundle_limits,
+    read_submission,
+    read_weights,
+)
 from ledger.config import (
     AdapterSpec,
     AggregationSpec,
@@ -49,16 +60,17 @@ from ledger.content.cid import Block, Codec
 from ledger.content.dagpb import DIRECTORY_DATA, FileData, Link, Node, encode_file, encode_node
 from ledger.deploy import act
 from ledger.eip712 import Domain, Submission, sign_submission
+from ledger.gradients import Answers, binding_of, challenges, jobs_of
 from ledger.history import History
 from ledger.optimizer import replay
 from ledger.privacy import INFINITE_MICRO, epsilon_micro, spend_of
 from ledger.quorum import SignedVerdicts, combine, possession, verdict_digest
-from ledger.records import Policy, Reason, Signed
+from ledger.records import Phase, Policy, Reason, Signed
 from ledger.round_state import RoundState, due, excluded_root, included_root, known_reason
 from ledger.signing import Key
 from ledger.tensors import encode_safetensors, flatten, unflatten
 from ledger.twin import TwinChain
-from ledger.verdict import SubmissionFacts, judge_stored
+from ledger.verdict import SubmissionFacts, fetch_shown, judge_stored
 from node.proving import Trained, data_root, proof_of, words_root
 from proofs.texts import Texts
 from proofs.words import Binding, SecretWords
@@ -112,6 +124,7 @@ class Federation:
     configs: dict[int, Config] = field(default_factory=dict)
     coordinator: Key = field(default_factory=lambda: key_of("coordinator"))
     aggregators: list[Key] = field(default_factory=lambda: [key_of("aggregator 0")])
+    gradients: Any = None
 
     def found(self) -> None:
         """Members join; the genesis is published."""
@@ -243,8 +256,6 @@ class Federation:
         )
 
     def global_weights(self) -> dict[str, Any]:
-        from ledger.bundle import bundle_limits, read_weights
-
         files = self.store.get_directory(self.state.opened.global_bundle, bundle_limits(self.config))
         return read_weights(files, self.config)
 
@@ -282,15 +293,13 @@ class Federation:
         known = known_reason(state, member)
         if known is not Reason.ACCEPTED:
             return known
-        sent = state.submissions[member]
-        spends = tuple(self.spends(member, state.number))
-        claim, beacon = self.claim(member, sent.spent_micro), state.train_beacon or b""
-        facts = SubmissionFacts(claim, self.config, self.global_weights(), spends, beacon)
-        return judge_stored(facts, sent.bundle, self.store).reason
+        facts, shown = self.facts(member), None
+        if self.config.gradient:
+            proofs = state.proofs[member].proof
+            shown = fetch_shown(self.config, facts.global_weights, proofs, self.store, self.gradients)
+        return judge_stored(facts, facts.bundle, self.store, shown).reason
 
     def average(self, accepted: Iterable[int]) -> Any:
-        from ledger.bundle import bundle_limits, read_submission
-
         state, given = self.state, {}
         for member in accepted:
             sent = state.submissions[member]
@@ -305,6 +314,35 @@ class Federation:
             global_bundle=state.opened.global_bundle,
             submissions=given,
         )
+
+    # ---- gradients
+
+    def facts(self, member: int) -> SubmissionFacts:
+        state, sent = self.state, self.state.submissions[member]
+        return SubmissionFacts(
+            claim=self.claim(member, sent.spent_micro),
+            config=self.config,
+            global_weights=self.global_weights(),
+            history=tuple(self.spends(member, state.number)),
+            beacon=state.train_beacon or b"",
+            bundle=sent.bundle,
+            prove_beacon=state.prove_beacon or b"",
+        )
+
+    def show(self, member: int, kind: str) -> None:
+        """Fake proofs for the picked slots; wrong ones, or a digest of nothing, for those two kinds."""
+        facts, digest = self.facts(member), sha256(b"nothing shown").digest()
+        if kind != "UNAVAILABLE gradients":
+            files = self.store.get_directory(facts.bundle, bundle_limits(self.config))
+            bundle = read_submission(files, self.config, facts.claim)
+            sums, proof = bundle.trajectory, bundle.proof
+            asked = challenges(self.config, facts.claim, facts.beacon, sums, proof, facts.prove_beacon)
+            jobs = jobs_of(bundle, facts.global_weights, asked, [b""] * len(asked))
+            proofs = [self.gradients.answer(job.iterate, job.challenge) for job in jobs]
+            proofs[-1] = b"wrong" if kind == "GRADIENT_INVALID" else proofs[-1]
+            answers = Answers(self.config, binding_of(facts.claim), facts.bundle, facts.prove_beacon)
+            digest = self.store.put_directory(answers.files(proofs))
+        self.send(self.signer(member), Prove(self.state.number, digest))
 
     # ---- a whole round
 
@@ -328,8 +366,9 @@ class Federation:
         if self.config.policy.proof_required:
             for member in self.state.standing:
                 if kinds.get(member) != "NOT_PROVED":
-                    self.send(self.signer(member), Prove(number, sha256(b"proof").digest()))
-            self.mine(max(0, self.state.deadline_block - self.chain.head().number))
+                    self.show(member, kinds.get(member, "ACCEPTED"))
+            if self.state.phase is Phase.PROVE:
+                self.mine(max(0, self.state.deadline_block - self.chain.head().number))
         self.post(verdicts(self.verdicts()))
         if self.state.ended:
             return number
@@ -452,6 +491,8 @@ def submit_no_node(fed: Federation, member: int) -> None:
 MISDEEDS: dict[str, Callable[[Federation, int], None]] = {
     "ACCEPTED": submit_honestly,
     "NOT_PROVED": submit_honestly,
+    "GRADIENT_INVALID": submit_honestly,
+    "UNAVAILABLE gradients": submit_honestly,
     "NOT_SUBMITTED": lambda fed, member: None,
     "EQUIVOCATED": submit_twice,
     "UNAVAILABLE": submit_nothing_there,
@@ -475,6 +516,9 @@ MISDEEDS: dict[str, Callable[[Federation, int], None]] = {
 }
 
 
+PROVEN = ("NOT_PROVED", "PROOF_INVALID", "GRADIENT_INVALID", "UNAVAILABLE gradients")  # where there are proofs
+
+
 def twin_federation(members: int, config: Config) -> Federation:
     people = [f"owner {m}" for m in range(members)] + [f"signer {m}" for m in range(members)]
     names = [*people, "coordinator", "aggregator 0", "aggregator 1"]
@@ -494,16 +538,16 @@ def _one_thread() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def misdeeds() -> list[str]:
     """Every way to misbehave that one round without proofs can show."""
-    return [kind for kind in MISDEEDS if kind not in ("ACCEPTED", "NOT_PROVED", "PROOF_INVALID")] + ["NOT_COMMITTED"]
+    return [kind for kind in MISDEEDS if kind not in (*PROVEN, "ACCEPTED")] + ["NOT_COMMITTED"]
 
 
 @pytest.fixture(scope="session")
 def found_federation() -> Callable[..., Federation]:
     """A founded federation on a twin: members, and changes to its config."""
 
-    def found(members: int = 3, *, store: Any = None, **changes: Any) -> Federation:
+    def found(members: int = 3, *, store: Any = None, gradients: Any = None, **changes: Any) -> Federation:
         federation = twin_federation(members, small_config(**changes))
-        federation.store = store or federation.store
+        federation.store, federation.gradients = store or federation.store, gradients
         federation.found()
         return federation
 

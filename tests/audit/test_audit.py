@@ -71,14 +71,6 @@ def test_a_round_in_which_all_kinds_misbehave_passes_and_each_reason_is_re_run(e
     assert why(federation.chain, federation.store, round_number=1, member=0).finding.found.reason is Reason.ACCEPTED
 
 
-def test_a_member_that_owes_a_proof_is_left_out(found_federation: Any) -> None:
-    federation = found_federation(3, policy=Policy(40, 40, 5, 20, 20, 3, 2, True, 2))
-    federation.play({2: "NOT_PROVED"})
-    report = audit(federation.chain, federation.store)
-    assert failures(report) == {}
-    assert why(federation.chain, federation.store, round_number=1, member=2).finding.found.reason is Reason.NOT_PROVED
-
-
 def test_an_aggregate_off_by_one_grid_unit_fails_and_the_weight_is_named(found_federation: Any) -> None:
     federation = found_federation(3)
 
@@ -268,7 +260,7 @@ def test_without_any_content_everything_on_chain_is_still_audited(found_federati
     passed = {link.name for link in report.links if link.status is Status.PASS}
     assert passed >= {Name.HISTORY, Name.BEACONS, Name.SUBMISSIONS, Name.ROOTS, Name.FINALITY}
     assert {link.name for link in report.links if link.missing} == {
-        Name.CONFIG, Name.OPENING, Name.PRIVACY, Name.MECHANISM, Name.VERDICTS, Name.AGGREGATE,
+        Name.CONFIG, Name.OPENING, Name.PRIVACY, Name.MECHANISM, Name.GRADIENT, Name.VERDICTS, Name.AGGREGATE,
     }  # fmt: skip
 
 

@@ -46,7 +46,7 @@ def run(*arguments: str) -> Result:
 def test_verify_all_passes_and_prints_not_proven(federation: Any) -> None:
     result = run("verify", "--all", "--content", federation.content)
     assert result.exit_code == 0
-    assert "NOT PROVEN gradient: no proof exists" in result.stdout
+    assert "NOT PROVEN gradient: the config asks for no proof" in result.stdout
     assert "PASS, except for what is NOT PROVEN above" in result.stdout
     assert "compare them with a source that you trust" in result.stdout
 

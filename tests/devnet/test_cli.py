@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
-from devnet.cli import app, parse_misbehave
-from devnet.federation import PlanInvalid, kept_facts
+from devnet.cli import app, parse_misbehave, policy_for
+from devnet.federation import Plan, PlanInvalid, kept_facts
 from devnet.kinds import KINDS, KindUnknown
+from devnet.presets import PRESETS, TINY, Preset, make_config
 from devnet.scenarios import fresh_folder
+from ledger.config import GradientSpec
 from proofs.errors import LocalFault
 
 RUN = CliRunner()
@@ -36,6 +40,46 @@ def test_daemons_are_named_by_number_or_in_full() -> None:
 def test_a_misbehaviour_that_cannot_be_is_refused(option: str, error: type[LocalFault]) -> None:
     with pytest.raises(error):
         parse_misbehave([option])
+
+
+# ---- proofs of gradients: one field of a preset away
+
+
+SHOWING = replace(TINY, gradient=GradientSpec(4, 8))
+
+
+def plan(preset: Preset, folder: Path, *, kinds: tuple[str, ...] = (), **changes: Any) -> Plan:
+    return Plan(preset, folder, policy_for(preset, 3), misbehave={"node-1": kinds}, **changes)
+
+
+def test_a_preset_with_a_gradient_asks_for_proofs_of_it_and_others_do_not() -> None:
+    config, _ = make_config(SHOWING, epsilon=8.0, rounds=1, policy=policy_for(SHOWING, 3))
+    assert (config.proof_policy, config.gradient) == ("gradient", GradientSpec(4, 8))
+    assert config.policy.proof_required
+    for preset in PRESETS.values():
+        policy = policy_for(preset, 3)
+        assert (policy.proof_required, policy.prove_blocks) == (False, 0)
+    plain, _ = make_config(TINY, epsilon=8.0, rounds=1, policy=policy_for(TINY, 3))
+    assert (plain.proof_policy, plain.gradient) == ("mechanism", None)
+
+
+def test_without_noise_nothing_is_proven_whatever_the_preset_says() -> None:
+    config, _ = make_config(SHOWING, epsilon=None, rounds=1, policy=policy_for(SHOWING, 3, noise=False))
+    assert (config.proof_policy, config.gradient, config.policy.proof_required) == ("none", None, False)
+
+
+def test_who_misbehaves_in_prove_needs_a_prove_phase(tmp_path: Path) -> None:
+    for name in (name for name, kind in KINDS.items() if kind.in_prove):
+        plan(SHOWING, tmp_path, kinds=(name,)).check()
+        with pytest.raises(PlanInvalid, match="asks for no proofs of gradients"):
+            plan(TINY, tmp_path, kinds=(f"{name}@2",)).check()
+
+
+def test_a_policy_and_a_preset_that_differ_about_prove_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(PlanInvalid, match="exactly where"):
+        Plan(SHOWING, tmp_path, policy_for(TINY, 3)).check()
+    with pytest.raises(PlanInvalid, match="exactly where"):
+        Plan(TINY, tmp_path, policy_for(SHOWING, 3)).check()
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from ledger.config import (
     AdapterSpec,
     AggregationSpec,
     Config,
+    GradientSpec,
     OptimizerSpec,
     PrivacySpec,
     TaskSpec,
@@ -65,6 +66,13 @@ def build() -> Config:
 @pytest.fixture(scope="session")
 def config() -> Config:
     return build()
+
+
+@pytest.fixture(scope="session")
+def proving(config: Config) -> Config:
+    """The same config, asking for proofs of mechanism and gradients."""
+    policy = replace(config.policy, prove_blocks=10, proof_required=True)
+    return replace(config, proof_policy="gradient", gradient=GradientSpec(4, 8), policy=policy)
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from ledger.canonical import FieldInvalid, NotCanonical
 from ledger.config import MAX_CONFIG_BYTES, Config
 
 DIGEST = "530300ae73e47a17"  # of the config in conftest.py; a change renames every config on any chain
+GRADIENT_DIGEST = "d0d32c4362fbcb46"  # of the one that asks for gradients
 
 
 def edited(config: Config, edit: Callable[[Any], None]) -> bytes:
@@ -146,6 +147,52 @@ def test_a_proof_that_nobody_could_make_is_refused_with_the_remedy(
 ) -> None:
     asked = replace(config, proof_policy="mechanism", privacy=replace(config.privacy, **changes))
     with pytest.raises(FieldInvalid, match=f"config.proof_policy: .*{cause}.*none"):
+        Config.decode(asked.encode())
+
+
+# ---- gradients
+
+
+def test_a_config_that_asks_for_gradients_comes_back_and_has_its_own_digest(proving: Config, config: Config) -> None:
+    assert Config.decode(proving.encode()) == proving
+    assert proving.digest.hex()[:16] == GRADIENT_DIGEST
+    assert proving.proven
+    assert (proving.openings, config.openings) == (4, 0)
+
+
+GRADIENTS_REFUSED: list[tuple[str, Callable[[Any, Any], None], Any, str]] = [
+    ("no slot", at("gradient", "slots"), 0, "config.gradient.slots"),
+    ("too many slots", at("gradient", "slots"), 17, "config.gradient.slots"),
+    ("slots as text", at("gradient", "slots"), "4", "config.gradient.slots"),
+    ("no tolerance", at("gradient", "tolerance"), 0, "config.gradient.tolerance"),
+    ("too much tolerance", at("gradient", "tolerance"), 65, "config.gradient.tolerance"),
+    ("nothing said of it", at("gradient"), None, "config.gradient"),
+    ("no phase to prove in", at("policy", "proof_required"), False, "config.policy.proof_required"),
+    ("a phase without a block", at("policy", "prove_blocks"), 0, "config.policy"),
+    ("gradients under the mechanism alone", at("proof_policy"), "mechanism", "gradient"),
+    ("gradients where nothing is proven", at("proof_policy"), "none", "gradient"),
+]
+
+
+@pytest.mark.parametrize(("flaw", "put", "value", "named"), GRADIENTS_REFUSED, ids=[f for f, *_ in GRADIENTS_REFUSED])
+def test_a_config_whose_gradients_nobody_could_prove_is_refused(
+    proving: Config, flaw: str, put: Callable[[Any, Any], None], value: Any, named: str
+) -> None:
+    with pytest.raises(FieldInvalid, match=named):
+        Config.decode(edited(proving, lambda json_value: put(json_value, value)))
+
+
+def test_a_config_that_asks_for_gradients_says_how_many(proving: Config) -> None:
+    with pytest.raises(FieldInvalid, match="gradient"):
+        Config.decode(edited(proving, lambda value: value.pop("gradient")))
+    with pytest.raises(FieldInvalid, match="gradient"):
+        Config.decode(edited(proving, lambda value: value["gradient"].update(another=1)))
+
+
+@pytest.mark.parametrize("policy", ["none", "mechanism"])
+def test_a_prove_phase_is_for_gradients_alone(config: Config, policy: str) -> None:
+    asked = replace(config, proof_policy=policy, policy=replace(config.policy, prove_blocks=5, proof_required=True))
+    with pytest.raises(FieldInvalid, match=f"exactly under the proof policy gradient, not with {policy}"):
         Config.decode(asked.encode())
 
 

@@ -41,6 +41,7 @@ from node.acceptance import Limits
 from node.aggregator import Aggregator, AggregatorParts, Coordinator
 from node.conduct import HonestAggregator, HonestMember
 from node.judging import Judges
+from node.kept import KeptContributions
 from node.logs import Log
 from node.member import Member, MemberParts
 from node.memory import AggregatorMemory, MemberMemory
@@ -184,6 +185,7 @@ class Daemon:
     confirmations: int = 0
     coordinator: Coordinator | None = None
     running: bool = True
+    blind: bool = False
     faults: list[Exception] = field(default_factory=list)
     service: Service | None = None
     actor: Any = None
@@ -228,6 +230,7 @@ class Daemon:
             service.sender,
             guard,
             memory,
+            KeptContributions(self.folder / "contributions"),
             PrivacyLedger.create(self.folder / "privacy"),
             trainer,
             self.limits,
@@ -235,6 +238,8 @@ class Daemon:
             service.watch,
             service.log,
             service.board,
+            judges=Judges(1),
+            gradients=None if self.blind else self.world.gradients,
         )
         return Member(self.parts, self.conduct or HonestMember())
 
@@ -252,6 +257,7 @@ class Daemon:
             service.watch,
             service.log,
             self.world,
+            None if self.blind else self.world.gradients,
         )
         return Aggregator(parts, self.conduct or HonestAggregator())
 
@@ -288,6 +294,7 @@ class World:
     config: Config
     strict: bool = True
     register: bool = True
+    gradients: Any = None
     daemons: list[Daemon] = field(default_factory=list)
     cuts: list[str] = field(default_factory=list)
     network_faults: list[Exception] = field(default_factory=list)
@@ -445,13 +452,14 @@ def make_world(fast_folder: Path) -> Iterator[Callable[..., World]]:
         voids: int = 3,
         strict: bool = True,
         register: bool = True,
+        gradients: Any = None,
         cap_micro: int | None = None,
         prepare: Callable[[World], None] = lambda world: None,
         **changes: Any,
     ) -> World:
         folder = fast_folder / f"world-{len(worlds)}"
         folder.mkdir()
-        world = World(folder, small_config(**changes), strict, register)
+        world = World(folder, small_config(**changes), strict, register, gradients)
         world.found(members, aggregators, rounds=rounds, voids=voids, cap_micro=cap_micro)
         prepare(world)
         world.start()

@@ -130,9 +130,9 @@ def test_a_large_delta_is_refused(make_world: MakeWorld) -> None:
     assert "δ" in refused_because(make_world(privacy=loose, voids=1))
 
 
-def test_a_round_that_asks_for_proofs_is_refused(make_world: MakeWorld) -> None:
+def test_a_round_with_a_prove_phase_that_its_config_has_no_use_for_is_refused(make_world: MakeWorld) -> None:
     proving = replace_policy(prove_blocks=4, proof_required=True)
-    assert "proofs" in refused_because(make_world(policy=proving, voids=1))
+    assert "config.policy.proof_required" in refused_because(make_world(policy=proving, voids=1))
 
 
 def test_another_base_model_is_refused(make_world: MakeWorld) -> None:

@@ -139,7 +139,7 @@ def test_clipping_gives_the_direction_at_the_clip_and_leaves_the_short_alone(rng
 
 def test_what_leaves_its_range_is_refused_by_name(rng: np.random.Generator) -> None:
     tape, ones = Tape(), Value(np.full((1, 4), 30000), 0, 1 << 15)
-    with pytest.raises(OutOfRange, match=r"long: 120000 units where the program allows 32768"):
+    with pytest.raises(OutOfRange, match=r"long: 120000 to 120000 units where the program allows 32768"):
         tape.apply("long", ones, Matrix(np.ones((1, 4), dtype=np.int64), 0), 0, 16)
     with pytest.raises(OutOfRange, match="beyond the table"):
         tape.look_up("index", exponentials(7, 16, 13), np.array([1 << 16]))

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from benchmarks.cases import random_texts
+from proofs import answering, prover, relation
 from proofs import columns as trees
-from proofs import prover, relation
 from proofs.commitment import Committed
 from proofs.errors import CandorError
 from proofs.field import P, ext_mul, interpolate, matmul, mul, powers
@@ -436,7 +436,7 @@ def test_what_a_prover_holds_shows_in_no_repr(small_case: Case, monkeypatch: pyt
     watch = Watch(monkeypatch, small_case)
     sizes = parameters(small_case.statement.shape)
     run = prover._Run(small_case.statement, sizes, small_case.words, small_case.contributions)
-    section = next(iter(prover._sections(watch.trees, sizes).values()))
+    section = next(iter(answering.sections_of(watch.trees, sizes).values()))
     for held in (small_case.words, small_case.texts, *watch.trees, run, section):
         shown = repr(held) + str(held)
         assert "array" not in shown
