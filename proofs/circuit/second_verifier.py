@@ -65,6 +65,8 @@ def verify(
     """
     sizes = _Sizes(circuit, row, elsewhere_sections)
     k, t, height, at = row, sizes.t, row.bit_length() + 2, 0
+    if k * sum(sum(tree.values()) for tree in sizes.trees) > 1 << 27:
+        raise CircuitRefused("more than 2^27 cells")
     if not sizes.fixed <= len(proof) <= sizes.fixed + 32 * len(sizes.trees) * height * t:
         raise ProofMalformed(f"{len(proof)} bytes cannot be the {sizes.fixed} of a proof and its openings")
 

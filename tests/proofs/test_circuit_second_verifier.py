@@ -77,7 +77,8 @@ class Case:
 
     def refused(self, data: bytes, why: str = "", **changed: Any) -> Verdict:
         found = self.verdicts(data, **changed)
-        assert found[0] == found[1] != None, why  # noqa: E711
+        assert found[0] == found[1], why
+        assert found[0] is not None, why
         return found[0]
 
 
@@ -213,6 +214,14 @@ def test_both_refuse_a_circuit_that_does_not_fit(lanes: int, row: int, entries: 
     circuit.group("range", lanes, 1, (second_verifier.Lookup("range", (("1", 0),)),)).append(entries, None)
     case = Case(lambda _: circuit, row)
     case.agreed(b"", CircuitRefused)
+
+
+@pytest.mark.parametrize("cells", [1 << 26, 1 << 28])
+def test_both_refuse_a_circuit_that_no_memory_holds(cells: int) -> None:
+    circuit = Circuit(4, False)
+    circuit.group("free", 1, 1).size = cells
+    case = Case(lambda _: circuit, 1 << 10)
+    case.agreed(b"", proof.ProofMalformed if cells < 1 << 27 else CircuitRefused)
 
 
 class TestOneFieldAltered:
