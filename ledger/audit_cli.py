@@ -31,7 +31,7 @@ from ledger.audit import NoSuchRound, audit, why
 from ledger.audit_chain import Broken, Replay, replay
 from ledger.audit_file import export_round, verify_file, why_file
 from ledger.audit_library import Library, Unsettled
-from ledger.audit_open import Places, open_chain, open_contents, places_of
+from ledger.audit_open import NothingToRead, Places, open_chain, open_contents, places_of
 from ledger.audit_print import Printer, anchor_text
 from ledger.base_gradients import BaseGradients
 from ledger.picks import Picked, picked
@@ -226,9 +226,11 @@ def _gradients(base: Path | None) -> BaseGradients | None:
 
 def _picks(state: RoundState, places: Places) -> Picked | None:
     """What the second beacon picked; None where there is none, or no config to say how many."""
+    if not state.policy.proof_required:
+        return None
     try:
         return picked(state, Library(open_contents(places.content)).config(state.opened.config_digest))
-    except Unsettled:
+    except (Unsettled, NothingToRead):
         return None
 
 

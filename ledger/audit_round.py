@@ -15,6 +15,7 @@ import numpy as np
 
 from ledger.aggregate import aggregate_bundle
 from ledger.audit_findings import Finding, agreement, verdicts_of
+from ledger.audit_gradient import GradientAudit
 from ledger.audit_library import Library, Unsettled
 from ledger.audit_quorum import dissent_text, dissents, quorum_data, quorum_text
 from ledger.bundle import (
@@ -30,15 +31,13 @@ from ledger.canonical import format_fraction
 from ledger.config import Config
 from ledger.content.errors import ContentInvalid, ContentMissing
 from ledger.content.unixfs import directory_blocks
-from ledger.gradients import GradientsUnjudged, GradientVerifier
+from ledger.gradients import GradientVerifier
 from ledger.history import History
 from ledger.mechanism import coverage
-from ledger.picks import coverage_text
 from ledger.privacy import EPSILON_TOLERANCE_MICRO, Spend, epsilon_micro, spend_of
 from ledger.quorum import check_signed
 from ledger.records import Reason
 from ledger.report import (
-    GRADIENT_NOT_PROVEN,
     MECHANISM_NOT_PROVEN,
     Link,
     Name,
@@ -52,13 +51,10 @@ from ledger.round_state import RoundState, known_reason
 from ledger.rules import RuleBroken
 from ledger.tensors import Weights
 from ledger.verdict import (
-    Shown,
     SubmissionFacts,
     Verdict,
     accepted,
-    check_gradients,
     check_proof,
-    fetch_shown,
     judge_but_gradients,
 )
 from proofs.errors import PeerFault
@@ -73,11 +69,11 @@ class RoundAudit:
     def __init__(
         self, library: Library, history: History, state: RoundState, gradients: GradientVerifier | None = None
     ) -> None:
-        self.library, self.history, self.state, self._verifier = library, history, state, gradients
+        self.library, self.history, self.state = library, history, state
+        self._gradients = GradientAudit(state, library.contents, gradients)
         self._weights: dict[int, Weights | Unsettled] = {}
         self._findings: dict[int, Finding] = {}
         self._unproven: dict[int, str] = {}  # of the accepted: why the proof does not hold, "" where it does
-        self._gradients: dict[int, str | Rejected | Unsettled] = {}  # what is known, what is wrong, why nobody can tell
 
     @property
     def config(self) -> Config:
@@ -217,61 +213,13 @@ class RoundAudit:
             return missing(Name.MECHANISM, f"the proof of member {gone[0]} is not to be had", **data)
         return passed(Name.MECHANISM, f"members {list(self.state.accepted)}: {coverage(self.config)}", **data)
 
-    # ---- gradients
-
     def gradient_link(self) -> Link:
-        """Do the proofs of every accepted member's picked slots hold, whatever else may be wrong with the member?"""
         try:
-            config = self.config
-            if config.gradient is None:
-                return not_proven(Name.GRADIENT, GRADIENT_NOT_PROVEN)
-            for member in self.state.accepted:
+            for member in self.state.accepted if self.config.gradient else ():
                 self.finding(member)
+            return self._gradients.link(self.config, self.state.accepted)
         except Unsettled as unsettled:
             return unsettled.link(Name.GRADIENT)
-        data = {
-            "members": list(self.state.accepted),
-            "picks": config.gradient.slots,
-            "slots": config.shape.contributions,
-        }
-        if not self.state.accepted:
-            return passed(Name.GRADIENT, "nobody was accepted, so nothing had to be proven", **data)
-        nothing = Unsettled("it was never judged", peer=True)
-        found = {member: self._gradients.get(member, nothing) for member in self.state.accepted}
-        for member, outcome in found.items():
-            if isinstance(outcome, Rejected) and outcome.reason is not Reason.UNAVAILABLE:
-                text = f"member {member} was accepted, and what it showed does not hold: {outcome.detail}"
-                return failed(Name.GRADIENT, text, **data)
-        for member, outcome in found.items():
-            if isinstance(outcome, Rejected):
-                return missing(Name.GRADIENT, f"member {member}: {outcome.detail}", **data)
-            if isinstance(outcome, Unsettled):
-                settle = failed if outcome.peer else not_proven
-                return settle(Name.GRADIENT, f"member {member}: {outcome.cause}", **data)
-        told = f"members {list(self.state.accepted)}: picked slots hold gradients of committed rows, or nothing, within"
-        text = (
-            f"{told} {config.gradient.tolerance} units a coordinate; {coverage_text(config)}. Other slots: NOT PROVEN"
-        )
-        return passed(Name.GRADIENT, text, **data)
-
-    def _gradients_of(self, facts: SubmissionFacts, submission: SubmissionBundle) -> str | Rejected | Unsettled:
-        """What is known of the member's gradients, what is wrong with them, or why that cannot be told here."""
-        member = facts.claim.member
-        if member not in self._gradients:
-            try:
-                self._gradients[member] = check_gradients(facts, submission, self._shown(facts))
-            except Rejected as error:
-                self._gradients[member] = error
-            except GradientsUnjudged as error:
-                self._gradients[member] = Unsettled(f"{error} (--base)", peer=False)
-        return self._gradients[member]
-
-    def _shown(self, facts: SubmissionFacts) -> Shown | None:
-        """Raises GradientsUnjudged."""
-        proved = self.state.proofs.get(facts.claim.member)
-        if self._verifier is None or proved is None:
-            return None
-        return fetch_shown(self.config, facts.global_weights, proved.proof, self.library.contents, self._verifier)
 
     # ---- verdicts
 
@@ -287,8 +235,7 @@ class RoundAudit:
         if known is not Reason.ACCEPTED:
             return Finding(member, posted, Verdict(known, "the chain itself shows it"), agreement(posted, known))
         found = self._judge(member)
-        gradients = self._gradients.get(member)
-        unjudged = gradients.cause if isinstance(gradients, Unsettled) and found.accepted else ""
+        unjudged = self._gradients.unjudged(member) if found.accepted else ""
         return Finding(member, posted, found, agreement(posted, found.reason, unjudged), unjudged)
 
     def _judge(self, member: int) -> Verdict:
@@ -306,20 +253,20 @@ class RoundAudit:
             files = self.library.contents.get_directory(facts.bundle, bundle_limits(self.config))
         except ContentMissing as error:
             self._weights[member] = Unsettled(f"member {member}: {error}", peer=False)
-            self._gradients[member] = Rejected(Reason.UNAVAILABLE, str(error))
+            self._gradients.reject(member, Rejected(Reason.UNAVAILABLE, str(error)))
             return Verdict(Reason.UNAVAILABLE, str(error))
         except ContentInvalid as error:
             detail = f"{type(error).__name__}: {error}"
             self._weights[member] = Unsettled(f"member {member} is in the average with no bundle: {detail}", peer=True)
             self._unproven[member] = detail
-            self._gradients[member] = Rejected(Reason.BUNDLE_MALFORMED, detail)
+            self._gradients.reject(member, Rejected(Reason.BUNDLE_MALFORMED, detail))
             return Verdict(Reason.BUNDLE_MALFORMED, detail)
         found = judge_but_gradients(facts, files)
         if member in self.state.accepted:
             self._keep(facts, files, found)
         if isinstance(found, Verdict):
             return found
-        gradients = self._gradients_of(facts, found)
+        gradients = self._gradients.outcome(facts, found)
         if isinstance(gradients, Rejected):
             return Verdict(gradients.reason, gradients.detail)
         return accepted(found, gradients if isinstance(gradients, str) else f"NOT PROVEN: {gradients.cause}")
@@ -331,15 +278,17 @@ class RoundAudit:
             submission = read_submission(files, self.config, facts.claim)
         except Rejected as error:
             self._weights[member] = Unsettled(f"member {member} is in the average with no weights: {error}", peer=True)
-            self._unproven[member], self._gradients[member] = str(error), error
+            self._unproven[member] = str(error)
+            self._gradients.reject(member, error)
             return
         self._weights[member], self._unproven[member] = submission.weights, ""
         try:
             if isinstance(found, Verdict):
                 check_proof(submission, facts.beacon)
-                self._gradients_of(facts, submission)
+                self._gradients.outcome(facts, submission)
         except Rejected as error:
-            self._unproven[member], self._gradients[member] = error.detail, error
+            self._unproven[member] = error.detail
+            self._gradients.reject(member, error)
 
     def _claim(self, member: int) -> Claim:
         state, commitment = self.state, self.state.commitments[member]

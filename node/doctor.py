@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ledger.audit_code import code_link
+from ledger.base_gradients import BaseGradients
 from ledger.bundle import bundle_limits
 from ledger.config import MAX_CONFIG_BYTES, Config
 from ledger.content import ContentMissing, EmbeddedStore, GatewayStore, Limits
@@ -207,9 +208,16 @@ def _proof(found: _Found) -> str:
     config = _given(found.config)
     if not config.proven:
         return "the round asks for none: clip, noise and sampling stay NOT PROVEN"
+    from node.model import genesis
+
     load_prover()
     sizes = parameters(config.shape)
-    return f"the prover loads; a round's proof has at most {sizes.largest_bytes} bytes and {int(sizes.bits)} bits"
+    told = f"the prover loads; a round's proof has at most {sizes.largest_bytes} bytes and {int(sizes.bits)} bits"
+    if config.gradient is None:
+        return told
+    start = genesis(config.adapter.tensors, config.weight_bits, "candor doctor")
+    largest = BaseGradients(found.trainer.base().path).largest(config, start)
+    return f"{told}; and for each of {config.gradient.slots} picked slots one of at most {largest} bytes"
 
 
 def _epsilon(found: _Found) -> str:

@@ -169,8 +169,9 @@ class Showing:
                 )
             except RoundRefused:
                 raise
-            except LocalFault as error:
-                raise RoundRefused(f"{job.challenge.pick} cannot be proven: {error}") from error
+            except LocalFault as error:  # an unused slot can always be proven: that one cannot be is not for everybody
+                self.log.error("cannot be proven", round=state.number, pick=str(job.challenge.pick), why=error)
+                raise RoundRefused("a picked slot cannot be proven; the log says which, and why") from error
         answers = Answers(config, binding_of(facts.claim), facts.bundle, facts.prove_beacon)
         return conduct.shown(state, answers.files(proofs))
 

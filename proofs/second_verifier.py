@@ -2,10 +2,6 @@
 
 It shares nothing with the first but `Statement` and the noise table, and takes its time. What the two do not agree on
 is a mistake in one of them, or in the text. Sections are those of README.md's "The proof of M".
-
-An element a₀ + a₁X + a₂X² + a₃X³ of K is one integer, Σ aᵢ·2^(96·i). Sums and products of such integers are sums and
-products of polynomials while no coefficient is negative or reaches 2⁹⁶; `_reduced` brings them back into K. A product
-of reduced elements has coefficients below 2⁶⁴, so 2³² of them may be added up before that.
 """
 
 from __future__ import annotations
@@ -14,19 +10,32 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from hashlib import sha256, shake_256
-from itertools import accumulate, chain, islice, pairwise
+from itertools import chain, islice, pairwise
 from math import isqrt
-from operator import add, mul
+from operator import add
 from struct import unpack_from
 
 from proofs.errors import LocalFault, PeerFault
 from proofs.gaussian import noise_table
+from proofs.plain import (
+    P,
+    Point,
+    Transcript,
+    dot,
+    element_of,
+    elements_of,
+    evaluate,
+    inverses_of,
+    minus,
+    points_of,
+    powers_of,
+    reduced,
+    root_of,
+    root_of_unity,
+    siblings_of,
+)
 from proofs.statement import Shape, Statement
 
-P = 2**31 - 2**24 + 1
-_MASK = (1 << 96) - 1
-_ZERO = P | P << 96 | P << 192 | P << 288
-_TWO_BITS = tuple(tuple(byte >> shift & 3 for shift in (0, 2, 4, 6)) for byte in range(256))
 _BITS = (
     *("active", "last", "noise_carry", "low_borrow", "high_borrow"),
     *("draw_carry", "draw_borrow", "drawn", "filled"),
@@ -84,8 +93,8 @@ def verify(statement: Statement, proof: bytes) -> None:
     roots = {label: take(32) for label in ("witness", "slots", "projections", "lookups")}
     counts = {"proximity": k, "cells": 2 * k - sizes.lanes, "sums": 2 * k - 1}
     sent = {name: take(16 * count) for name, count in counts.items()}
-    polynomials = {name: _elements(_below_p(data)) for name, data in sent.items()}
-    transcript = _Transcript()
+    polynomials = {name: elements_of(_below_p(data)) for name, data in sent.items()}
+    transcript = Transcript(b"candor/mechanism-proof/1")
     transcript.absorb("statement", _statement_digest(statement))
     transcript.absorb("witness", roots["witness"])
     transcript.absorb("slots", roots["slots"])
@@ -103,118 +112,23 @@ def verify(statement: Statement, proof: bytes) -> None:
         transcript.absorb(name, data)
     positions = transcript.positions("columns", t, 8 * k)
     leaves = [[take(16 + 4 * width) for _ in positions] for width in widths]
-    beside = _siblings(positions, height)
+    beside = siblings_of(positions, height)
     if len(proof) != at + 6 * 32 * beside:
         raise Malformed(f"{len(proof) - at} bytes of openings, where these columns have six times {beside} hashes")
     entries = [
         tuple(chain.from_iterable(_below_p(leaf[16:]) for leaf in column)) for column in zip(*leaves, strict=True)
     ]
     for root, tree in zip((statement.words_root, statement.data_root, *roots.values()), leaves, strict=True):
-        if _root(positions, tree, [take(32) for _ in range(beside)], height) != root:
+        if root_of(positions, tree, [take(32) for _ in range(beside)], height) != root:
             raise OpeningRefuted(f"columns do not lead to the root {root.hex()}")
     columns = [_by_section(sizes, column) for column in entries]
-    opened = _Opened(statement, sizes, alpha, beta, columns, _points(sizes, positions))
+    opened = _Opened(statement, sizes, alpha, beta, columns, points_of(sizes.k, sizes.lanes, positions))
     _check_proximity(opened, factors["proximity"], polynomials["proximity"])
     _check_cells(opened, factors["cells"], polynomials["cells"])
     _check_sums(opened, factors["sums"], signs, polynomials["sums"])
 
 
 # Section 1: field, transcript, statement
-
-
-def _reduced(value: int) -> int:
-    """The element of K: coefficients modulo X⁴ − 3 and p."""
-    c0, c1, c2 = (value & _MASK) + 3 * (value >> 384 & _MASK), value >> 96 & _MASK, value >> 192 & _MASK
-    c1, c2, c3 = c1 + 3 * (value >> 480 & _MASK), c2 + 3 * (value >> 576), value >> 288 & _MASK
-    return c0 % P | c1 % P << 96 | c2 % P << 192 | c3 % P << 288
-
-
-def _minus(reduced: int) -> int:
-    return _ZERO - reduced
-
-
-def _element(coefficients: Sequence[int]) -> int:
-    return sum(value << 96 * place for place, value in enumerate(coefficients))
-
-
-def _elements(words: Sequence[int]) -> list[int]:
-    return [_element(words[start : start + 4]) for start in range(0, len(words), 4)]
-
-
-def _dot(left: Iterable[int], right: Iterable[int]) -> int:
-    return sum(map(mul, left, right))
-
-
-def _evaluate(coefficients: list[int], x: int) -> int:
-    return _reduced(_dot(coefficients, _powers(x, len(coefficients))))
-
-
-def _powers(base: int, count: int) -> list[int]:
-    """base⁰, base¹, …: of an element of F, or of K."""
-    return list(accumulate(range(1, count), lambda power, _: _reduced(power * base), initial=1))
-
-
-def _inverse(element: int) -> int:
-    """element^(p⁴ − 2)."""
-    result = 1
-    for bit in f"{P**4 - 2:b}":
-        result = _reduced(_reduced(result * result) * (element if bit == "1" else 1))
-    return result
-
-
-def _inverses(elements: list[int]) -> list[int]:
-    """1/element for each, by inverting their product."""
-    products = list(accumulate(elements, lambda left, right: _reduced(left * right), initial=1))
-    if products[-1] == 0:
-        raise SumsRefuted("α lies in a table")
-    inverse, found = _inverse(products.pop()), []
-    for element, before in zip(reversed(elements), reversed(products), strict=True):
-        found.append(_reduced(inverse * before))
-        inverse = _reduced(inverse * element)
-    return found[::-1]
-
-
-def _root_of_unity(order: int) -> int:
-    return pow(3, (P - 1) // order, P)
-
-
-class _Transcript:
-    def __init__(self) -> None:
-        self._state = sha256(b"candor/mechanism-proof/1").digest()
-
-    def absorb(self, label: str, data: bytes) -> None:
-        name = bytes([len(label)]) + label.encode()
-        self._state = sha256(self._state + b"\0" + name + len(data).to_bytes(8, "big") + data).digest()
-
-    def _draw(self, label: str) -> bytes:
-        key = sha256(self._state + b"\1" + bytes([len(label)]) + label.encode()).digest()
-        self._state = sha256(self._state + b"\2" + key).digest()
-        return key
-
-    def elements(self, label: str, count: int) -> list[int]:
-        words = (word & 0x7FFFFFFF for word in _stream(self._draw(label), 4 * count))
-        return _elements(list(islice((word for word in words if word < P), 4 * count)))
-
-    def positions(self, label: str, count: int, below: int) -> list[int]:
-        found: set[int] = set()
-        words = _stream(self._draw(label), count)
-        while len(found) < count:
-            found.add(next(words) % below)
-        return sorted(found)
-
-    def signs(self, label: str, rows: int, columns: int) -> list[list[int]]:
-        """Codes of two bits: 0 means 1, 1 means −1, 2 and 3 mean 0."""
-        stream = shake_256(self._draw(label)).digest(-(-rows * columns // 4))
-        codes = chain.from_iterable(map(_TWO_BITS.__getitem__, stream))
-        return [list(islice(codes, columns)) for _ in range(rows)]
-
-
-def _stream(key: bytes, likely: int) -> Iterator[int]:
-    """SHAKE-256(key) as u32 without end."""
-    start, stop = 0, likely + likely // 32 + 64
-    while True:
-        yield from unpack_from(f"<{stop - start}I", shake_256(key).digest(4 * stop), 4 * start)
-        start, stop = stop, 2 * stop
 
 
 def _binding(statement: Statement) -> bytes:
@@ -337,36 +251,9 @@ def _below_p(data: bytes) -> tuple[int, ...]:
     return words
 
 
-def _siblings(positions: list[int], height: int) -> int:
-    """How many hashes an opening lists."""
-    known, count = set(positions), 0
-    for _ in range(height):
-        count += sum(node ^ 1 not in known for node in known)
-        known = {node >> 1 for node in known}
-    return count
-
-
-def _root(positions: list[int], leaves: list[bytes], opening: list[bytes], height: int) -> bytes:
-    known = {i: sha256(b"\0" + leaf).digest() for i, leaf in zip(positions, leaves, strict=True)}
-    beside = iter(opening)
-    for _ in range(height):
-        level = known | {node ^ 1: next(beside) for node in known if node ^ 1 not in known}
-        parents = dict.fromkeys(node >> 1 for node in known)
-        known = {node: sha256(b"\1" + level[2 * node] + level[2 * node + 1]).digest() for node in parents}
-    return known[0]
-
-
 def _by_section(sizes: _Sizes, entries: tuple[int, ...]) -> _Column:
     rest = iter(entries)
     return {name: tuple(islice(rest, rows)) for tree in sizes.trees for name, rows in tree.items()}
-
-
-@dataclass(frozen=True)
-class _Point:
-    """A point of the code, and the polynomials there that are 1 at one lane and 0 at the rest of H."""
-
-    x: int
-    lagrange: list[int]
 
 
 @dataclass(frozen=True)
@@ -378,30 +265,15 @@ class _Opened:
     alpha: int
     beta: int
     columns: list[_Column]
-    points: list[_Point]
+    points: list[Point]
 
-    def __iter__(self) -> Iterator[tuple[_Column, _Point]]:
+    def __iter__(self) -> Iterator[tuple[_Column, Point]]:
         return zip(self.columns, self.points, strict=True)
 
     def mask(self, pieces: tuple[int, ...], x: int) -> int:
         """A + x^(k/2)·B + x^k·C."""
-        a, b, c = _elements(pieces)
+        a, b, c = elements_of(pieces)
         return a + pow(x, self.sizes.k // 2, P) * b + pow(x, self.sizes.k, P) * c
-
-
-def _points(sizes: _Sizes, positions: list[int]) -> list[_Point]:
-    """L_i(x) = (x^k − 1)/k · 1/(x·ω^(−i) − 1); with x = shift·ω^j it depends on i − j alone, once for each coset."""
-    k, omega, found = sizes.k, _root_of_unity(sizes.k), []
-    cosets: dict[int, tuple[int, list[int]]] = {}
-    powers = _powers(pow(omega, -1, P), k)
-    for coset, j in (divmod(position, k) for position in positions):
-        if coset not in cosets:
-            shift = 3 * pow(_root_of_unity(8 * k), coset, P) % P
-            scale = (pow(shift, k, P) - 1) * pow(k, -1, P)
-            cosets[coset] = shift, [scale * pow(shift * power - 1, -1, P) % P for power in powers] * 2
-        shift, lagrange = cosets[coset]
-        found.append(_Point(shift * pow(omega, j, P) % P, lagrange[k - j : k - j + sizes.lanes]))
-    return found
 
 
 def _cell_after_cell(values: Sequence[int], sizes: _Sizes) -> list[Sequence[int]]:
@@ -411,7 +283,7 @@ def _cell_after_cell(values: Sequence[int], sizes: _Sizes) -> list[Sequence[int]
 def _check_proximity(opened: _Opened, factors: list[int], sent: list[int]) -> None:
     for at, point in opened:
         combined = chain.from_iterable(entries for name, entries in at.items() if name != "mask_proximity")
-        if _reduced(_dot(factors, combined) + _element(at["mask_proximity"])) != _evaluate(sent, point.x):
+        if reduced(dot(factors, combined) + element_of(at["mask_proximity"])) != evaluate(sent, point.x):
             raise ProximityRefuted(f"at {point.x}")
 
 
@@ -421,24 +293,24 @@ def _check_proximity(opened: _Opened, factors: list[int], sent: list[int]) -> No
 def _check_cells(opened: _Opened, factors: list[int], sent: list[int]) -> None:
     shape, sizes = opened.statement.shape, opened.sizes
     public_noise, public_draws = _public_rows(opened, b"noise", 4), _public_rows(opened, b"draws", 2)
-    random_points = [pow(_root_of_unity(sizes.k), j, P) for j in range(sizes.lanes, sizes.k)]
-    betas = _powers(opened.beta, 9)
+    random_points = [pow(root_of_unity(sizes.k), j, P) for j in range(sizes.lanes, sizes.k)]
+    betas = powers_of(opened.beta, 9)
     for at, point in opened:
-        noise, draws = ([_dot(row, point.lagrange) for row in rows] for rows in (public_noise, public_draws))
+        noise, draws = ([dot(row, point.lagrange) for row in rows] for rows in (public_noise, public_draws))
         values = [bit * (bit - 1) for name in _BITS for bit in at[name]]
         values += [d * f - u for d, f, u in zip(at["drawn"], at["filled"], at["used"], strict=True)]
         rows = (at[f"contributions_{group}"] for group in range(len(shape.groups)))
-        values += [_dot(row, row) - square for row, square in zip(rows, at["squares"], strict=True)]
+        values += [dot(row, row) - square for row, square in zip(rows, at["squares"], strict=True)]
         differences = [opened.alpha + -value % P for value in _ranged(shape, sizes, at, noise, draws)]
-        differences += [opened.alpha + _minus(value) for value in _binned(at, betas)]
-        inverses = map(_element, zip(*(at[f"inverses_{place}"] for place in range(4)), strict=True))
-        lookups = [_reduced(i * d) + P - 1 for i, d in zip(inverses, differences, strict=True)]
-        found = _dot(factors, [*(value % P for value in values), *lookups]) + opened.mask(at["mask_cells"], point.x)
+        differences += [opened.alpha + minus(value) for value in _binned(at, betas)]
+        inverses = map(element_of, zip(*(at[f"inverses_{place}"] for place in range(4)), strict=True))
+        lookups = [reduced(i * d) + P - 1 for i, d in zip(inverses, differences, strict=True)]
+        found = dot(factors, [*(value % P for value in values), *lookups]) + opened.mask(at["mask_cells"], point.x)
         divisor = 1
         for root in random_points:
             divisor = divisor * (point.x - root) % P
         vanishing = (pow(point.x, sizes.k, P) - 1) * pow(divisor, -1, P) % P
-        if _reduced(found) != _reduced(_evaluate(sent, point.x) * vanishing):
+        if reduced(found) != reduced(evaluate(sent, point.x) * vanishing):
             raise CellsRefuted(f"at {point.x}")
 
 
@@ -477,7 +349,7 @@ def _binned(at: _Column, betas: list[int]) -> Iterator[int]:
     """z + β·low_0 + … + β⁸·high_3 for each row of the noise."""
     rows = len(at["noise"])
     for row, z in enumerate(at["noise"]):
-        yield _reduced(_dot(betas, (z, *at["bin_low"][row::rows], *at["bin_high"][row::rows])))
+        yield reduced(dot(betas, (z, *at["bin_low"][row::rows], *at["bin_high"][row::rows])))
 
 
 # Section 5: sum identities
@@ -498,9 +370,9 @@ def _check_sums(opened: _Opened, drawn: list[int], signs: list[list[int]], sent:
     # ρ comes group after group, noise and released sums in the order of the coordinates.
     grouped = sorted(range(len(rho)), key=opened.statement.group_of.tolist().__getitem__)
     rho_of = dict(zip(grouped, rho, strict=True))
-    noise = [_reduced(step * rho_of[j]) for step in nu for j in range(len(rho))]
-    target = _dot(noise, (value % P for step in opened.statement.released.tolist() for value in step))
-    constant = _reduced(_reduced(target) * pow(sizes.k, -1, P) + _minus(sent[sizes.k - 1]))
+    noise = [reduced(step * rho_of[j]) for step in nu for j in range(len(rho))]
+    target = dot(noise, (value % P for step in opened.statement.released.tolist() for value in step))
+    constant = reduced(reduced(target) * pow(sizes.k, -1, P) + minus(sent[sizes.k - 1]))
 
     # Beside ν: ρ, and zero for what fills a group's last row up. Beside μ: −Σ τ·Π for contributions, τ for projections.
     rest, of_nu = iter(rho), list[int]()
@@ -508,20 +380,20 @@ def _check_sums(opened: _Opened, drawn: list[int], signs: list[list[int]], sent:
         of_nu += [*islice(rest, size), *[0] * (-size % h)]
     projected = [0] * len(of_nu)
     for element, row in zip(tau, signs, strict=True):
-        projected = list(map(add, projected, map((_minus(element), element, 0, 0).__getitem__, row)))
-    of_mu, of_y = [_reduced(value) for value in projected], tau + [0] * (-len(tau) % h)
+        projected = list(map(add, projected, map((minus(element), element, 0, 0).__getitem__, row)))
+    of_mu, of_y = [reduced(value) for value in projected], tau + [0] * (-len(tau) % h)
     blocks = [(of_nu[x::h], of_mu[x::h] + of_y[x::h]) for x in range(h)]
 
-    after = [_minus(mu[a - 1]) if a % shape.slots else 0 for a in range(slots)]
-    used_first = [_reduced(kappa_slots * _reduced(own + before)) for own, before in zip(mu, after, strict=True)]
-    same_data = [_minus(_reduced(sum(nu[1:]))), *nu[1:]]
+    after = [minus(mu[a - 1]) if a % shape.slots else 0 for a in range(slots)]
+    used_first = [reduced(kappa_slots * reduced(own + before)) for own, before in zip(mu, after, strict=True)]
+    same_data = [minus(reduced(sum(nu[1:]))), *nu[1:]]
     by_cell = {
         "noise": noise,
-        "used": [_minus(_reduced(kappa * step)) for step in nu for _ in omega],
-        "filled": [_reduced(step * row) for step in same_data for row in omega],
+        "used": [minus(reduced(kappa * step)) for step in nu for _ in omega],
+        "filled": [reduced(step * row) for step in same_data for row in omega],
         "range_counts": _minus_chi_by(chi[0], opened.alpha, range(1 << 16)),
         "projection_counts": _minus_chi_by(chi[1], opened.alpha, range(2 * sizes.reach + 1)),
-        "noise_counts": _minus_chi_by(chi[2], opened.alpha, _bins(shape, _powers(opened.beta, 9))),
+        "noise_counts": _minus_chi_by(chi[2], opened.alpha, _bins(shape, powers_of(opened.beta, 9))),
     }
     weights = {name: _cell_after_cell(values, sizes) for name, values in by_cell.items()}
     looked_up = sizes.trees[4]["projections"], sizes.trees[2]["noise"]
@@ -529,31 +401,34 @@ def _check_sums(opened: _Opened, drawn: list[int], signs: list[list[int]], sent:
 
     for at, point in opened:
         contributions = [entry for group in range(len(phi)) for entry in at[f"contributions_{group}"]]
-        in_mu, squares = (*contributions, *at["projections"]), _reduced(_dot(phi, at["squares"]))
+        in_mu, squares = (*contributions, *at["projections"]), reduced(dot(phi, at["squares"]))
         active, found = at["active"][0], opened.mask(at["mask_sums"], point.x)
         norms = [low + 256 * high for low, high in zip(at["norm_low"], at["norm_high"], strict=True)]
         for x, (nus, mus) in enumerate(blocks):
             lanes = point.lagrange[x * slots : (x + 1) * slots]
             steps = [sum(lanes[start : start + shape.slots]) for start in range(0, slots, shape.slots)]
-            by_step, by_slot = _reduced(_dot(nu, steps)), _reduced(_dot(mu, lanes))
-            found += by_step * _reduced(_dot(nus, contributions))
-            found += by_slot * _reduced(_dot(mus, in_mu) + squares)
+            by_step, by_slot = reduced(dot(nu, steps)), reduced(dot(mu, lanes))
+            found += by_step * reduced(dot(nus, contributions))
+            found += by_slot * reduced(dot(mus, in_mu) + squares)
             if x == 0:
-                found += by_slot * _reduced(_dot(phi, ((norm - shape.clip_units**2 * active) % P for norm in norms)))
-                found += _reduced(_dot(used_first, lanes) + kappa * by_step) * active
-                found += _reduced(kappa_slots * by_slot) * (P - at["last"][0])
+                found += by_slot * reduced(dot(phi, ((norm - shape.clip_units**2 * active) % P for norm in norms)))
+                found += reduced(dot(used_first, lanes) + kappa * by_step) * active
+                found += reduced(kappa_slots * by_slot) * (P - at["last"][0])
         for name, rows in weights.items():
-            found += sum(_reduced(_dot(row, point.lagrange)) * entry for row, entry in zip(rows, at[name], strict=True))
-        inverses = _element([_reduced(_dot(of_inverses, at[f"inverses_{place}"])) for place in range(4)])
-        found += _reduced(inverses) * (sum(point.lagrange) % P)
-        if _reduced(found) != _reduced(constant + point.x * _evaluate(sent, point.x)):
+            found += sum(reduced(dot(row, point.lagrange)) * entry for row, entry in zip(rows, at[name], strict=True))
+        inverses = element_of([reduced(dot(of_inverses, at[f"inverses_{place}"])) for place in range(4)])
+        found += reduced(inverses) * (sum(point.lagrange) % P)
+        if reduced(found) != reduced(constant + point.x * evaluate(sent, point.x)):
             raise SumsRefuted(f"at {point.x}")
 
 
 def _minus_chi_by(chi: int, alpha: int, table: Iterable[int]) -> list[int]:
     """−χ/(α − v) for each value of a table."""
-    inverses = _inverses([_reduced(alpha + _minus(value)) for value in table])
-    return [_minus(_reduced(chi * inverse)) for inverse in inverses]
+    try:
+        inverses = inverses_of([reduced(alpha + minus(value)) for value in table])
+    except ZeroDivisionError:
+        raise SumsRefuted("α lies in a table") from None
+    return [minus(reduced(chi * inverse)) for inverse in inverses]
 
 
 def _bins(shape: Shape, betas: list[int]) -> Iterator[int]:
@@ -561,4 +436,4 @@ def _bins(shape: Shape, betas: list[int]) -> Iterator[int]:
     table = noise_table(shape.sigma_units)
     for place, (low, above) in enumerate(pairwise([0, *table.thresholds.tolist(), 1 << 64])):
         words = (edge >> shift & 0xFFFF for edge in (low, above - 1) for shift in (0, 16, 32, 48))
-        yield _reduced(_dot(betas, ((place - table.bound) % P, *words)))
+        yield reduced(dot(betas, ((place - table.bound) % P, *words)))

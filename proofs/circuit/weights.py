@@ -102,9 +102,14 @@ class Weights:
     def strip(self, wire: Wire, vector: Field) -> None:
         """A vector of its own, (lanes, 4), for a wire that is one strip."""
         for term in wire.terms:
-            for index, coefficient in zip(term.index.reshape(-1), term.coefficient.reshape(-1), strict=True):
+            turns = [None] * term.index.size if term.turn is None else term.turn.reshape(-1).tolist()
+            coefficients = np.broadcast_to(term.coefficient, term.index.shape).reshape(-1)
+            for index, coefficient, turn in zip(term.index.reshape(-1), coefficients, turns, strict=True):
                 own = signed(np.array(coefficient), vector)
+                own = own if turn is None else signed(self.turns[turn], own)
                 self._column(term.group, term.column).own.append((int(index), own))
+        if wire.constant is not None:
+            self.owe(signed(np.broadcast_to(wire.constant, (1, wire.lanes))[0], vector))
 
     def _store(self, group: Group, column: int, key: Key, index: Units, values: Field) -> None:
         factors = self._column(group, column).factors

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from proofs.errors import LocalFault
+from proofs.gradient.numbers import ProgramRefused
 
 Units = NDArray[np.int64]
 Product = tuple[int, int, int | None]  # coefficient, column, and the column that it is multiplied by
 
 
-class CircuitRefused(LocalFault):
+class CircuitRefused(ProgramRefused):
     """The circuit itself is not one that can be proven, whatever the values."""
 
 

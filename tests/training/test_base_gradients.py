@@ -16,14 +16,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ledger.base_gradients import BaseGradients, _base, gradient_statement
-from ledger.config import Config
+from ledger.base_gradients import _LARGEST, SLACK, BaseGradients, _base, gradient_statement
+from ledger.config import Config, GradientSpec
 from ledger.gradients import MAX_PROOF_BYTES, Challenge, GradientsUnjudged, Job
 from ledger.mechanism import statement_of
 from ledger.picks import Pick
 from ledger.tensors import Weights
 from node.model import genesis
 from node.showing import BaseProver
+from proofs.gradient.numbers import ProgramRefused
 from proofs.gradient.program import Program
 from proofs.proof import ProofInvalid
 
@@ -55,6 +56,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[Any, ...]]]:
         monkeypatch.setitem(sys.modules, module.__name__, module)
     yield calls
     _base.cache_clear()
+    _LARGEST.clear()
 
 
 @pytest.fixture
@@ -115,7 +117,8 @@ def test_the_prover_gets_the_same_statement_and_program_and_the_secrets(
 
 
 def test_the_largest_proof_is_bounded_whatever_the_base(seen: Any, config: Config, weights: Weights) -> None:
-    assert BaseGradients(FOLDER).largest(config, weights) == 5 * config.steps
+    assert BaseGradients(FOLDER).largest(config, weights) == SLACK * 5 * config.steps
+    _LARGEST.clear()
     sys.modules["proofs.gradient.claim"].largest_proof = lambda *_: 1 << 40  # type: ignore[attr-defined]
     assert BaseGradients(FOLDER).largest(config, weights) == MAX_PROOF_BYTES
 
@@ -130,6 +133,34 @@ def test_on_another_base_and_on_none_nothing_is_judged(
     assert not seen
 
 
+def test_a_round_that_no_proof_can_be_made_for_is_nobodys_fault_and_an_iterate_is_its_members(
+    seen: Any, config: Config, weights: Weights, challenge: Challenge
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise ProgramRefused("too wide")
+
+    sys.modules["proofs.gradient.verifier"].verify = refuse  # type: ignore[attr-defined]
+    sys.modules["proofs.gradient.claim"].largest_proof = refuse  # type: ignore[attr-defined]
+    (outcome,) = BaseGradients(FOLDER).outcomes(config, [Job(weights, challenge, b"valid")])
+    assert isinstance(outcome, ProofInvalid)
+    assert "no program at this iterate: too wide" in str(outcome)
+    with pytest.raises(GradientsUnjudged, match="too wide"):
+        BaseGradients(FOLDER).largest(config, weights)
+
+
 def test_a_verifier_goes_to_another_process_as_the_name_of_a_folder() -> None:
     assert pickle.loads(pickle.dumps(BaseGradients(FOLDER))) == BaseGradients(FOLDER)
     assert len(pickle.dumps(BaseGradients(FOLDER))) < 400
+
+
+def test_the_doctor_says_how_large_the_proofs_of_picked_slots_will_be(
+    seen: Any, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import node.doctor
+
+    monkeypatch.setattr(node.doctor, "load_prover", lambda: None)
+    policy = replace(config.policy, prove_blocks=5, proof_required=True)
+    asked = replace(config, proof_policy="gradient", gradient=GradientSpec(4, 8), policy=policy)
+    trainer = SimpleNamespace(base=lambda: SimpleNamespace(path=FOLDER))
+    told = node.doctor._proof(SimpleNamespace(config=asked, trainer=trainer))  # type: ignore[arg-type]
+    assert told.endswith("and for each of 4 picked slots one of at most 30 bytes")
