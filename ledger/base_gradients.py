@@ -25,10 +25,6 @@ from proofs.proof import ProofInvalid
 SLACK = 2
 
 
-class IterateUnprovable(ProofInvalid):
-    """A proof at an iterate that leaves the ranges of H."""
-
-
 @dataclass(frozen=True)
 class BaseGradients:
     """Verifies proofs of gradients on the base in `folder`. Goes to another process as that name alone."""
@@ -59,7 +55,7 @@ class BaseGradients:
             except ProofInvalid as wrong:
                 yield wrong
             except ProgramRefused as refused:
-                yield IterateUnprovable(f"H has no program at this iterate: {refused}")
+                yield ProofInvalid(f"H has no program at this iterate: {refused}")
             else:
                 yield None
 

@@ -23,7 +23,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.gradient_cases import TOLERANCE, GradientRound, gradient_round
-from ledger.base_gradients import BaseGradients, IterateUnprovable
+from ledger import base_gradients
+from ledger.base_gradients import BaseGradients
 from ledger.gradients import Challenge, GradientsUnjudged, Job
 from ledger.picks import Pick
 from proofs import mechanism, witness
@@ -31,7 +32,7 @@ from proofs.circuit import prover, rounding, verifier
 from proofs.circuit.builder import Circuit, Table
 from proofs.circuit.equations import weights_of
 from proofs.circuit.layout import Layout, counts_of
-from proofs.circuit.wire import Group, Wire
+from proofs.circuit.wire import CircuitRefused, Group, Wire
 from proofs.commitment import Committed
 from proofs.field import P, element, ext, ext_inverse, mul
 from proofs.gradient import circuit_text, claim
@@ -659,8 +660,12 @@ def test_an_iterate_at_which_nothing_can_be_proven_is_its_members_fault(proven: 
     assert verifier.largest(config, weights) >= len(proven.proof)
     next(units for name, units in weights.items() if name.endswith("classifier.bias"))[0] = 300 << 16
     (outcome,) = verifier.outcomes(config, [Job(weights, asked, proven.proof)])
-    assert isinstance(outcome, IterateUnprovable)
-    with pytest.raises(GradientsUnjudged, match="no gradient of this round"):
+    assert isinstance(outcome, ProofInvalid)
+    with patch.object(rounding, "stages_of", side_effect=CircuitRefused("rows that are too short")):
+        (outcome,) = verifier.outcomes(config, [Job(case.weights, asked, proven.proof)])
+    assert isinstance(outcome, ProofInvalid)
+    base_gradients._LARGEST.clear()
+    with pytest.raises(GradientsUnjudged, match="no proof of gradients"):
         verifier.largest(config, weights)
 
 
