@@ -76,8 +76,9 @@ def prove(
 def _fill_tests(circuit: Circuit, tests: Tests) -> None:
     """The cells of phase 1, which depend on what was drawn."""
     keyed = [relation.cells(tests.gamma) for relation in circuit.relations if isinstance(relation, Keyed)]
-    for group in circuit.groups.values():
-        if group is circuit.tests_group():
+    tests_group = circuit.tests_group()
+    for group in list(circuit.groups.values()):
+        if group is tests_group:
             group.fill(tests_of(circuit.pairs, tests.left, tests.right))
         elif group.phase == 1:
             group.fill(np.concatenate(keyed, axis=1))

@@ -1,4 +1,4 @@
-"""A small circuit of statement G, and what both verifiers of circuits say of its proof."""
+"""Small circuits of statement G, and what both verifiers of circuits say of their proofs."""
 
 from __future__ import annotations
 
@@ -102,9 +102,9 @@ def case_of(model: LoadedModel, ids: list[list[int]], labels: list[int], tokens:
     return Case(statement, program, words, texts, (short,))
 
 
-@pytest.fixture(scope="module")
-def case(model_for: Build) -> Case:
-    return case_of(model_for("llama"), [[2, 5], [4, 7, 3]], [1, 2], 3)
+@pytest.fixture(scope="module", params=["llama", "bert"])
+def case(request: pytest.FixtureRequest, model_for: Build) -> Case:
+    return case_of(model_for(request.param), [[2, 5], [4, 7, 3]], [1, 2], 3)
 
 
 @pytest.fixture(scope="module")
