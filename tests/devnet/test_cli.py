@@ -46,6 +46,7 @@ def test_a_misbehaviour_that_cannot_be_is_refused(option: str, error: type[Local
 
 
 SHOWING = replace(TINY, gradient=GradientSpec(4, 8))
+PLAIN = replace(TINY, gradient=None)
 
 
 def plan(preset: Preset, folder: Path, *, kinds: tuple[str, ...] = (), **changes: Any) -> Plan:
@@ -58,8 +59,8 @@ def test_a_preset_with_a_gradient_asks_for_proofs_of_it_and_others_do_not() -> N
     assert config.policy.proof_required
     for preset in PRESETS.values():
         policy = policy_for(preset, 3)
-        assert (policy.proof_required, policy.prove_blocks) == (False, 0)
-    plain, _ = make_config(TINY, epsilon=8.0, rounds=1, policy=policy_for(TINY, 3))
+        assert policy.proof_required == (policy.prove_blocks > 0) == (preset.gradient is not None)
+    plain, _ = make_config(PLAIN, epsilon=8.0, rounds=1, policy=policy_for(PLAIN, 3))
     assert (plain.proof_policy, plain.gradient) == ("mechanism", None)
 
 
@@ -72,14 +73,14 @@ def test_who_misbehaves_in_prove_needs_a_prove_phase(tmp_path: Path) -> None:
     for name in (name for name, kind in KINDS.items() if kind.in_prove):
         plan(SHOWING, tmp_path, kinds=(name,)).check()
         with pytest.raises(PlanInvalid, match="asks for no proofs of gradients"):
-            plan(TINY, tmp_path, kinds=(f"{name}@2",)).check()
+            plan(PLAIN, tmp_path, kinds=(f"{name}@2",)).check()
 
 
 def test_a_policy_and_a_preset_that_differ_about_prove_are_refused(tmp_path: Path) -> None:
     with pytest.raises(PlanInvalid, match="exactly where"):
-        Plan(SHOWING, tmp_path, policy_for(TINY, 3)).check()
+        Plan(SHOWING, tmp_path, policy_for(PLAIN, 3)).check()
     with pytest.raises(PlanInvalid, match="exactly where"):
-        Plan(TINY, tmp_path, policy_for(SHOWING, 3)).check()
+        Plan(PLAIN, tmp_path, policy_for(SHOWING, 3)).check()
 
 
 @pytest.mark.parametrize(

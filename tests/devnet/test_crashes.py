@@ -31,7 +31,7 @@ from node.service import PRIVACY
 
 pytestmark = [pytest.mark.anvil, pytest.mark.timeout(900)]
 
-SMALL = replace(TINY, steps=2, rows=64, capacity=64, mean_batch=16, held_out=30)
+SMALL = replace(TINY, steps=2, rows=64, capacity=64, mean_batch=16, held_out=30, gradient=None)
 POLICY = Policy(
     commit_blocks=300, train_blocks=300, prove_blocks=0, verify_blocks=120, propose_blocks=120, challenge_blocks=30,
     quorum=2, proof_required=False, verifier_quorum=2,
@@ -156,6 +156,7 @@ def test_the_schedule_names_every_point() -> None:
     """For nodes and for the aggregator; a new persistence point fails here until it is in the schedule."""
     nodes = {point for points in NODE_POINTS.values() for point in points}
     nodes.add(Point.NODE_VERIFIER_INTENT)  # keys are registered at the founding; tests/node/test_verdicts.py walks it
+    nodes |= {Point.NODE_SHOWN, Point.NODE_PROVE_INTENT}  # no round of this schedule proves; tests/node/test_showing.py
     aggregators = {point for points in AGGREGATOR_POINTS.values() for point in points}
     assert nodes == {point for point in Point if not point.name.startswith(("AGGREGATOR_", "LOG_"))}
     assert aggregators == {point for point in Point if not point.name.startswith(("NODE_", "LOG_"))}

@@ -34,7 +34,7 @@ from proofs.words import Binding, SecretWords
 
 pytestmark = [pytest.mark.anvil, pytest.mark.timeout(900)]
 
-SMALL = replace(TINY, steps=2, rows=64, capacity=64, mean_batch=16, held_out=30)
+SMALL = replace(TINY, steps=2, rows=64, capacity=64, mean_batch=16, held_out=30, gradient=None)
 POLICY = Policy(
     commit_blocks=240, train_blocks=45, prove_blocks=0, verify_blocks=20, propose_blocks=16, challenge_blocks=8,
     quorum=2, proof_required=False, verifier_quorum=5,

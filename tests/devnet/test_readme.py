@@ -22,8 +22,9 @@ from devnet.federation import door
 pytestmark = [pytest.mark.anvil, pytest.mark.timeout(600)]
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-FORGERY = "candor-devnet run --preset tiny --misbehave 2=off-by-one --keep"
-WHY = "candor-audit why --member 2 --round 1 --config candor-demo/node-0/settings.toml"
+FORGERY = "candor-devnet run --preset tiny --misbehave 2=other-slots --keep"
+BASE = "devnet/tiny/model"
+WHY = f"candor-audit why --member 2 --round 1 --base {BASE} --config candor-demo/node-0/settings.toml"
 
 
 def typed(command: str, folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
@@ -62,8 +63,8 @@ def test_these_are_the_readmes_commands() -> None:
 
 def test_the_run_ends_well_and_names_who_was_left_out(told: Told) -> None:
     assert told.run.returncode == 0, told.run.stderr
-    assert "FINAL: node-0 ACCEPTED, node-1 ACCEPTED, node-2 PROOF_INVALID" in told.run.stdout
-    assert "PASS, except for what is NOT PROVEN above" in told.run.stdout
+    assert "FINAL: node-0 ACCEPTED, node-1 ACCEPTED, node-2 GRADIENT_INVALID" in told.run.stdout
+    assert "gradient    │ PASS" in told.run.stdout
 
 
 def test_the_model_learns(told: Told) -> None:
@@ -72,11 +73,11 @@ def test_the_model_learns(told: Told) -> None:
 
 
 def test_why_says_what_the_readme_shows(told: Told) -> None:
-    result = typed(WHY, told.folder)
+    result = typed(WHY.replace(BASE, str(Path(__file__).parents[2] / BASE)), told.folder)
     assert result.returncode == 0, result.stderr
-    assert "PROOF_INVALID" in result.stdout
+    assert "GRADIENT_INVALID" in result.stdout
     assert "they agree" in result.stdout
-    assert "candor/proof.bin" in result.stdout
+    assert "candor/gradient-0.bin" in result.stdout
 
 
 @pytest.mark.parametrize("command", ["rounds", "round 1", "members", "verify --all", "verify --round 1"])

@@ -26,7 +26,7 @@ from node.verifying import registration
 
 pytestmark = [pytest.mark.anvil, pytest.mark.timeout(300)]
 
-SMALL = replace(TINY, steps=2, rows=64, capacity=64, mean_batch=16, held_out=30)
+SMALL = replace(TINY, steps=2, rows=64, capacity=64, mean_batch=16, held_out=30, gradient=None)
 POLICY = Policy(40, 40, 0, 20, 20, 6, 1, False, 1)
 
 
