@@ -6,6 +6,7 @@ roots, and at every opened column the three tests. Memory and time are bounded b
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,7 +34,7 @@ _P = np.uint64(P)
 
 
 @dataclass(frozen=True, eq=False)
-class _Opened:
+class Opened:
     """points (t,): where the opened columns lie. powers (t, 2k). sections: name -> (t, rows).
 
     basis (t, k): values on H, times it, are the values of their interpolating polynomial at the points.
@@ -72,8 +73,8 @@ def verify(statement: Statement, proof: bytes, transcript: Transcript | None = N
     positions = transcript.positions("columns", sizes.columns, sizes.queries)
 
     roots = (statement.words_root, statement.data_root, *messages.roots)
-    opened = _open(messages.rest, positions.tolist(), roots, sizes)
-    _check_proximity(opened, proximity, proximity_factors, sizes)
+    opened = open_columns(messages.rest, positions.tolist(), roots, sizes)
+    check_proximity(opened, proximity, proximity_factors, sizes)
     public = Public.of(statement, sizes)
     _check_cells(opened, quotient, public, cell_factors, sizes)
     terms = [
@@ -115,7 +116,8 @@ def _check_released(statement: Statement, sizes: Parameters) -> None:
         raise ReleasedTooLarge(f"a released sum of {loudest} units, where {sizes.largest_sum} is the most")
 
 
-def _open(rest: bytes, positions: list[int], roots: tuple[bytes, ...], sizes: Parameters) -> _Opened:
+def open_columns(rest: bytes, positions: list[int], roots: Sequence[bytes], sizes: Sizes) -> Opened:
+    """The opened columns by section, once they lead to the roots. Raises ProofMalformed, OpeningInvalid."""
     tables, hashes, paths = split_opened(rest, positions, sizes)
     for number, (root, leaves, path) in enumerate(zip(roots, hashes, paths, strict=True)):
         found = trees.root_of_opening(dict(zip(positions, leaves, strict=True)), sizes.columns, path)
@@ -131,10 +133,10 @@ def _open(rest: bytes, positions: list[int], roots: tuple[bytes, ...], sizes: Pa
     exponents = powers(points, 2 * sizes.row)
     # Σ_j x^j·(1/k)·Σ_i v_i·ω^(−ij) = Σ_i v_i·(1/k)·Σ_j x^j·ω^(−ij): the powers are transformed once, for all values
     basis = np.ascontiguousarray(interpolate(np.ascontiguousarray(exponents[:, : sizes.row].T)).T)
-    return _Opened(points, exponents, basis, sections)
+    return Opened(points, exponents, basis, sections)
 
 
-def _check_proximity(opened: _Opened, sent: Field, factors: Field, sizes: Parameters) -> None:
+def check_proximity(opened: Opened, sent: Field, factors: Field, sizes: Sizes) -> None:
     """Σ factor·row + mask is the polynomial of degree below k that was sent."""
     order = [name for tree in sizes.trees for name, _ in tree if name != "mask_proximity"]
     rows = np.concatenate([opened.sections[name] for name in order], axis=1)
@@ -144,36 +146,56 @@ def _check_proximity(opened: _Opened, sent: Field, factors: Field, sizes: Parame
 
 
 def _check_cells(
-    opened: _Opened, quotient: Field, public: Public, drawn: relation.CellChallenges, sizes: Parameters
+    opened: Opened, quotient: Field, public: Public, drawn: relation.CellChallenges, sizes: Parameters
 ) -> None:
     """Σ factor·identity + mask is divisible by the polynomial that vanishes on the lanes."""
     known = {name: _at_points(0, values, opened) for name, values in public.words.items()}
     found = relation.cell_identities(opened.sections, known, sizes, drawn, Plain())
-    found = (found + _mask(opened, "mask_cells", sizes)) % _P
+    told = "a contribution above the clip, a word out of range, or a value that is in no table"
+    check_quotient(opened, quotient, found, sizes, told)
+
+
+def check_quotient(opened: Opened, quotient: Field, found: Field, sizes: Sizes, told: str) -> None:
+    """found (t, 4) + mask = quotient·(what vanishes on the lanes) at every point. Raises CellsFailed(told)."""
+    found = (found + masked(opened, "mask_cells", sizes)) % _P
     expected = mul(matmul(opened.powers[:, : len(quotient)], quotient), vanishing(opened.points, sizes)[:, None])
     if not np.array_equal(found, expected):
-        raise CellsFailed("a contribution above the clip, a word out of range, or a value that is in no table")
+        raise CellsFailed(told)
 
 
-def _check_sums(opened: _Opened, sent: Field, terms: list[Term], target: Field, sizes: Parameters) -> None:
-    """Σ over H of Σ weight·(Σ coefficient·row) + mask = target: the sum over H of a polynomial is k·(c₀ + c_k)."""
-    found = _mask(opened, "mask_sums", sizes)
+def _check_sums(opened: Opened, sent: Field, terms: list[Term], target: Field, sizes: Parameters) -> None:
+    """Σ over H of Σ weight·(Σ coefficient·row) + mask = target."""
+    found = np.zeros((len(opened.points), DEGREE), dtype=np.uint64)
     for term in terms:
-        combined = np.zeros_like(found)
-        for name, (first, factors) in term.coefficients.items():
-            combined += matmul(opened.sections[name][:, first : first + len(factors)], factors)
-        found = found + ext_mul(_at_points(term.start, term.weights, opened), combined % _P)
+        at = _at_points(term.start, term.weights, opened)
+        found = found + ext_mul(at, combined_at_points(term, opened))
+    told = "the released sums, the counts or the data do not follow from what was committed to"
+    check_total(opened, sent, found, target, sizes, told)
+
+
+def combined_at_points(term: Term, opened: Opened) -> Field:
+    """Σ coefficient·row of a term, (t, 4)."""
+    found = np.zeros((len(opened.points), DEGREE), dtype=np.uint64)
+    for name, (first, factors) in term.coefficients.items():
+        found += matmul(opened.sections[name][:, first : first + len(factors)], factors)
+    return found % _P
+
+
+def check_total(opened: Opened, sent: Field, found: Field, target: Field, sizes: Sizes, told: str) -> None:
+    """found (t, 4) + mask adds up to the target over H: the sum of a polynomial is k·(c₀ + c_k). Raises SumsFailed."""
+    found = found + masked(opened, "mask_sums", sizes)
     constant = (mul(target, np.uint64(pow(sizes.row, P - 2, P))) + _P - sent[sizes.row - 1]) % _P
     expected = matmul(opened.powers, np.concatenate([constant[None], sent]))
     if not np.array_equal(found % _P, expected):
-        raise SumsFailed("the released sums, the counts or the data do not follow from what was committed to")
+        raise SumsFailed(told)
 
 
-def _at_points(start: int, lanes: Field, opened: _Opened) -> Field:
-    """(n, c) from lane `start` on, zero on the rest of H, -> (t, c): their interpolating polynomials at the points."""
-    return matmul(opened.basis[:, start : start + len(lanes)], lanes)
-
-
-def _mask(opened: _Opened, name: str, sizes: Parameters) -> Field:
+def masked(opened: Opened, name: str, sizes: Sizes) -> Field:
+    """The polynomial of the masks of that name at the points."""
     half = sizes.row // 2
     return mask_at(opened.sections, name, opened.powers[:, half], opened.powers[:, sizes.row])
+
+
+def _at_points(start: int, lanes: Field, opened: Opened) -> Field:
+    """(n, c) from lane `start` on, zero on the rest of H, -> (t, c): their interpolating polynomials at the points."""
+    return matmul(opened.basis[:, start : start + len(lanes)], lanes)

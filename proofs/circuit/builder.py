@@ -16,7 +16,7 @@ from math import prod
 
 import numpy as np
 
-from proofs.circuit.relations import AcrossLanes, Bilinear, Linear, Pair, Relation, Spread
+from proofs.circuit.relations import AcrossLanes, Bilinear, Factor, Linear, Pair, Relation, Spread
 from proofs.circuit.wire import CircuitRefused, Group, Lookup, Product, Units, Wire, strips_of
 from proofs.errors import LocalFault
 from proofs.field import DEGREE, NON_RESIDUE, P
@@ -193,15 +193,22 @@ class Circuit:
         self.relations.append(Spread(wire, strip))
 
     def bilinear(self, pairs: Sequence[Pair], result: Wire) -> None:
+        """Raises CircuitRefused where the tests would be known before what they test is fixed."""
+        self._before_the_tests(result)
         self.relations.append(Bilinear(tuple(pairs), result, self.tests))
 
-    def pair(self, left: object, right: object) -> Pair:
-        """Tests for one product of hidden matrices; see relations.Factor."""
-        first = sum(pair.count for pair in self.pairs)
-        found = Pair(left, right, first)  # type: ignore[arg-type]
+    def pair(self, left: Factor, right: Factor) -> Pair:
+        """Tests for one product of hidden matrices; see relations.Factor. Raises as `bilinear` does."""
+        self._before_the_tests(left.wire, right.wire)
+        found = Pair(left, right, sum(pair.count for pair in self.pairs))
         self.pairs.append(found)
         self.tests_group().append(found.count, None)
         return found
+
+    @staticmethod
+    def _before_the_tests(*wires: Wire) -> None:
+        if any(term.group.phase for wire in wires for term in wire.terms):
+            raise CircuitRefused("a product is tested by vectors that its own cells could be chosen by")
 
     def tests_group(self) -> Group:
         return self.group("product in K", 1, 3 * DEGREE, identities=products_in_k(), phase=1)

@@ -65,15 +65,23 @@ def pieces(circuit: Circuit, x: Wire, bits: int = LIMB_BITS) -> list[Limb]:
     plan = limb_plan(x.bound, bits)
     if len(plan) == 1:
         return [(0, x)]
+    found = limb_cells(circuit, x.shape, x.lanes, plan, x.units)
+    circuit.equal(joined(found) - x.with_(fraction=0))
+    return found
+
+
+def limb_cells(
+    circuit: Circuit, shape: tuple[int, ...], lanes: int, plan: Sequence[tuple[int, int]], units: Units | None
+) -> list[Limb]:
+    """New cells for the limbs of a plan: low ones without a sign, the last with it."""
     found = list[Limb]()
     for place, width in plan:
-        units = None if x.units is None else x.units >> place
+        part = None if units is None else units >> place
         if place == plan[-1][0]:
-            found.append((place, circuit.signed(x.shape, x.lanes, width, units)))
+            found.append((place, circuit.signed(shape, lanes, width, part)))
         else:
-            low = None if units is None else units & ((1 << width) - 1)
-            found.append((place, circuit.unsigned(x.shape, x.lanes, width, low)))
-    circuit.equal(joined(found) - x.with_(fraction=0))
+            low = None if part is None else part & ((1 << width) - 1)
+            found.append((place, circuit.unsigned(shape, lanes, width, low)))
     return found
 
 
@@ -213,14 +221,7 @@ def _in_limbs(circuit: Circuit, shape: tuple[int, ...], lanes: int, bits: int, c
     """Makes the cells of a wide result: its limbs of `cut` bits."""
 
     def make(units: Units | None) -> Wire:
-        found = list[Limb]()
-        for place, width in limb_plan(1 << (bits - 1), cut):
-            part = None if units is None else units >> place
-            if place + width == bits:
-                found.append((place, circuit.signed(shape, lanes, width, part)))
-            else:
-                low = None if part is None else part & ((1 << width) - 1)
-                found.append((place, circuit.unsigned(shape, lanes, width, low)))
+        found = limb_cells(circuit, shape, lanes, limb_plan(1 << (bits - 1), cut), units)
         return joined(found).with_(limbs=tuple(found), bound=1 << (bits - 1))
 
     return make

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from proofs import columns as trees
 from proofs.circuit.builder import Circuit
 from proofs.circuit.equations import (
     Stream,
@@ -27,33 +26,21 @@ from proofs.circuit.equations import (
 from proofs.circuit.evaluate import cell_terms, weighted
 from proofs.circuit.foreign import foreign_terms
 from proofs.circuit.layout import Layout
-from proofs.field import DEGREE, Field, P, ext_inverse, ext_mul, interpolate, matmul, mul, powers
-from proofs.proof import (
-    CellsFailed,
-    OpeningInvalid,
-    ProximityFailed,
-    SumsFailed,
-    decode_elements,
-    split_messages,
-    split_opened,
-)
+from proofs.field import DEGREE, Field, P, ext_inverse, ext_mul, matmul
+from proofs.proof import decode_elements, split_messages
 from proofs.relation import Plain, Term
 from proofs.transcript import Transcript
-from proofs.verifier import mask_at, points_of, vanishing
+from proofs.verifier import (
+    Opened,
+    check_proximity,
+    check_quotient,
+    check_total,
+    combined_at_points,
+    open_columns,
+)
 
 PROTOCOL = b"candor/circuit-proof/1"
 _P = np.uint64(P)
-
-
-@dataclass(frozen=True, eq=False)
-class Opened:
-    """points (t,), their powers (t, 2k), basis (t, k): values on H times it are values at the points. sections:
-    name -> (t, rows)."""
-
-    powers: Field
-    points: Field
-    basis: Field
-    sections: dict[str, Field]
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,10 +73,11 @@ def verify(
     transcript.absorb("sums", messages.sums)
     positions = transcript.positions("columns", layout.columns, layout.queries)
 
-    opened = _open(messages.rest, positions.tolist(), (*roots, *messages.roots), layout)
-    _check_proximity(opened, proximity, drawn.proximity, layout)
+    opened = open_columns(messages.rest, positions.tolist(), (*roots, *messages.roots), layout)
+    check_proximity(opened, proximity, drawn.proximity, layout)
     found = cell_equations(opened.sections, circuit, layout, drawn.tests, drawn.alpha, drawn.cells, Plain())
-    _check_cells(opened, quotient, found, layout)
+    told = "a product that is none, a bit that is none, or a value that is in no table"
+    check_quotient(opened, quotient, found, layout, told)
     _check_sums(opened, sums, circuit, layout, drawn)
 
 
@@ -118,52 +106,14 @@ def sum_terms(circuit: Circuit, layout: Layout, drawn: Drawn) -> list[Term]:
     return inverses + count_terms(layout, drawn.tables, drawn.inverses)
 
 
-def _open(rest: bytes, positions: list[int], roots: Sequence[bytes], layout: Layout) -> Opened:
-    tables, hashes, paths = split_opened(rest, positions, layout)
-    for number, (root, leaves, path) in enumerate(zip(roots, hashes, paths, strict=True)):
-        found = trees.root_of_opening(dict(zip(positions, leaves, strict=True)), layout.columns, path)
-        if found != root:
-            raise OpeningInvalid(f"tree {number}: the opened columns lead to {found.hex()}, not to {root.hex()}")
-    sections = {}
-    for table, tree in zip(tables, layout.trees, strict=True):
-        start = 0
-        for name, rows in tree:
-            sections[name] = table[:, start : start + rows]
-            start += rows
-    points = points_of(np.array(positions, dtype=np.int64), layout)
-    exponents = powers(points, 2 * layout.row)
-    basis = np.ascontiguousarray(interpolate(np.ascontiguousarray(exponents[:, : layout.row].T)).T)
-    return Opened(exponents, points, basis, sections)
-
-
-def _check_proximity(opened: Opened, sent: Field, factors: Field, layout: Layout) -> None:
-    order = [name for tree in layout.trees for name, _ in tree if name != "mask_proximity"]
-    rows = np.concatenate([opened.sections[name] for name in order], axis=1)
-    expected = (matmul(rows, factors) + opened.sections["mask_proximity"]) % _P
-    if not np.array_equal(matmul(opened.powers[:, : layout.row], sent), expected):
-        raise ProximityFailed("the opened columns do not agree with the combination of all rows that was sent")
-
-
-def _check_cells(opened: Opened, quotient: Field, found: Field, layout: Layout) -> None:
-    found = (found + _mask(opened, "mask_cells", layout)) % _P
-    expected = mul(matmul(opened.powers[:, : len(quotient)], quotient), vanishing(opened.points, layout)[:, None])
-    if not np.array_equal(found, expected):
-        raise CellsFailed("a product that is none, a bit that is none, or a value that is in no table")
-
-
 def _check_sums(opened: Opened, sent: Field, circuit: Circuit, layout: Layout, drawn: Drawn) -> None:
     weights = weights_of(circuit, drawn.tests, drawn.sums)
-    found = _mask(opened, "mask_sums", layout) + weighted(weights, layout, opened.basis, opened.sections)
+    found = weighted(weights, layout, opened.basis, opened.sections)
     terms = [*sum_terms(circuit, layout, drawn), *cell_terms(weights, layout), *foreign_terms(circuit, weights)]
     for term, at in zip(terms, _at_points(terms, opened), strict=True):
-        combined = np.zeros_like(found)
-        for name, (first, factors) in term.coefficients.items():
-            combined += matmul(opened.sections[name][:, first : first + len(factors)], factors)
-        found = found + ext_mul(at, combined % _P)
-    constant = (mul(weights.target, np.uint64(pow(layout.row, P - 2, P))) + _P - sent[layout.row - 1]) % _P
-    expected = matmul(opened.powers, np.concatenate([constant[None], sent]))
-    if not np.array_equal(found % _P, expected):
-        raise SumsFailed("a relation of the circuit does not hold between what was committed to")
+        found = found + ext_mul(at, combined_at_points(term, opened))
+    told = "a relation of the circuit does not hold between what was committed to"
+    check_total(opened, sent, found, weights.target, layout, told)
 
 
 def _at_points(terms: Sequence[Term], opened: Opened) -> list[Field]:
@@ -173,8 +123,3 @@ def _at_points(terms: Sequence[Term], opened: Opened) -> list[Field]:
         whole[term.start : term.start + len(term.weights), number] = term.weights
     found = matmul(opened.basis, whole.reshape(len(whole), -1))
     return [found[:, DEGREE * number : DEGREE * (number + 1)] for number in range(len(terms))]
-
-
-def _mask(opened: Opened, name: str, layout: Layout) -> Field:
-    half = layout.row // 2
-    return mask_at(opened.sections, name, opened.powers[:, half], opened.powers[:, layout.row])

@@ -13,7 +13,19 @@ from proofs.circuit.builder import Circuit
 from proofs.circuit.builder import Table as Lookups
 from proofs.circuit.integers import divide, inverse_root, squares
 from proofs.circuit.relations import Factor
-from proofs.circuit.rounding import HALF_BITS, Part, apply, limb_plan, limbs, multiply, product, rounded, scaled
+from proofs.circuit.rounding import (
+    HALF_BITS,
+    Part,
+    apply,
+    joined,
+    limb_cells,
+    limb_plan,
+    limbs,
+    multiply,
+    product,
+    rounded,
+    scaled,
+)
 from proofs.circuit.wire import Units, Wire
 from proofs.gradient import tables
 from proofs.gradient.feedforward import SLOPE_BITS
@@ -55,17 +67,8 @@ def ranged(circuit: Circuit, x: Wire, bits: int) -> Wire:
     """The same numbers in limbs of their own, shown to be in `bits` bits."""
     if x.bound <= 1 << (bits - 1):
         return x
-    found = []
-    for place, width in limb_plan(1 << (bits - 1)):
-        units = None if x.units is None else x.units >> place
-        if place + width == bits:
-            found.append((place, circuit.signed(x.shape, x.lanes, width, units)))
-        else:
-            low = None if units is None else units & ((1 << width) - 1)
-            found.append((place, circuit.unsigned(x.shape, x.lanes, width, low)))
-    total = found[0][1]
-    for place, limb in found[1:]:
-        total = total + limb.scaled(1 << place)
+    found = limb_cells(circuit, x.shape, x.lanes, limb_plan(1 << (bits - 1)), x.units)
+    total = joined(found)
     circuit.equal(total - x.with_(fraction=0, limbs=None))
     return total.with_(fraction=x.fraction, bound=1 << (bits - 1), limbs=tuple(found))
 

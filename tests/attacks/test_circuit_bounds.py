@@ -11,8 +11,9 @@ from proofs.circuit import prover, verifier
 from proofs.circuit.builder import Circuit, Table
 from proofs.circuit.integers import divide
 from proofs.circuit.layout import layout_of
+from proofs.circuit.relations import Factor
 from proofs.circuit.rounding import Part, rounded
-from proofs.circuit.wire import CircuitRefused, Wire
+from proofs.circuit.wire import CircuitRefused, Wire, strips_of
 from proofs.field import P
 from proofs.gradient.circuit_attention import rotated
 from proofs.gradient.matrix import Matrix
@@ -104,3 +105,16 @@ def test_positions_turn_a_text_of_one_token_too(tokens: int) -> None:
         return circuit
 
     accepted(built(True), built(False))
+
+
+def test_a_product_of_cells_that_were_chosen_after_its_tests_is_refused() -> None:
+    """Who knows the vectors before it chooses a matrix makes any product pass them."""
+    circuit = Circuit(4, False)
+    late, early = circuit.tests_group(), circuit.free((1, 3), 4, None)
+    late.append(12, None)
+    chosen = strips_of(late, 0, 0, (1, 3, 4))
+    with pytest.raises(CircuitRefused, match="could be chosen by"):
+        circuit.pair(Factor(early, "strips"), Factor(chosen, "both"))
+    honest = circuit.pair(Factor(early, "strips"), Factor(early, "strips"))
+    with pytest.raises(CircuitRefused, match="could be chosen by"):
+        circuit.bilinear([honest], chosen)
