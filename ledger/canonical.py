@@ -88,6 +88,10 @@ class Fields:
         self._left: dict[str, Any] = dict(value)
         self._where = where
 
+    def has(self, key: str) -> bool:
+        """Is a field that may be left out there?"""
+        return key in self._left
+
     def take(self, key: str) -> Any:
         if key not in self._left:
             raise FieldInvalid(f"{self._where}: missing field {key!r}")
