@@ -27,11 +27,12 @@ from typing import TYPE_CHECKING, Any, Final, Literal, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from ledger.adapter import MAGNITUDE, Role, TensorSpec
 from ledger.canonical import FieldInvalid, Fields
 from proofs.errors import PeerFault
 
 if TYPE_CHECKING:
-    from ledger.config import Config, Role, TensorSpec
+    from ledger.config import Config
 
 Rule = Literal["fedavg", "ffa", "rolora", "stack", "svd"]
 Robust = Literal["median", "trimmed-mean", "multi-krum", "norm-clip"]
@@ -106,7 +107,7 @@ class AggregationSpec:
     @classmethod
     def read(cls, fields: Fields) -> AggregationSpec:
         """Strict inverse of `to_json`. Raises FieldInvalid."""
-        ranked, robust = fields.has("ranks"), fields.has("robust")
+        ranked, robust = "ranks" in fields, "robust" in fields
         spec = cls(
             rule=cast(Rule, fields.text("rule", one_of=get_args(Rule))),
             weights=_pairs(fields, "weights", "weight", MAX_WEIGHT),
@@ -132,18 +133,17 @@ def frozen_half(rule: Rule, number: int) -> Half | None:
 
 
 def role_of(name: str, rule: Rule, number: int = 1) -> Role:
-    """The role of a tensor of the adapter file in the round of this number."""
+    """The role of a tensor of the adapter file in the round of this number. Magnitudes are trained in every round."""
     half = half_of(name)
     if half is None:
-        return "head"
+        return "adapter" if name.endswith(MAGNITUDE) else "head"
     return "frozen" if half == frozen_half(rule, number) else "adapter"
 
 
 def pairs(config: Config) -> tuple[tuple[str, str], ...]:
     """The names of every A and its B."""
-    names = {tensor.name for tensor in config.adapter.tensors}
-    found = [(name, name.replace(".lora_A.", ".lora_B.", 1)) for name in sorted(names) if half_of(name) == "A"]
-    return tuple((a, b) for a, b in found if b in names)
+    halves = [tensor.name for tensor in config.adapter.tensors if half_of(tensor.name) == "A"]
+    return tuple((name, name.replace(".lora_A.", ".lora_B.", 1)) for name in halves)
 
 
 # ---- configs that are one
@@ -214,8 +214,9 @@ def check_aggregation(config: Config) -> None:
     """Raises FieldInvalid, naming the line."""
     spec = config.aggregation
     _check_halves(config)
-    if spec.ranks or spec.rule in PRODUCT_RULES:
-        _check_ranks(config)
+    if spec.rule in PRODUCT_RULES:
+        _check_products(config)
+    _check_ranks(config)
     if spec.robust:
         _check_robust(config, spec.robust)
     if config.proof_policy == "gradient" and spec.rule not in GRADIENT_RULES:
@@ -228,18 +229,33 @@ def check_aggregation(config: Config) -> None:
 def _check_halves(config: Config) -> None:
     """Which roles belong to a rule. Under rolora either half may be frozen, the same one everywhere."""
     rule, turns = config.aggregation.rule, (1, 2) if config.aggregation.rule == "rolora" else (1,)
-    halves = [tensor for tensor in config.adapter.tensors if half_of(tensor.name)]
-    if rule == "rolora" and not halves:
-        raise FieldInvalid(
-            "config.aggregation.rule: rolora alternates between the halves of LoRA pairs: there are none"
-        )
-    wrong = [[t.name for t in halves if t.role != role_of(t.name, rule, number)] for number in turns]
+    tensors = [tensor for tensor in config.adapter.tensors if half_of(tensor.name) or tensor.name.endswith(MAGNITUDE)]
+    if rule == "rolora" and not tensors:
+        raise FieldInvalid("config.aggregation.rule: rolora alternates between halves of LoRA pairs: there are none")
+    wrong = [[t.name for t in tensors if t.role != role_of(t.name, rule, number)] for number in turns]
     if all(wrong):
         name = min(wrong, key=len)[0]
-        frozen = {"ffa": "every A is frozen", "rolora": "every A is frozen, or every B"}.get(
-            rule, "A has the role adapter"
+        frozen = {"ffa": "every A is frozen", "rolora": "every A is frozen or every B"}.get(rule, "no half is frozen")
+        raise FieldInvalid(
+            f"config.adapter.tensors.{name}: under {rule} {frozen}; other halves and magnitudes have the role adapter"
         )
-        raise FieldInvalid(f"config.adapter.tensors.{name}: under {rule} {frozen}, and B has the role adapter")
+
+
+def _check_products(config: Config) -> None:
+    """Under stack and svd: is the product of two halves what an adapter adds, at any rank?"""
+    spec, adapter = config.aggregation, config.adapter
+    if adapter.method == "dora":
+        raise FieldInvalid(
+            f"config.aggregation.rule: {spec.rule} adds up products, and under dora a product is normalised: the sum "
+            f"would be another adapter; remedy: fedavg, ffa or rolora, or the method lora"
+        )
+    if adapter.experts:
+        raise FieldInvalid(f"config.aggregation.rule: {spec.rule} knows no experts; remedy: fedavg, ffa or rolora")
+    if adapter.method == "rslora" and (spec.rule == "stack" or spec.ranks):
+        raise FieldInvalid(
+            f"config.aggregation.rule: {spec.rule} with several ranks keeps alpha/rank, and rslora scales by "
+            f"another power of the rank; remedy: the method lora"
+        )
 
 
 def _check_ranks(config: Config) -> None:
@@ -248,14 +264,6 @@ def _check_ranks(config: Config) -> None:
         raise FieldInvalid(
             f"config.aggregation.ranks: members have different ranks under {_listed(PRODUCT_RULES)}; {spec.rule} would "
             f"fill the smaller ones up with zeros and shrink what small members do not have; remedy: svd"
-        )
-    shapes = {tensor.name: tensor.shape for tensor in adapter.tensors}
-    odd = sorted({n for n in shapes if half_of(n)} - {n for pair in pairs(config) for n in pair})
-    odd += [a for a, b in pairs(config) if len(shapes[a]) != 2 or len(shapes[b]) != 2]
-    odd += [a for a, b in pairs(config) if shapes[a][0] != adapter.rank or shapes[b][-1] != adapter.rank]
-    if odd:
-        raise FieldInvalid(
-            f"config.adapter.tensors.{odd[0]}: under {spec.rule} a pair is A (rank, inputs) and B (outputs, rank)"
         )
     for member, rank in spec.ranks:
         if rank >= adapter.rank:

@@ -150,23 +150,28 @@ class GenesisBundle:
 
 
 def adapter_config_json(config: Config) -> bytes:
-    """The one adapter_config.json that the config implies, canonical; PEFT fills in its own defaults for the rest."""
+    """The one adapter_config.json that the config implies, canonical; PEFT fills in its own defaults for the rest.
+
+    A 4-bit base is no matter of PEFT's config: it takes the base that it is given.
+    """
+    adapter = config.adapter
     return canonical.encode(
         {
             "base_model_name_or_path": config.base_name,
             "bias": "none",
             "inference_mode": True,
             "init_lora_weights": True,
-            "lora_alpha": config.adapter.alpha,
+            "lora_alpha": adapter.alpha,
             "lora_dropout": 0,
-            "modules_to_save": sorted(config.adapter.head),
+            "modules_to_save": sorted(adapter.head),
             "peft_type": "LORA",
-            "r": config.adapter.rank,
-            "target_modules": sorted(config.adapter.targets),
+            "r": adapter.rank,
+            "target_modules": sorted(adapter.targets),
             "task_type": "SEQ_CLS",
-            "use_dora": False,
-            "use_rslora": False,
+            "use_dora": adapter.method == "dora",
+            "use_rslora": adapter.method == "rslora",
         }
+        | ({"target_parameters": sorted(adapter.experts)} if adapter.experts else {})
     )
 
 

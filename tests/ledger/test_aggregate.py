@@ -71,7 +71,7 @@ def test_nothing_has_no_mean(config: Config) -> None:
         average(config, {}, {})
 
 
-def files_of(config: Config, submissions: dict[int, tuple[bytes, Weights]]) -> dict[str, bytes]:
+def files_of(config: Config, submissions: dict[int, tuple[bytes, Weights]], start: Weights = START) -> dict[str, bytes]:
     return aggregate_files(
         config, chain_id=1, contract=bytes(20), round=7, global_bundle=bytes(32), start=START, submissions=submissions
     )

@@ -27,7 +27,7 @@ from ledger.aggregation import (
 )
 from ledger.bundle import adapter_config_json
 from ledger.canonical import FieldInvalid
-from ledger.config import Config
+from ledger.config import Config, TensorSpec
 from ledger.privacy import spend_of
 
 A = "base_model.model.layer.0.query.lora_A.weight"
@@ -137,6 +137,15 @@ def test_a_rank_whose_alpha_is_no_integer_is_refused_with_the_remedy(config: Con
     odd = under(config, "svd", ranks=((1, 1),))
     with pytest.raises(FieldInvalid, match=r"config.aggregation.ranks: member 1 .*remedy: an alpha that 2 divides"):
         Config.decode(replace(odd, adapter=replace(odd.adapter, alpha=3)).encode())
+
+
+@pytest.mark.parametrize(("rule", "method"), [("svd", "dora"), ("stack", "dora"), ("stack", "rslora")])
+def test_products_of_adapters_that_are_no_products_are_refused(config: Config, rule: str, method: Any) -> None:
+    asked, beside = under(config, rule), B.replace("lora_B.weight", "lora_magnitude_vector")
+    tensors = (*asked.adapter.tensors, *([TensorSpec(beside, (8,), "adapter")] if method == "dora" else []))
+    adapter = replace(asked.adapter, method=method, tensors=tensors)
+    with pytest.raises(FieldInvalid, match=f"config.aggregation.rule: {rule} .*{method}.*remedy"):
+        Config.decode(replace(asked, adapter=adapter).encode())
 
 
 @pytest.mark.parametrize("rule", ["rolora", "svd", "stack"])
