@@ -342,7 +342,7 @@ class RoundAudit:
         root, _ = directory_blocks(bundle.files())
         expected = root.cid.digest
         if expected == proposal.aggregate_bundle:
-            text = f"the integer average of members {list(self.state.accepted)}, rebuilt to the byte"
+            text = f"{self.config.aggregation.told} of members {list(self.state.accepted)}, rebuilt to the byte"
             return passed(Name.AGGREGATE, text, expected=expected.hex(), **data)
         text = f"expected {expected.hex()}, proposed was {proposal.aggregate_bundle.hex()}: {self._difference(bundle)}"
         return failed(Name.AGGREGATE, text, expected=expected.hex(), **data)
