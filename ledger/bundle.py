@@ -151,6 +151,7 @@ class GenesisBundle:
 
 def adapter_config_json(config: Config) -> bytes:
     """The one adapter_config.json that the config implies, canonical; PEFT fills in its own defaults for the rest."""
+    classifies = config.task.kind == "classification"
     return canonical.encode(
         {
             "base_model_name_or_path": config.base_name,
@@ -163,7 +164,7 @@ def adapter_config_json(config: Config) -> bytes:
             "peft_type": "LORA",
             "r": config.adapter.rank,
             "target_modules": sorted(config.adapter.targets),
-            "task_type": "SEQ_CLS",
+            "task_type": "SEQ_CLS" if classifies else "CAUSAL_LM",
             "use_dora": False,
             "use_rslora": False,
         }

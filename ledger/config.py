@@ -29,12 +29,14 @@ MAX_CONFIG_BYTES = 1 << 20
 MAX_TENSORS = 4096
 MAX_PARAMETERS = 1 << 26
 MAX_RELEASED = 1 << 28  # integers in a trajectory: one GiB
+MAX_TASK_TOKENS = 8192
 MAX_PICKS = 16
 MAX_TOLERANCE = 64
 FLOAT32_INTEGERS = 1 << 24
 
 Role = Literal["frozen", "adapter", "head"]
 ProofPolicy = Literal["none", "mechanism", "gradient"]
+TaskKind = Literal["classification", "next-token"]
 GROUPS: tuple[Role, ...] = ("adapter", "head")  # what is clipped together
 
 
@@ -53,10 +55,15 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """Sequence classification: the labels in order, and the tokens after which a text is cut."""
+    """What the model learns of a text. max_tokens: after so many a text is cut.
+
+    classification: which of `labels`, in order, it has, by a head that is trained beside the adapter. next-token: each
+    of its tokens but the first from those before it, by the head that the base has; there are no labels.
+    """
 
     labels: tuple[str, ...]
     max_tokens: int
+    kind: TaskKind = "classification"
 
 
 @dataclass(frozen=True)
@@ -207,11 +214,7 @@ def _to_json(config: Config) -> dict[str, Any]:
     return {
         "kind": "candor/config/1",
         "base": {"name": config.base_name, "digest": config.base_digest.hex()},
-        "task": {
-            "kind": "classification",
-            "labels": list(config.task.labels),
-            "max_tokens": config.task.max_tokens,
-        },
+        "task": _task_json(config.task),
         "adapter": {
             "method": "lora",
             "rank": config.adapter.rank,
@@ -251,6 +254,11 @@ def _to_json(config: Config) -> dict[str, Any]:
     } | ({"gradient": vars(config.gradient)} if config.gradient else {})
 
 
+def _task_json(task: TaskSpec) -> dict[str, Any]:
+    labels = {"labels": list(task.labels)} if task.kind == "classification" else {}
+    return {"kind": task.kind, "max_tokens": task.max_tokens} | labels
+
+
 def _from_json(value: Any) -> Config:
     fields = Fields(value, "config")
     fields.text("kind", one_of=("candor/config/1",))
@@ -279,11 +287,13 @@ def _from_json(value: Any) -> Config:
 
 
 def _task(fields: Fields) -> TaskSpec:
-    fields.text("kind", one_of=("classification",))
-    labels = _texts(fields, "labels", most=1024)
-    task = TaskSpec(labels, fields.integer("max_tokens", 1, 8192))
+    """Of one token alone there is nothing to predict."""
+    kind = cast(TaskKind, fields.text("kind", one_of=("classification", "next-token")))
+    classifies = kind == "classification"
+    labels = _texts(fields, "labels", most=1024) if classifies else ()
+    task = TaskSpec(labels, fields.integer("max_tokens", 1 if classifies else 2, MAX_TASK_TOKENS), kind)
     fields.done()
-    if len(labels) < 2:
+    if classifies and len(labels) < 2:
         raise FieldInvalid("config.task.labels: at least two labels are needed")
     return task
 
@@ -393,12 +403,25 @@ def _check_rule(config: Config) -> None:
     """A is frozen exactly under FFA, where the mean of the products is the product of the means."""
     if config.steps * config.adapter.parameters > MAX_RELEASED:
         raise FieldInvalid(f"config: steps times trained parameters must stay within {MAX_RELEASED}")
+    _check_task(config)
     _check_proof(config)
     for tensor in config.adapter.tensors:
         if ".lora_A." in tensor.name and (tensor.role == "frozen") != (config.aggregation.rule == "ffa"):
             raise FieldInvalid(f"config.adapter.tensors.{tensor.name}: A is frozen exactly under the rule ffa")
         if ".lora_B." in tensor.name and tensor.role != "adapter":
             raise FieldInvalid(f"config.adapter.tensors.{tensor.name}: B has the role adapter")
+
+
+def _check_task(config: Config) -> None:
+    """Under next-token nothing is trained but the adapter: the base's own head predicts."""
+    if config.task.kind != "next-token":
+        return
+    if config.adapter.head or any(tensor.role == "head" for tensor in config.adapter.tensors):
+        raise FieldInvalid("config.adapter.head: the task next-token has none; it keeps the head of the base")
+    if config.proof_policy == "gradient":
+        raise FieldInvalid(
+            "config.proof_policy: gradients of the task next-token cannot be proven; remedy: mechanism, or none"
+        )
 
 
 def _check_proof(config: Config) -> None:
