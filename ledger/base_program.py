@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from math import frexp
+from math import frexp, isqrt
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from ledger.base_files import FLOATS, BaseFiles, BaseMismatch, BaseUnusable, StoredTensor, read_base
 from ledger.base_settings import ArchitectureUnknown, Bert, Llama, Settings, read_settings
-from ledger.config import Config
+from ledger.config import AdapterSpec, Config
 from ledger.tensors import Weights
 from proofs.errors import LocalFault
 from proofs.gradient import program as fixed
@@ -163,7 +163,7 @@ class Iterate:
             raise ArchitectureUnknown(f"rank {adapter.rank}; H divides by powers of two alone")
         low, high = self.use(a, (adapter.rank, shape[1])), self.use(b, (shape[0], adapter.rank))
         names = [one if one in self.trained else None for one in (a, b)]
-        return fixed.Pair(Matrix(low, grid), Matrix(high, grid), adapter.alpha, *names)
+        return fixed.Pair(Matrix(low, grid), Matrix(high, grid), _alpha(adapter), *names)
 
     def norm(self, name: str) -> fixed.Norm:
         gain, shift = self.base.vector(f"{name}.weight"), self.base.shift(f"{name}.bias")
@@ -191,6 +191,18 @@ class Iterate:
             groups={role: fixed.Group(clips[role], privacy.clip_units) for role in clips if role in roles},
             **parts,
         )
+
+
+def _alpha(adapter: AdapterSpec) -> int:
+    """α of the LoRA that this is: rsLoRA's α/√r is (α·√r)/r."""
+    root = isqrt(adapter.rank)
+    if adapter.method == "lora":
+        return adapter.alpha
+    if adapter.method != "rslora" or root * root != adapter.rank:
+        raise ArchitectureUnknown(
+            f"config.adapter: {adapter.method} of rank {adapter.rank}; H knows lora, and rslora where √rank is whole"
+        )
+    return adapter.alpha * root
 
 
 def _llama(at: Iterate, settings: Llama) -> fixed.Program:

@@ -150,7 +150,11 @@ class GenesisBundle:
 
 
 def adapter_config_json(config: Config) -> bytes:
-    """The one adapter_config.json that the config implies, canonical; PEFT fills in its own defaults for the rest."""
+    """The one adapter_config.json that the config implies, canonical; PEFT fills in its own defaults for the rest.
+
+    A 4-bit base is no matter of PEFT's config: it takes the base that it is given.
+    """
+    adapter = config.adapter
     classifies = config.task.kind == "classification"
     return canonical.encode(
         {
@@ -158,16 +162,17 @@ def adapter_config_json(config: Config) -> bytes:
             "bias": "none",
             "inference_mode": True,
             "init_lora_weights": True,
-            "lora_alpha": config.adapter.alpha,
+            "lora_alpha": adapter.alpha,
             "lora_dropout": 0,
-            "modules_to_save": sorted(config.adapter.head),
+            "modules_to_save": sorted(adapter.head),
             "peft_type": "LORA",
-            "r": config.adapter.rank,
-            "target_modules": sorted(config.adapter.targets),
+            "r": adapter.rank,
+            "target_modules": sorted(adapter.targets),
             "task_type": "SEQ_CLS" if classifies else "CAUSAL_LM",
-            "use_dora": False,
-            "use_rslora": False,
+            "use_dora": adapter.method == "dora",
+            "use_rslora": adapter.method == "rslora",
         }
+        | ({"target_parameters": sorted(adapter.experts)} if adapter.experts else {})
     )
 
 
