@@ -216,6 +216,19 @@ def read_weights(files: Files, config: Config) -> Weights:
     return _on_grid(_decode(files, ADAPTER, weight_layout(config)), config)
 
 
+def included_members(manifest: bytes) -> tuple[int, ...]:
+    """Whose submissions an aggregate says that it is made of. Raises Rejected."""
+    found = _decode_manifest(manifest)
+    included = found.get("included") if isinstance(found, dict) else None
+    if not isinstance(included, list) or len(included) > 256 or not all(map(_is_included, included)):
+        raise Rejected(Reason.MANIFEST_MISMATCH, "included: expected members, bundles and weights")
+    return tuple(member for member, _, _ in included)
+
+
+def _is_included(entry: Any) -> bool:
+    return isinstance(entry, list) and [type(item) for item in entry] == [int, str, int]
+
+
 def _read_genesis(fields: Fields, table: Any, files: Files, config: Config) -> None:
     fields.text("kind", one_of=("candor/genesis/1",))
     _same("base_digest", fields.hex32("base_digest").hex(), config.base_digest.hex())
@@ -232,9 +245,8 @@ def _read_aggregate(fields: Fields, table: Any, files: Files, config: Config) ->
     fields.integer("round", 0, canonical.MAX_INTEGER)
     _same("config_digest", fields.hex32("config_digest").hex(), canonical.digest(files[CONFIG]).hex())
     fields.hex32("global_bundle")
-    for entry in fields.array("included", max_items=256):
-        if not (isinstance(entry, list) and [type(item) for item in entry] == [int, str, int]):
-            raise canonical.FieldInvalid("included: expected members, bundles and weights")
+    if not all(map(_is_included, fields.array("included", max_items=256))):
+        raise canonical.FieldInvalid("included: expected members, bundles and weights")
     _same("files", fields.take("files"), table)
     fields.done()
 

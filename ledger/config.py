@@ -18,11 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ledger import canonical
-from ledger.adapter import MAGNITUDE, read_adapter, read_quantised
 from ledger.adapter import AdapterSpec as AdapterSpec
 from ledger.adapter import QuantisedSpec as QuantisedSpec
 from ledger.adapter import Role as Role
 from ledger.adapter import TensorSpec as TensorSpec
+from ledger.adapter import read_adapter, read_quantised
+from ledger.aggregation import AggregationSpec as AggregationSpec
+from ledger.aggregation import at_rank, check_aggregation
 from ledger.canonical import FieldInvalid, Fields, format_fraction
 from ledger.records import Policy
 from proofs.mechanism import most_rows
@@ -88,20 +90,6 @@ class OptimizerSpec:
 
 
 @dataclass(frozen=True)
-class AggregationSpec:
-    """rule: "fedavg" averages every trained tensor; "ffa" is the same with every A frozen.
-
-    weights: (member, weight) pairs for members whose weight is not 1. Declared here, never counted from data.
-    """
-
-    rule: Literal["fedavg", "ffa"]
-    weights: tuple[tuple[int, int], ...] = ()
-
-    def weight(self, member: int) -> int:
-        return dict(self.weights).get(member, 1)
-
-
-@dataclass(frozen=True)
 class GradientSpec:
     """What is asked of each member in Prove. slots: m, of all its slots, picked by the beacon (ledger.picks).
 
@@ -114,7 +102,11 @@ class GradientSpec:
 
 @dataclass(frozen=True)
 class Config:
-    """gradient: there exactly under the proof policy of that name. quantised: exactly under the method qlora."""
+    """gradient: there exactly under the proof policy of that name. quantised: exactly under the method qlora.
+
+    whole: of a config that is another one's at some rank (ledger.aggregation.at_rank), that other one, whose bytes and
+    digest it has.
+    """
 
     base_name: str
     base_digest: bytes
@@ -130,6 +122,7 @@ class Config:
     policy: Policy
     gradient: GradientSpec | None = None
     quantised: QuantisedSpec | None = None
+    whole: Config | None = None
 
     @property
     def digest(self) -> bytes:
@@ -171,7 +164,7 @@ class Config:
         )
 
     def encode(self) -> bytes:
-        return canonical.encode(_to_json(self))
+        return canonical.encode(_to_json(self.whole or self))
 
     @classmethod
     def decode(cls, data: bytes) -> Config:
@@ -209,10 +202,7 @@ def _to_json(config: Config) -> dict[str, Any]:
         },
         "steps": config.steps,
         "mean_batch": config.mean_batch,
-        "aggregation": {
-            "rule": config.aggregation.rule,
-            "weights": [list(pair) for pair in config.aggregation.weights],
-        },
+        "aggregation": config.aggregation.to_json(),
         "proof_policy": config.proof_policy,
         "policy": config.policy.to_json(),
     } | ({"gradient": vars(config.gradient)} if config.gradient else {})
@@ -241,7 +231,7 @@ def _from_json(value: Any) -> Config:
         optimizer=_optimizer(Fields(fields.take("optimizer"), "config.optimizer")),
         steps=fields.integer("steps", 1, 4096),
         mean_batch=fields.integer("mean_batch", 1, 1 << 20),
-        aggregation=_aggregation(Fields(fields.take("aggregation"), "config.aggregation")),
+        aggregation=AggregationSpec.read(Fields(fields.take("aggregation"), "config.aggregation")),
         proof_policy=proof_policy,
         policy=Policy.from_json(fields.take("policy")),
         gradient=_gradient(Fields(fields.take("gradient"), "config.gradient")) if proof_policy == "gradient" else None,
@@ -303,21 +293,6 @@ def _optimizer(fields: Fields) -> OptimizerSpec:
     return optimizer
 
 
-def _aggregation(fields: Fields) -> AggregationSpec:
-    rule = cast(Literal["fedavg", "ffa"], fields.text("rule", one_of=("fedavg", "ffa")))
-    pairs = []
-    for pair in fields.array("weights", max_items=256):
-        if not isinstance(pair, list) or len(pair) != 2 or any(type(item) is not int for item in pair):
-            raise FieldInvalid("config.aggregation.weights: expected pairs of member and weight")
-        if not (0 <= pair[0] < 256 and 1 <= pair[1] <= 1 << 16):
-            raise FieldInvalid("config.aggregation.weights: members are 0-255, weights 1-65536")
-        pairs.append((pair[0], pair[1]))
-    fields.done()
-    if pairs != sorted(dict(pairs).items()):
-        raise FieldInvalid("config.aggregation.weights: members must be unique and sorted")
-    return AggregationSpec(rule, tuple(pairs))
-
-
 def _gradient(fields: Fields) -> GradientSpec:
     gradient = GradientSpec(fields.integer("slots", 1, MAX_PICKS), fields.integer("tolerance", 1, MAX_TOLERANCE))
     fields.done()
@@ -325,18 +300,13 @@ def _gradient(fields: Fields) -> GradientSpec:
 
 
 def _check_rule(config: Config) -> None:
-    """A is frozen exactly under FFA, where the mean of the products is the product of the means."""
     if config.steps * config.adapter.parameters > MAX_RELEASED:
         raise FieldInvalid(f"config: steps times trained parameters must stay within {MAX_RELEASED}")
     _check_task(config)
     if (config.quantised is not None) != (config.adapter.method == "qlora"):
         raise FieldInvalid("config.base.quantised: a 4-bit base is there exactly under the method qlora")
+    check_aggregation(config)
     _check_proof(config)
-    for tensor in config.adapter.tensors:
-        if ".lora_A." in tensor.name and (tensor.role == "frozen") != (config.aggregation.rule == "ffa"):
-            raise FieldInvalid(f"config.adapter.tensors.{tensor.name}: A is frozen exactly under the rule ffa")
-        if (".lora_B." in tensor.name or tensor.name.endswith(MAGNITUDE)) and tensor.role != "adapter":
-            raise FieldInvalid(f"config.adapter.tensors.{tensor.name}: B and magnitudes have the role adapter")
 
 
 def _check_task(config: Config) -> None:
@@ -367,7 +337,8 @@ def _check_proof(config: Config) -> None:
     if config.privacy.insecure_no_noise:
         raise FieldInvalid("config.proof_policy: without noise there is no mechanism to prove; remedy: none")
     try:
-        parameters(config.shape)
+        for rank in sorted({config.adapter.rank, *dict(config.aggregation.ranks).values()}):
+            parameters(at_rank(config, rank).shape)
     except ShapeRefused as error:
         raise FieldInvalid(f"config.proof_policy: {error}; or prove nothing: none") from error
     if config.openings > config.shape.contributions:

