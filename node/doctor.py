@@ -191,7 +191,9 @@ def _data(found: _Found) -> str:
     config = _given(found.config)
     dataset = found.trainer.dataset(config)
     dataset.check_capacity(config.privacy.capacity)
-    return f"{len(dataset)} rows of at most {config.privacy.capacity}, labels {list(config.task.labels)}"
+    found.trainer.check_lengths(config)
+    task = "next-token" if config.task.kind == "next-token" else f"labels {list(config.task.labels)}"
+    return f"{len(dataset)} rows of at most {config.privacy.capacity}, {task}"
 
 
 def _gradients(found: _Found) -> str:

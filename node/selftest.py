@@ -37,8 +37,7 @@ def _single(fast: PerExampleGradients, ids: list[int], label: int) -> dict[str, 
     for parameter in fast.trained.values():
         parameter.requires_grad_(True)
     try:
-        scores = fast.model.logits([ids])
-        loss = torch.nn.functional.cross_entropy(scores, torch.tensor([label], device=scores.device))
+        loss = fast.model.losses([ids], [label]).sum()
         gradients = torch.autograd.grad(loss, list(fast.trained.values()))
     finally:
         for parameter in fast.trained.values():

@@ -7,7 +7,7 @@
     [state]    path
     [node]     poll_s, device                                                (an aggregator has no device)
     [model]    path                                                          an aggregator needs none, see below
-    [data]     path, format, text_column, label_column                       member only
+    [data]     path, format, text_column; label_column for tasks with labels member only
     [privacy]  max_epsilon, max_delta, insecure_no_noise                     member only
     [coordinator]  config, rounds, voids, global                             aggregator only, optional
 
@@ -76,6 +76,8 @@ class HttpSettings:
 
 @dataclass(frozen=True)
 class DataSettings:
+    """label_column: "" where there is none, which is enough for the task next-token."""
+
     path: Path
     format: Format
     text_column: str
@@ -149,7 +151,7 @@ def load_node(path: Path) -> NodeSettings:
             data.path("path"),
             cast(Format, data.choice("format", ("jsonl", "csv", "parquet"))),
             data.text("text_column"),
-            data.text("label_column"),
+            data.text("label_column", ""),
         ),
         privacy=_privacy(file.table("privacy")),
     )

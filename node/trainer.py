@@ -30,7 +30,8 @@ class Trainer(Protocol):
         """Load what takes long, so that no round's commit phase is spent on it. Raises LocalFault."""
 
     def check(self, config: Config) -> None:
-        """Base digest, adapter layout, labels, number of rows; under a proof policy, that a proof can hold them."""
+        """Base digest, adapter layout, labels, number of rows, that each has something to learn; under a proof policy,
+        that a proof can hold them."""
 
     def rows(self, config: Config) -> Sequence[bytes]:
         """Canonical bytes of every row, in order: what the dataset root commits to where nothing is proven."""
@@ -63,6 +64,7 @@ class ModelTrainer:
 
         attach(self.base(), config)
         self.dataset(config).check_capacity(config.privacy.capacity)
+        self.check_lengths(config)
         if config.proven:
             self.texts(config)
 
@@ -70,8 +72,21 @@ class ModelTrainer:
         return self.dataset(config).rows
 
     def texts(self, config: Config) -> Texts:
-        data, width = self.dataset(config), config.task.max_tokens
-        return Texts.of(self.base().encode(data.texts, width), data.labels, width)
+        data = self.dataset(config)
+        return Texts.of(self.base().encode(data.texts, config.task), data.labels, config.task.max_tokens)
+
+    def check_lengths(self, config: Config) -> None:
+        """Under next-token, that each text has tokens to predict. Raises NothingToPredict, naming the first without."""
+        from node.model import NothingToPredict
+
+        if config.task.kind != "next-token":
+            return
+        for number, ids in enumerate(self.base().encode(self.dataset(config).texts, config.task), start=1):
+            if len(ids) < 2:
+                raise NothingToPredict(
+                    f"{self._data.path}: text {number} is one token long, so there is nothing to predict in it; "
+                    "remedy: drop the row"
+                )
 
     def train(
         self, config: Config, weights: Weights, words: SecretWords, beacon: bytes, binding: Binding, on_step: OnStep
@@ -91,7 +106,7 @@ class ModelTrainer:
         return self._base
 
     def dataset(self, config: Config) -> Dataset:
-        """Read once for each list of labels: what was committed to is what is trained on."""
+        """Read once for each list of labels, or for none: what was committed to is what is trained on."""
         from node.data import load_dataset
 
         data, labels = self._data, config.task.labels

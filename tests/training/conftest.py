@@ -1,4 +1,4 @@
-"""Two small bases, one BERT-like and one Llama-like, and configs for them."""
+"""Two small bases, one BERT-like and one Llama-like, and configs for them; "language" predicts the Llama's tokens."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ WORDS = [
     "nothing",
 ]
 LABELS = ("repay", "watch", "default")
-TARGETS = {"bert": ("query", "value"), "llama": ("q_proj", "v_proj")}
-HEADS = {"bert": ("classifier",), "llama": ("score",)}
+TARGETS = {"bert": ("query", "value"), "llama": ("q_proj", "v_proj"), "language": ("q_proj", "o_proj", "down_proj")}
+HEADS: dict[str, tuple[str, ...]] = {"bert": ("classifier",), "llama": ("score",), "language": ()}
 
 
 @pytest.fixture(scope="session")
@@ -62,7 +62,8 @@ def bert_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def bases(bert_folder: Path) -> dict[str, LoadedBase]:
-    return {"bert": load_base(str(bert_folder)), "llama": load_base(str(TINY))}
+    llama = load_base(str(TINY))
+    return {"bert": load_base(str(bert_folder)), "llama": llama, "language": llama}
 
 
 @pytest.fixture(scope="session")
@@ -71,12 +72,14 @@ def config_for(bases: dict[str, LoadedBase]) -> Callable[..., Config]:
 
     def build(kind: str, rule: str = "ffa", steps: int = 3, **privacy: object) -> Config:
         base, targets, head = bases[kind], TARGETS[kind], HEADS[kind]
-        tensors = layout(base, rank=2, alpha=4, targets=targets, head=head, labels=3, rule=rule)  # type: ignore[arg-type]
+        task = TaskSpec(LABELS, 24) if head else TaskSpec((), 24, "next-token")
+        labels = len(task.labels)
+        tensors = layout(base, rank=2, alpha=4, targets=targets, head=head, labels=labels, rule=rule)  # type: ignore[arg-type]
         spec = PrivacySpec(Fraction(1, 10**5), 1024, Fraction(1, 2), Fraction(2), 300, 1 << 31, 32)
         return Config(
             base_name=kind,
             base_digest=base.digest,
-            task=TaskSpec(LABELS, 24),
+            task=task,
             adapter=AdapterSpec(2, 4, targets, head, tensors),
             weight_bits=16,
             privacy=replace(spec, **privacy),  # type: ignore[arg-type]

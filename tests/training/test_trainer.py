@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 
 from ledger.config import Config, TaskSpec
-from node.model import LoadedBase, attach
+from node.model import LoadedBase, NothingToPredict, attach
+from node.selftest import check_gradients
 from node.settings import DataSettings
 from node.trainer import ModelTrainer
 from proofs.texts import TextsInvalid
 
+TINY = Path(__file__).parents[2] / "devnet" / "tiny" / "model"
 ROWS = [("paid the loan", "repay"), ("never paid again the shop owes nothing", "default"), ("a", "watch")]
 
 
@@ -63,3 +65,39 @@ def test_nothing_of_the_rows_shows_in_the_refusal(
         trainer.texts(proven)
     assert "987" not in str(caught.value)
     assert "never" not in str(caught.value)
+
+
+# ---- next-token
+
+
+@pytest.fixture
+def language(config_for: Callable[..., Config]) -> Config:
+    return config_for("language")
+
+
+def rows_of(tmp_path: Path, *texts: str) -> ModelTrainer:
+    path = tmp_path / "texts.jsonl"
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    return ModelTrainer(str(TINY), DataSettings(path, "jsonl", "text", ""), "cpu")
+
+
+def test_a_member_without_a_label_column_trains_a_language_model(tmp_path: Path, language: Config) -> None:
+    trainer = rows_of(tmp_path, "paid", "late")
+    trainer.check(language)
+    texts = trainer.texts(language)
+    assert texts.labels.tolist() == [0, 0]
+    assert texts.lengths.tolist() == [6, 6]
+
+
+def test_a_text_with_nothing_to_predict_is_refused_by_its_number_and_not_quoted(
+    tmp_path: Path, language: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = rows_of(tmp_path, "paid", "late")
+    monkeypatch.setattr(LoadedBase, "encode", lambda self, texts, task: [[1, 2], [1]])
+    with pytest.raises(NothingToPredict, match="text 2 is one token long") as caught:
+        trainer.check(language)
+    assert "late" not in str(caught.value)
+
+
+def test_the_doctor_compares_gradients_of_predicted_tokens_too(tmp_path: Path, language: Config) -> None:
+    assert check_gradients(rows_of(tmp_path, "paid", "late again", "never"), language) < 1e-4
