@@ -63,6 +63,22 @@ class Name(StrEnum):
     CONDUCT = "conduct"
 
 
+OF_ROUND: Final = (
+    Name.OPENING,
+    Name.CONFIG,
+    Name.MEMBERS,
+    Name.COMMITMENTS,
+    Name.BEACONS,
+    Name.SUBMISSIONS,
+    Name.PRIVACY,
+    Name.MECHANISM,
+    Name.GRADIENT,
+    Name.VERDICTS,
+    Name.AGGREGATE,
+    Name.ROOTS,
+    Name.FINALITY,
+)
+
 ASKS: Final[dict[Name, str]] = {
     Name.FILE: "the file is whole, and its headers and receipts prove each other",
     Name.HISTORY: "every event obeys the law, and none is missing, added or out of order",
