@@ -142,7 +142,7 @@ def address_in(text: str, option: str) -> bytes:
 
 
 def places_of(path: Path) -> Places:
-    """From TOML with [chain] rpc_url, rounds, start_block, audit_log and [content] path, peers: a daemon's own will do.
+    """From TOML with [chain] rpc_url, rounds, start_block, [content] path, peers, [log] contract: a daemon's will do.
 
     Raises NothingToRead when it cannot be read. Paths in it are relative to the file.
     """
@@ -152,7 +152,7 @@ def places_of(path: Path) -> Places:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise NothingToRead(f"{path}: cannot be read as TOML ({type(error).__name__})") from error
-    chain, content = _table(table, "chain", path), _table(table, "content", path)
+    chain, content, log = (_table(table, name, path) for name in ("chain", "content", "log"))
     folder = _typed(content, "path", str, "", path)
     sources = [str(path.parent / folder)] if folder else []
     peers = _typed(content, "peers", list, [], path)
@@ -161,7 +161,7 @@ def places_of(path: Path) -> Places:
         rounds=_typed(chain, "rounds", str, "", path),
         from_block=_typed(chain, "start_block", int, 0, path),
         content=tuple(sources + [str(peer) for peer in peers]),
-        audit_log=_typed(chain, "audit_log", str, "", path),
+        audit_log=_typed(log, "contract", str, "", path),
     )
 
 
