@@ -155,6 +155,7 @@ def adapter_config_json(config: Config) -> bytes:
     A 4-bit base is no matter of PEFT's config: it takes the base that it is given.
     """
     adapter = config.adapter
+    classifies = config.task.kind == "classification"
     return canonical.encode(
         {
             "base_model_name_or_path": config.base_name,
@@ -167,7 +168,7 @@ def adapter_config_json(config: Config) -> bytes:
             "peft_type": "LORA",
             "r": adapter.rank,
             "target_modules": sorted(adapter.targets),
-            "task_type": "SEQ_CLS",
+            "task_type": "SEQ_CLS" if classifies else "CAUSAL_LM",
             "use_dora": adapter.method == "dora",
             "use_rslora": adapter.method == "rslora",
         }

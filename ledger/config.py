@@ -33,21 +33,28 @@ from proofs.statement import Shape
 
 MAX_CONFIG_BYTES = 1 << 20
 MAX_RELEASED = 1 << 28  # integers in a trajectory: one GiB
+MAX_TASK_TOKENS = 8192
 MAX_PICKS = 16
 MAX_TOLERANCE = 64
 FLOAT32_INTEGERS = 1 << 24
 
 ProofPolicy = Literal["none", "mechanism", "gradient"]
+TaskKind = Literal["classification", "next-token"]
 GRADIENT_METHODS = ("lora", "rslora")  # what H computes
 GROUPS: tuple[Role, ...] = ("adapter", "head")  # what is clipped together
 
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """Sequence classification: the labels in order, and the tokens after which a text is cut."""
+    """What the model learns of a text. max_tokens: after so many a text is cut.
+
+    classification: which of `labels`, in order, it has, by a head that is trained beside the adapter. next-token: each
+    of its tokens but the first from those before it, by the head that the base has; there are no labels.
+    """
 
     labels: tuple[str, ...]
     max_tokens: int
+    kind: TaskKind = "classification"
 
 
 @dataclass(frozen=True)
@@ -171,11 +178,7 @@ def _to_json(config: Config) -> dict[str, Any]:
         "kind": "candor/config/1",
         "base": {"name": config.base_name, "digest": config.base_digest.hex()}
         | ({"quantised": config.quantised.to_json()} if config.quantised else {}),
-        "task": {
-            "kind": "classification",
-            "labels": list(config.task.labels),
-            "max_tokens": config.task.max_tokens,
-        },
+        "task": _task_json(config.task),
         "adapter": config.adapter.to_json(),
         "weight_bits": config.weight_bits,
         "privacy": {
@@ -203,6 +206,11 @@ def _to_json(config: Config) -> dict[str, Any]:
         "proof_policy": config.proof_policy,
         "policy": config.policy.to_json(),
     } | ({"gradient": vars(config.gradient)} if config.gradient else {})
+
+
+def _task_json(task: TaskSpec) -> dict[str, Any]:
+    labels = {"labels": list(task.labels)} if task.kind == "classification" else {}
+    return {"kind": task.kind, "max_tokens": task.max_tokens} | labels
 
 
 def _from_json(value: Any) -> Config:
@@ -235,11 +243,13 @@ def _from_json(value: Any) -> Config:
 
 
 def _task(fields: Fields) -> TaskSpec:
-    fields.text("kind", one_of=("classification",))
-    labels = fields.texts("labels", most=1024)
-    task = TaskSpec(labels, fields.integer("max_tokens", 1, 8192))
+    """Of one token alone there is nothing to predict."""
+    kind = cast(TaskKind, fields.text("kind", one_of=("classification", "next-token")))
+    classifies = kind == "classification"
+    labels = fields.texts("labels", most=1024) if classifies else ()
+    task = TaskSpec(labels, fields.integer("max_tokens", 1 if classifies else 2, MAX_TASK_TOKENS), kind)
     fields.done()
-    if len(labels) < 2:
+    if classifies and len(labels) < 2:
         raise FieldInvalid("config.task.labels: at least two labels are needed")
     return task
 
@@ -292,10 +302,23 @@ def _gradient(fields: Fields) -> GradientSpec:
 def _check_rule(config: Config) -> None:
     if config.steps * config.adapter.parameters > MAX_RELEASED:
         raise FieldInvalid(f"config: steps times trained parameters must stay within {MAX_RELEASED}")
+    _check_task(config)
     if (config.quantised is not None) != (config.adapter.method == "qlora"):
         raise FieldInvalid("config.base.quantised: a 4-bit base is there exactly under the method qlora")
     check_aggregation(config)
     _check_proof(config)
+
+
+def _check_task(config: Config) -> None:
+    """Under next-token nothing is trained but the adapter: the base's own head predicts."""
+    if config.task.kind != "next-token":
+        return
+    if config.adapter.head or any(tensor.role == "head" for tensor in config.adapter.tensors):
+        raise FieldInvalid("config.adapter.head: the task next-token has none; it keeps the head of the base")
+    if config.proof_policy == "gradient":
+        raise FieldInvalid(
+            "config.proof_policy: gradients of the task next-token cannot be proven; remedy: mechanism, or none"
+        )
 
 
 def _check_proof(config: Config) -> None:
