@@ -69,6 +69,28 @@ def fake_gradients() -> type[FakeGradients]:
 
 
 @pytest.fixture(scope="session")
+def verified_once() -> Callable[[Any, bytes], None]:
+    """proofs.verifier.verify for tests of other rules: the same proof of the same statement is verified once."""
+    from proofs.verifier import verify
+
+    outcomes: dict[tuple[bytes, bytes], ProofInvalid | None] = {}
+
+    def once(statement: Any, proof: bytes) -> None:
+        key = statement.digest(), proof
+        if key not in outcomes:
+            outcomes[key] = None
+            try:
+                verify(statement, proof)
+            except ProofInvalid as invalid:
+                outcomes[key] = invalid
+        found = outcomes[key]
+        if found is not None:
+            raise found
+
+    return once
+
+
+@pytest.fixture(scope="session")
 def make_case() -> Callable[..., Any]:
     """benchmarks.cases.mechanism_case, each case made once."""
     from benchmarks.cases import mechanism_case
