@@ -76,7 +76,7 @@ def verified_once() -> Callable[[Any, bytes], None]:
     outcomes: dict[tuple[bytes, bytes], ProofInvalid | None] = {}
 
     def once(statement: Any, proof: bytes) -> None:
-        key = statement.digest(), proof
+        key = statement.digest(), sha256(proof).digest()
         if key not in outcomes:
             outcomes[key] = None
             try:
@@ -88,6 +88,14 @@ def verified_once() -> Callable[[Any, bytes], None]:
             raise found
 
     return once
+
+
+@pytest.fixture(scope="module")
+def judged_once(verified_once: Callable[[Any, bytes], None]) -> Iterator[None]:
+    """Whoever judges in this file verifies each proof of the mechanism once, as in `verified_once`."""
+    with pytest.MonkeyPatch.context() as patches:
+        patches.setattr("ledger.verdict.verify_here", verified_once)
+        yield
 
 
 @pytest.fixture(scope="session")
