@@ -315,10 +315,6 @@ def _check_task(config: Config) -> None:
         return
     if config.adapter.head or any(tensor.role == "head" for tensor in config.adapter.tensors):
         raise FieldInvalid("config.adapter.head: the task next-token has none; it keeps the head of the base")
-    if config.proof_policy == "gradient":
-        raise FieldInvalid(
-            "config.proof_policy: gradients of the task next-token cannot be proven; remedy: mechanism, or none"
-        )
 
 
 def _check_proof(config: Config) -> None:

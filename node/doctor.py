@@ -67,7 +67,8 @@ def diagnose(settings: NodeSettings, round_config: Path | None = None) -> list[C
 
 def examine(settings: NodeSettings, round_config: Path | None = None) -> Iterator[Check]:
     """`diagnose`, one check after the other."""
-    found = _Found(settings, round_config, ModelTrainer(settings.model, settings.data, settings.device))
+    trainer = ModelTrainer(settings.model, settings.data, settings.device, checkpointing=settings.checkpointing)
+    found = _Found(settings, round_config, trainer)
     for name, check in _FIRST:
         done = _try(found, name, check)
         yield done
@@ -202,7 +203,10 @@ def _gradients(found: _Found) -> str:
 
     config = _given(found.config)
     worst = check_gradients(found.trainer, config)
-    return f"per-example gradients agree with single passes (largest relative difference {worst:.1e})"
+    return (
+        f"{config.adapter.method}: per-example gradients agree with single passes, whatever the other examples are "
+        f"(largest relative difference {worst:.1e})"
+    )
 
 
 def _proof(found: _Found) -> str:

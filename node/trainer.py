@@ -7,6 +7,7 @@ before the member commits to a round.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from ledger.config import Config
@@ -30,8 +31,8 @@ class Trainer(Protocol):
         """Load what takes long, so that no round's commit phase is spent on it. Raises LocalFault."""
 
     def check(self, config: Config) -> None:
-        """Base digest, adapter layout, labels, number of rows, that each has something to learn; under a proof policy,
-        that a proof can hold them."""
+        """Base digest, adapter layout, labels, number of rows, that each has something to learn; that gradients are per
+        example (node.selftest); under a proof policy, that a proof can hold the rows."""
 
     def rows(self, config: Config) -> Sequence[bytes]:
         """Canonical bytes of every row, in order: what the dataset root commits to where nothing is proven."""
@@ -48,9 +49,11 @@ class Trainer(Protocol):
 class ModelTrainer:
     """The real one. torch, peft and transformers are loaded when it is first used."""
 
-    def __init__(self, model_path: str, data: DataSettings, device: Device) -> None:
-        self._model_path, self._data, self._device = model_path, data, device
+    def __init__(self, model_path: str, data: DataSettings, device: Device, *, checkpointing: bool = False) -> None:
+        self._model_path, self._data = model_path, data
+        self.device, self.checkpointing = device, checkpointing
         self._base: LoadedBase | None = None
+        self._tested: bytes | None = None
         self._dataset: tuple[tuple[str, ...], Dataset] | None = None
 
     def warm_up(self) -> None:
@@ -60,13 +63,15 @@ class ModelTrainer:
         self.base()
 
     def check(self, config: Config) -> None:
-        from node.model import attach
+        from node.selftest import check_gradients
 
-        attach(self.base(), config)
         self.dataset(config).check_capacity(config.privacy.capacity)
         self.check_lengths(config)
         if config.proven:
             self.texts(config)
+        if self._tested != config.digest:
+            check_gradients(self, config)
+            self._tested = config.digest
 
     def rows(self, config: Config) -> Sequence[bytes]:
         return self.dataset(config).rows
@@ -95,8 +100,8 @@ class ModelTrainer:
         from node.training import TrainingJob, train
 
         model = attach(self.base(), config)
-        job = TrainingJob(config, model, self.dataset(config), weights, words, beacon, binding, self._device)
-        return train(job, on_step)
+        job = TrainingJob(config, model, self.dataset(config), weights, words, beacon, binding, self.device)
+        return train(replace(job, checkpointing=self.checkpointing), on_step)
 
     def base(self) -> LoadedBase:
         from node.model import load_base

@@ -58,6 +58,7 @@ class TrainingJob:
     binding: Binding
     device: Device = "auto"
     threads: int = 1
+    checkpointing: bool = False
 
 
 def train(job: TrainingJob, on_step: Callable[[int, int], None]) -> Trained:
@@ -68,6 +69,8 @@ def train(job: TrainingJob, on_step: Callable[[int, int], None]) -> Trained:
     config = job.config
     job.dataset.check_capacity(config.privacy.capacity)
     job.model.to(pick_device(job.device)).load_weights(job.weights)
+    if job.checkpointing:
+        job.model.checkpoint()
     ids, run = job.model.encode(job.dataset.texts), _Run(job)
     trajectory = np.zeros((config.steps, config.adapter.parameters), dtype=np.int32)
     with torch_threads(job.threads):

@@ -26,13 +26,12 @@ from ledger.log.actions import NameAuditors, PostCheckpoint, Register
 from ledger.log.guard import CheckpointGuard
 from ledger.log.journal import write_durably
 from ledger.log.receipt import Entry
-from ledger.log.records import LogServer
+from ledger.log.records import LogServer, auditors_digest
 from ledger.log.sealing import Auditor
 from ledger.log.statements import Checkpoint
 from ledger.log.store import LogStore
 from ledger.ports import ChainPort, ContractRefused
 from ledger.signing import Key
-from ledger.twin_log import auditors_digest
 from node.http import LOG
 from node.logs import Log
 from node.sender import Sender

@@ -195,7 +195,7 @@ def test_anything_but_one_gradient_per_example_is_refused(
 def test_a_head_that_is_not_made_of_linear_layers_is_refused(model_for: Build) -> None:
     model = model_for("bert")
     wrapper = model.module.base_model.model.classifier.modules_to_save
-    wrapper["default"] = torch.nn.Bilinear(32, 32, 3)
+    wrapper["default"] = torch.nn.Bilinear(64, 64, 3)
     model.parameters["base_model.model.classifier.weight"] = wrapper["default"].weight
     with pytest.raises(NotPerExample, match="neither a LoRA pair nor a Linear"):
         PerExampleGradients(model)

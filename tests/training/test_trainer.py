@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+import node.gradients
 from ledger.config import Config, TaskSpec
+from node.gradients import NotPerExample
 from node.model import LoadedBase, NothingToPredict, attach
 from node.selftest import check_gradients
 from node.settings import DataSettings
@@ -51,7 +53,29 @@ def test_a_text_that_no_proof_holds_is_refused_before_the_member_commits(
     monkeypatch.setattr(LoadedBase, "encode", lambda self, texts, width: [[1], [], [1]])
     with pytest.raises(TextsInvalid, match="row 1: no token at all"):
         trainer.check(proven)
-    trainer.check(replace(proven, proof_policy="none"))
+    with pytest.raises(NotPerExample, match=r"query\.lora_B\.weight: an example's gradient differs"):
+        trainer.check(replace(proven, proof_policy="none"))
+
+
+def test_a_member_whose_gradients_are_not_per_example_does_not_train(
+    trainer: ModelTrainer, config_for: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tried once for each config, before the member commits; the layer is named."""
+    honest, calls = node.gradients._gradients, []
+
+    def coupled(*given: Any) -> Any:
+        calls.append(given)
+        for parameter, value in honest(*given):
+            yield parameter, value.mean(dim=0, keepdim=True).expand_as(value)
+
+    monkeypatch.setattr(node.gradients, "_gradients", coupled)
+    config = config_for("bert", method="dora")
+    with pytest.raises(NotPerExample, match=r"layer\.0\.attention\.self\.query\.lora_B\.weight: "):
+        trainer.check(config)
+    monkeypatch.setattr(node.gradients, "_gradients", honest)
+    trainer.check(config)
+    monkeypatch.setattr(node.gradients, "_gradients", coupled)
+    trainer.check(config)
 
 
 def test_nothing_of_the_rows_shows_in_the_refusal(
