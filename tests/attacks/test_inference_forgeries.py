@@ -91,7 +91,7 @@ def test_an_answer_is_proven_and_a_liar_that_tells_no_lie_is_believed(language: 
     verify(language.statement, language.program, forge_answer(language.statement, language.program))
 
 
-@pytest.mark.parametrize("kind", ["llama", "bert"])
+@pytest.mark.parametrize("kind", ["llama", pytest.param("bert", marks=pytest.mark.long)])
 def test_a_label_and_its_scores_are_proven(kind: str, classifier: Answered, tmp_path: Path) -> None:
     found = classifier
     if kind == "bert":
@@ -164,7 +164,9 @@ def claimed(statement: InferenceStatement, label: int, change: int) -> Inference
     return replace(statement, answer=Scored(statement.answer.label, tuple(differences)))
 
 
-@pytest.mark.parametrize(("false_inverses", "error"), [(False, SumsFailed), (True, CellsFailed)])
+@pytest.mark.parametrize(
+    ("false_inverses", "error"), [(False, SumsFailed), pytest.param(True, CellsFailed, marks=pytest.mark.long)]
+)
 def test_a_score_beyond_the_tolerance_is_refused(
     classifier: Answered, false_inverses: bool, error: type[Exception]
 ) -> None:
@@ -197,7 +199,9 @@ def second_best(answered: Answered) -> InferenceStatement:
     return replace(answered.statement, tokens=(*tokens, worse))
 
 
-@pytest.mark.parametrize(("false_inverses", "error"), [(False, SumsFailed), (True, CellsFailed)])
+@pytest.mark.parametrize(
+    ("false_inverses", "error"), [pytest.param(False, SumsFailed, marks=pytest.mark.long), (True, CellsFailed)]
+)
 def test_a_token_that_is_not_the_likeliest_is_refused(
     language: Answered, false_inverses: bool, error: type[Exception]
 ) -> None:
