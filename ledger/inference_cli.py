@@ -31,7 +31,6 @@ from ledger.audit_door import (
     PASS,
     UNREADABLE,
     AuditLog,
-    Base,
     ConfigFile,
     Content,
     FromBlock,
@@ -55,7 +54,8 @@ from ledger.log.kept import Kept, open_kept
 from ledger.log.key_file import create_key_file, open_key_file
 from ledger.log.proof_request import ask_for_proof
 from ledger.log.reader import LogReader, open_log
-from ledger.log.replaying import Asked, Place, installed_replayer, replay_entry, replay_report
+from ledger.log.receipt import Entry, Record
+from ledger.log.replaying import Asked, Place, Replayed, installed_replayer, replay_entry, replay_report
 from ledger.log.watching import Alarm, Kind, Memory, Watchtower
 from ledger.ports import ContractRefused
 from ledger.report import Status
@@ -80,6 +80,7 @@ LogPlaces = Annotated[list[str] | None, typer.Option("--log", help="Places of th
 Receipts = Annotated[Path | None, typer.Option("--receipts", help="Folder of receipts' folders to watch over.")]
 State = Annotated[Path, typer.Option("--state", help="File in which everything seen is kept.")]
 Register = Annotated[bool, typer.Option("--register", help="Register the key on the chain (with --signer).")]
+BaseModel = Annotated[Path | None, typer.Option("--base", help="The base model: its folder, or package:NAME.")]
 SignerPassword = Annotated[Path | None, typer.Option("--signer-password-file", help="Of --signer, likewise.")]
 
 
@@ -121,7 +122,7 @@ def verify(
 def replay(
     what: Annotated[str, typer.Argument(help="A receipt (folder or file), or the sequence number of an entry.")],
     key: Annotated[Path, typer.Option("--key", help="The auditor's key file, made by `inference key`.")],
-    password: Password = None, log: LogPlace = "", server: ServerOption = "", base: Base = None,
+    password: Password = None, log: LogPlace = "", server: ServerOption = "", base: BaseModel = None,
     rpc: Rpc = "", rounds: Rounds = "", audit_log: AuditLog = "", content: Content = None, from_block: FromBlock = 0,
     config: ConfigFile = None, json: Json = False,
 ) -> None:  # fmt: skip
@@ -136,9 +137,12 @@ def replay(
         host = host_of(found, kept.receipt.entry.server if kept else _address(server))
         at = Place(found, host, _reader(chain, log, host.address, places))
         expected = kept.receipt.entry if kept else None
-        looked = replay_entry(
-            at, sequence, expected, opener, lambda entry, record: replayer(Asked(entry, record, contents, base))
-        )
+        first = places.from_block
+
+        def run(entry: Entry, record: Record) -> Replayed:
+            return replayer(Asked(entry, record, chain, contents, base, first))
+
+        looked = replay_entry(at, sequence, expected, opener, run)
         report = replay_report(at, looked, links, sequence)
         LogPrinter(printer).report(report)
         raise typer.Exit(EXIT_OF[report.status])

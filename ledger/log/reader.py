@@ -159,7 +159,7 @@ def open_log(place: str, blocks: Blocks) -> LogFiles:
             return ContentFiles(Cid.parse(place), blocks)
         except CidInvalid as error:
             raise LocalFault(f"{place}: {error}") from error
-    if not Path(place).is_dir():
+    if not place or not Path(place).is_dir():
         raise LocalFault(f"{place[:200]}: neither a URL, nor a CID, nor a folder")
     return FolderFiles(Path(place))
 

@@ -22,6 +22,7 @@ from ledger.log.inclusion import LogReport
 from ledger.log.reader import LogReader
 from ledger.log.receipt import Entry, ReceiptRefused, Record, open_record
 from ledger.log.sealing import AuditorKey, NotARecipient, SealInvalid
+from ledger.ports import ChainPort
 from ledger.report import Link, Name, Status, failed, missing, passed
 from proofs.errors import LocalFault, PeerFault, WireFault
 from proofs.merkle import InclusionInvalid, check_inclusion, leaf_hash
@@ -36,12 +37,15 @@ class NoReplayer(LocalFault):
 
 @dataclass(frozen=True)
 class Asked:
-    """What is to be replayed. base: folder of the base model, where it is not to be found by its name."""
+    """What is to be replayed. The model is the bundle that the entry names, final on `chain`, whose events begin at
+    `first_block`, with its files in `contents`. base: where the base model is."""
 
     entry: Entry
     record: Record
+    chain: ChainPort
     contents: Contents
     base: Path | None
+    first_block: int = 0
 
 
 @dataclass(frozen=True)
