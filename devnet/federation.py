@@ -38,6 +38,7 @@ from ledger.evm import EvmChain
 from ledger.privacy import INFINITE_MICRO
 from ledger.records import Policy
 from ledger.signing import Key, create_keystore
+from node.judging import SHARE, cores
 from node.privacy_ledger import PrivacyLedger
 from node.service import PRIVACY
 from node.verifying import registration
@@ -160,13 +161,16 @@ class Federation:
         return EvmChain(self.anvil.rpc_url, self.deployment.rounds, chain_id=self.deployment.chain_id)
 
     def start(self, supervisor: Supervisor, *, environment: Mapping[str, Mapping[str, str]] | None = None) -> None:
-        """Start every daemon; `environment` adds variables by daemon name."""
+        """Start every daemon, each with its share of the cores; `environment` adds variables by daemon name."""
         for site in (*self.aggregators, *self.nodes):
             self.start_one(supervisor, site, (environment or {}).get(site.name))
 
     def start_one(self, supervisor: Supervisor, site: Site, environment: Mapping[str, str] | None = None) -> Child:
         kinds = self.plan.misbehave.get(site.name, ())
-        return supervisor.start(site.name, command(site, kinds), site.folder / "log.txt", environment)
+        share = {SHARE: str(max(1, cores() // len(self.sites)))}
+        return supervisor.start(
+            site.name, command(site, kinds), site.folder / "log.txt", share | dict(environment or {})
+        )
 
     def audit_arguments(self, content: tuple[Path, ...] | None = None) -> list[str]:
         """What candor-audit needs to know: the chain, the contract, and where content may be found."""

@@ -59,8 +59,19 @@ def test_sums_of_squares_and_of_products(twin: Any) -> None:
     assert np.array_equal(twin.sum_products(left, right, weights), Plain().sum_products(*wide, weights))
 
 
+def test_products_in_the_extension(twin: Any) -> None:
+    factors, vector = rows(7, 4).astype(np.uint64), rows(9, 4).astype(np.uint64)
+    assert np.array_equal(
+        twin.outer_in_k(factors, vector), field.ext_mul(factors[:, None], vector[None]).reshape(-1, 4)
+    )
+    weights, values = rows(20, 4 * 13), rows(20, 13)
+    slow = (weights.reshape(20, 13, 4).astype(np.uint64) * values[:, :, None] % P).sum(axis=1) % P
+    assert np.array_equal(twin.row_products(weights, values), slow)
+
+
 def test_a_proof_made_with_torch_is_the_same_to_the_byte(
     small_case: Any, small_proof: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kernels, "_on_gpu", lambda: True)
+    monkeypatch.setattr(kernels, "_gpu", lambda: torch_kernels)
     assert small_case.prove() == small_proof
