@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from ledger.audit_blocks import Shown, blocks_link
-from ledger.audit_chain import StartedLate
+from ledger.audit_chain import StartedLate, check_unmoved
 from ledger.audit_code import log_code_link
 from ledger.eip712 import Domain
 from ledger.headers import Header
@@ -91,7 +91,7 @@ def replay_log(source: LogSource, first_block: int = 0) -> LogReplay:
 
 def settled_log(source: LogSource, first_block: int = 0) -> tuple[LogReplay, tuple[Link, ...]]:
     """The history, and the links log, headers and contract. Read again while the contract's storage, which is read
-    after the events, has moved on in between."""
+    after the events, has moved on in between. Raises ChainMoved where blocks were replaced meanwhile."""
     for _ in range(RETRIES):
         found = replay_log(source, first_block)
         link = log_link(source, found)
@@ -99,6 +99,7 @@ def settled_log(source: LogSource, first_block: int = 0) -> tuple[LogReplay, tup
             break
     headers = blocks_link(source, found.history.domain.contract, LOG_TOPICS, map(_shown, found.events), found.head)
     code = log_code_link(source, found.history.domain, found.history.answer_blocks, found.head)
+    check_unmoved(source, found.head)
     return found, (link, headers, code)
 
 
