@@ -4,8 +4,8 @@
     candor-devnet chain    the chain of a federation that was kept, up again for candor-audit
     candor-devnet kinds    the ways in which a daemon can be told to misbehave, and what catches each
 
-Exit codes: 0  the audit passed
-            1  the audit found something that FAILs, or the federation did not come to its end
+Exit codes: 0  the audit passed, that of the answers too
+            1  an audit found something that FAILs, or the federation did not come to its end
             2  wrong usage, or this machine's fault
             3  the audit could not read something
 """
@@ -71,6 +71,7 @@ def run_command(
     directory: Annotated[Path | None, typer.Option("--dir", help="Folder for everything; a temporary one.")] = None,
     insecure_no_noise: Annotated[bool, typer.Option(help="Switch the noise off, for comparison: no privacy.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON value on standard output, at the end.")] = False,
+    serve: Annotated[bool, typer.Option(help="At the end, serve what is FINAL, and audit its answers.")] = True,
     keep: Annotated[bool, typer.Option(help=f"Keep the folder ({KEPT}/ unless --dir names one).")] = False,
 ) -> None:
     """Run a federation, audit it, and remove it."""
@@ -92,12 +93,12 @@ def run_command(
         )
         plan.check()
         with _teller(as_json) as tell:
-            outcome = run(plan, tell, timeout_s=_longest_s(plan), as_json=as_json)
+            outcome = run(plan, tell, timeout_s=_longest_s(plan), as_json=as_json, serve=serve)
         if as_json:
             print(json.dumps(outcome.to_json()))
         else:
             _print_outcome(outcome, folder if keep else None)
-        raise typer.Exit(outcome.audit_status)
+        raise typer.Exit(outcome.exit_status)
 
 
 @app.command(name="chain")
@@ -240,6 +241,12 @@ def _print_outcome(outcome: Outcome, kept: Path | None) -> None:
         "bundles": f"{sum(size or 0 for size in outcome.sizes.values()):,} bytes",
         "time": spent,
     }
+    if outcome.served is not None:
+        passed = sum(status == 0 for status in outcome.served.audits.values())
+        facts["answers"] = (
+            f"{len(outcome.served.answers)}; {passed} of {len(outcome.served.audits)} audits of them passed"
+        )
+        facts["rewrite of history"] = f"refused: {outcome.served.refused}" if outcome.served.refused else "TAKEN"
     if kept is not None:
         facts["kept"] = f"{kept}: the chain in chain.json, the content in */content"
     wide = max(20, 2 + max(map(len, facts)))
