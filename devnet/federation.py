@@ -40,6 +40,7 @@ from ledger.records import Policy
 from ledger.signing import Key, create_keystore
 from node.privacy_ledger import PrivacyLedger
 from node.service import PRIVACY
+from node.showing import TURNS
 from node.verifying import registration
 from proofs.errors import LocalFault
 
@@ -166,7 +167,10 @@ class Federation:
 
     def start_one(self, supervisor: Supervisor, site: Site, environment: Mapping[str, str] | None = None) -> Child:
         kinds = self.plan.misbehave.get(site.name, ())
-        return supervisor.start(site.name, command(site, kinds), site.folder / "log.txt", environment)
+        shared = {TURNS: str(self.plan.directory / "proving.lock")}  # this machine is all members' own
+        return supervisor.start(
+            site.name, command(site, kinds), site.folder / "log.txt", {**shared, **(environment or {})}
+        )
 
     def audit_arguments(self, content: tuple[Path, ...] | None = None) -> list[str]:
         """What candor-audit needs to know: the chain, the contract, and where content may be found."""

@@ -10,6 +10,7 @@ beside this file (or under NUMBA_CACHE_DIR); `python -m proofs.kernels` compiles
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -92,31 +93,50 @@ def _up(data: Rows, twiddles: Rows) -> None:
         half, stage = half * 2, stage - 1
 
 
-@njit("void(uint32[:,::1], uint32[::1], uint32[:,::1])", cache=True, nogil=True)
-def _scaled(data: Rows, factors: Rows, into: Rows) -> None:
-    for i in range(data.shape[0]):
-        for lane in range(data.shape[1]):
-            into[i, lane] = _times(data[i, lane], factors[i])
+@njit("void(uint32[:,:], uint32[:,::1], uint32[:,::1])", cache=True, nogil=True)
+def _coefficients(rows: Rows, inverse_twiddles: Rows, into: Rows) -> None:
+    """Up to LANES rows side by side, in bit-reversed order and not yet divided by k."""
+    for lane in range(rows.shape[0]):
+        for i in range(rows.shape[1]):
+            into[i, lane] = rows[lane, i]
+    _down(into, inverse_twiddles)
 
 
-@njit("void(uint32[:,::1], uint32[:,::1], uint32[:,::1], uint32[:,::1], uint32[:,::1])", cache=True, nogil=True)
-def _encode(rows: Rows, inverse_twiddles: Rows, twiddles: Rows, shifts: Rows, into: Rows) -> None:
-    count, size = rows.shape
-    cosets = shifts.shape[0]
-    values = np.zeros((size, LANES), dtype=np.uint32)
-    coset = np.zeros((size, LANES), dtype=np.uint32)
-    for start in range(0, count, LANES):
-        width = min(LANES, count - start)
-        for lane in range(width):
-            for i in range(size):
-                values[i, lane] = rows[start + lane, i]
-        _down(values, inverse_twiddles)
-        for c in range(cosets):
-            _scaled(values, shifts[c], coset)
-            _up(coset, twiddles)
-            for i in range(size):
-                for lane in range(width):
-                    into[c * size + i, start + lane] = coset[i, lane]
+@njit("void(uint32[:,::1], uint32[::1], uint32[:,::1], uint32[:,::1])", cache=True, nogil=True)
+def _coset(coefficients: Rows, shift: Rows, twiddles: Rows, into: Rows) -> None:
+    for i in range(coefficients.shape[0]):
+        for lane in range(LANES):
+            into[i, lane] = _times(coefficients[i, lane], shift[i])
+    _up(into, twiddles)
+
+
+def coded(rows: Rows, blowup: int) -> Iterator[tuple[int, int, Rows]]:
+    """(first row, first line, block (k, LANES)) of `encode`, coset by coset of LANES rows at a time, so that nobody
+    needs to hold all of a code. A block is valid until the next; beyond the last row it holds anything."""
+    size = rows.shape[1]
+    if _on_gpu():
+        yield from _coded_on_gpu(rows, blowup)
+        return
+    twiddles, inverse_twiddles, shifts = _tables(size, blowup)
+    values, block = np.zeros((2, size, LANES), dtype=np.uint32)
+    for start in range(0, len(rows), LANES):
+        _coefficients(rows[start : start + LANES], inverse_twiddles, values)
+        for coset in range(blowup):
+            _coset(values, shifts[coset], twiddles, block)
+            yield start, coset * size, block
+
+
+def _coded_on_gpu(rows: Rows, blowup: int) -> Iterator[tuple[int, int, Rows]]:
+    from proofs import torch_kernels
+
+    size = rows.shape[1]
+    for first in range(0, len(rows), torch_kernels.BATCH):
+        code = torch_kernels.encode(rows[first : first + torch_kernels.BATCH], blowup)
+        for start in range(0, code.shape[1], LANES):
+            part = np.zeros((len(code), LANES), dtype=np.uint32)
+            part[:, : min(LANES, code.shape[1] - start)] = code[:, start : start + LANES]
+            for coset in range(blowup):
+                yield first + start, coset * size, part[coset * size : (coset + 1) * size]
 
 
 def encode(rows: Rows, blowup: int) -> Rows:
@@ -128,12 +148,21 @@ def encode(rows: Rows, blowup: int) -> Rows:
         from proofs import torch_kernels
 
         return torch_kernels.encode(rows, blowup)
-    size = rows.shape[1]
-    twiddles, inverse_twiddles, shifts = _tables(size, blowup)
-    codeword = np.zeros((blowup * size, len(rows)), dtype=np.uint32)
-    if len(rows):
-        _encode(np.ascontiguousarray(rows), inverse_twiddles, twiddles, shifts, codeword)
+    codeword = np.zeros((blowup * rows.shape[1], len(rows)), dtype=np.uint32)
+    for start, line, block in coded(rows, blowup):
+        part = codeword[line : line + len(block), start : start + LANES]
+        part[:] = block[:, : part.shape[1]]
     return codeword
+
+
+def encoded_at(rows: Rows, blowup: int, lines: NDArray[np.int64]) -> Rows:
+    """Some lines of `encode`, (t, m)."""
+    found = np.zeros((len(lines), len(rows)), dtype=np.uint32)
+    for start, line, block in coded(rows, blowup):
+        mine = np.flatnonzero((lines >= line) & (lines < line + len(block)))
+        if len(mine):
+            found[mine, start : start + LANES] = block[lines[mine] - line, : found.shape[1] - start]
+    return found
 
 
 @lru_cache(maxsize=8)
@@ -279,4 +308,6 @@ def row_products(weights: Rows, values: Rows) -> NDArray[np.uint64]:
 
 
 if __name__ == "__main__":
-    print("compiled the kernels of the prover")  # as soon as this module was imported
+    from proofs import hash_kernels
+
+    print(f"compiled the kernels of the prover, and {hash_kernels.__name__}")  # as soon as they were imported

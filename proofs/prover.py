@@ -15,7 +15,6 @@ from hashlib import sha256
 import numpy as np
 from numpy.typing import NDArray
 
-from proofs import columns as trees
 from proofs import relation
 from proofs.answering import (
     CHUNK,
@@ -225,20 +224,18 @@ class _Run:
             proximity,
             cells,
             sums,
-            tuple(part.code[positions] for part in committed),
-            tuple(tuple(part.salts[at] for at in positions) for part in committed),
-            tuple(trees.opening(part.tree, positions) for part in committed),
+            *zip(*(part.opened(positions) for part in committed), strict=True),
         ).encode()
 
     def _cells(self, sections: dict[str, Section], drawn: relation.CellChallenges) -> Field:
         """Quotient of the cell identities, by their values on the coset 3·⟨ω_2k⟩, a few points at a time."""
         sizes = self._sizes
-        points, lines = coset(sizes)
+        points = coset(sizes)
         public = {name: on_coset(values, sizes) for name, values in self._public.words.items()}
         values = np.zeros((len(points), DEGREE), dtype=np.uint64)
         for start in range(0, len(points), CHUNK):
             part = slice(start, start + CHUNK)
-            columns = Columns(sections, lines[part])
+            columns = Columns(sections, part)
             known = {name: table[part] for name, table in public.items()}
             values[part] = relation.cell_identities(columns, known, sizes, drawn, Compiled())
             values[part] += mask_values(columns, "mask_cells", points[part], sizes)

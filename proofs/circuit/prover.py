@@ -8,7 +8,6 @@ from hashlib import sha256
 import numpy as np
 from numpy.typing import NDArray
 
-from proofs import columns as trees
 from proofs import kernels
 from proofs.answering import (
     CHUNK,
@@ -168,18 +167,16 @@ class _Run:
             proximity,
             cells,
             sums,
-            tuple(part.code[positions] for part in committed),
-            tuple(tuple(part.salts[at] for at in positions) for part in committed),
-            tuple(trees.opening(part.tree, positions) for part in committed),
+            *zip(*(part.opened(positions) for part in committed), strict=True),
         ).encode()
 
     def _cells(self, sections: dict[str, Section], drawn: Drawn) -> Field:
         layout = self._layout
-        points, lines = coset(layout)
+        points = coset(layout)
         values = np.zeros((len(points), DEGREE), dtype=np.uint64)
         for start in range(0, len(points), CHUNK):
             part = slice(start, start + CHUNK)
-            columns = Columns(sections, lines[part])
+            columns = Columns(sections, part)
             values[part] = cell_equations(
                 columns, self._circuit, layout, drawn.tests, drawn.alpha, drawn.cells, Compiled()
             )
@@ -195,14 +192,13 @@ class _Run:
         weights = weights_of(self._circuit, drawn.tests, drawn.sums)
         terms = [*sum_terms(self._circuit, layout, drawn), *foreign_terms(self._circuit, weights)]
         total = sums_of_terms(sections, terms, layout)
-        _, lines = coset(layout)
         for name, cells in expanded(weights, layout, _outer).items():
             for start in range(0, len(cells), ROWS):
                 part = cells[start : start + ROWS]
                 rows = np.zeros((len(part), DEGREE, layout.row), dtype=np.uint32)
                 rows[:, :, : part.shape[1]] = part.transpose(0, 2, 1)
                 on_points = kernels.encode(rows.reshape(-1, layout.row), 2)
-                values = sections[name].code[lines, start : start + len(part)]
+                values = sections[name].values[:, start : start + len(part)]
                 total += kernels.row_products(on_points, np.ascontiguousarray(values))
         found = from_coset(total % _P, layout)
         wanted = (mul(weights.target, np.uint64(pow(layout.row, P - 2, P))) + _P - found[layout.row]) % _P

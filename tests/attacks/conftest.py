@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from hashlib import sha256
@@ -34,12 +34,12 @@ from ledger.records import Policy
 from ledger.tensors import Weights, flatten, unflatten
 from ledger.verdict import SubmissionFacts
 from proofs import columns as trees
-from proofs import prover, relation, second_verifier
+from proofs import kernels, prover, relation, second_verifier
 from proofs.commitment import Committed
 from proofs.field import P, ext_inverse
 from proofs.gaussian import noise_table
 from proofs.mechanism import release, selected_rows, to_grid
-from proofs.parameters import DATA, LOOKUPS, NORM_SHIFT, RANGE, SECRETS, parameters
+from proofs.parameters import BLOWUP, DATA, LOOKUPS, NORM_SHIFT, RANGE, SECRETS, parameters
 from proofs.proof import ProofInvalid
 from proofs.relation import Public
 from proofs.statement import Statement
@@ -388,10 +388,25 @@ def recoded(found: Committed, tree: int, coded: Callable[[int, np.ndarray], None
     """The same commitment with its columns changed, and everything above them."""
     if coded is None:
         return found
-    code = found.code.copy()
+    code = kernels.encode(found.rows, BLOWUP)
     coded(tree, code)
-    leaves = [trees.leaf(salt, line.tobytes()) for salt, line in zip(found.salts, code, strict=True)]
-    return replace(found, code=code, tree=trees.levels(leaves))
+    return Recoded.of(found, code)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Recoded(Committed):
+    """A commitment whose columns (n, m) are not the code of its rows."""
+
+    code: np.ndarray
+
+    @classmethod
+    def of(cls, found: Committed, code: np.ndarray) -> Recoded:
+        _, salts, _ = found.opened(range(len(code)))
+        leaves = [trees.leaf(salt, line.tobytes()) for salt, line in zip(salts, code, strict=True)]
+        return cls(found.rows, trees.levels(leaves), found.salts, code)
+
+    def columns(self, positions: Sequence[int]) -> np.ndarray:
+        return self.code[list(positions)]
 
 
 @pytest.fixture

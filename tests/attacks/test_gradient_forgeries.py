@@ -8,7 +8,7 @@ not fit), or that of an entry (then the cell does not).
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -27,7 +27,8 @@ from ledger import base_gradients
 from ledger.base_gradients import BaseGradients
 from ledger.gradients import Challenge, GradientsUnjudged, Job
 from ledger.picks import Pick
-from proofs import mechanism, witness
+from proofs import columns as trees
+from proofs import kernels, mechanism, witness
 from proofs.circuit import prover, rounding, verifier
 from proofs.circuit.builder import Circuit, Table
 from proofs.circuit.equations import weights_of
@@ -41,6 +42,7 @@ from proofs.gradient.matrix import Matrix
 from proofs.gradient.program import Program
 from proofs.gradient.transformer import contribute
 from proofs.gradient.verifier import verify
+from proofs.parameters import BLOWUP
 from proofs.proof import (
     CellsFailed,
     OpeningInvalid,
@@ -102,6 +104,16 @@ class Proven:
         verifier.verify(said.digest(self.program), circuit, layout, roots, proof, PROTOCOL)
 
 
+@dataclass(frozen=True, eq=False, repr=False)
+class Recoded(Committed):
+    """A commitment whose columns (n, m) are not the code of its rows."""
+
+    code: np.ndarray
+
+    def columns(self, positions: Sequence[int]) -> np.ndarray:
+        return self.code[list(positions)]
+
+
 class Lying(prover._Run):
     """The honest steps of a proof, without their refusals."""
 
@@ -114,10 +126,11 @@ class Lying(prover._Run):
         found = super().commit(tree, cells, whole)
         if self.coded is None or tree != 0:
             return found
-        code = found.code.copy()
+        code = kernels.encode(found.rows, BLOWUP)
         self.coded(code)
-        leaves = [prover.trees.leaf(salt, line.tobytes()) for salt, line in zip(found.salts, code, strict=True)]
-        return replace(found, code=code, tree=prover.trees.levels(leaves))
+        _, salts, _ = found.opened(range(len(code)))
+        leaves = [trees.leaf(salt, line.tobytes()) for salt, line in zip(salts, code, strict=True)]
+        return Recoded(found.rows, trees.levels(leaves), found.salts, code)
 
     def values(self) -> Cells:
         found = super().values()

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from proofs import field, kernels, torch_kernels
+from proofs import columns, field, kernels, torch_kernels
+from proofs.commitment import tree_over
 from proofs.field import P
 from proofs.relation import Plain
 
@@ -43,6 +44,26 @@ def test_the_code_twice_as_long_is_every_fourth_coset_of_the_code_eight_times_as
     message = rows(3, 32)
     long, short = kernels.encode(message, 8), kernels.encode(message, 2)
     assert np.array_equal(short, np.concatenate([long[:32], long[4 * 32 : 5 * 32]]))
+
+
+@pytest.mark.parametrize("count", [0, 3, 16, 37])
+@pytest.mark.parametrize("gpu", [False, True])
+def test_lines_of_the_code_come_without_the_whole_of_it(count: int, gpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "_on_gpu", lambda: gpu)
+    message, lines = rows(count, 32), np.array([0, 5, 31, 32, 100, 255])
+    assert np.array_equal(kernels.encoded_at(message, 8, lines), kernels.encode(message, 8)[lines])
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_a_tree_over_a_code_that_goes_by_is_the_tree_over_the_code(gpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is left over of the last sixteen rows: the end of a message lies elsewhere then."""
+    monkeypatch.setattr(kernels, "_on_gpu", lambda: gpu)
+    for count in (*range(19), 40, 100):
+        message, salts = rows(count, 16), RNG.bytes(128 * 16)
+        code = kernels.encode(message, 8)
+        leaves = [columns.leaf(salts[16 * at : 16 * (at + 1)], line.tobytes()) for at, line in enumerate(code)]
+        found = [[bytes(node) for node in level] for level in tree_over(message, salts)]
+        assert found == columns.levels(leaves)
 
 
 @pytest.mark.parametrize("count", [0, 1, 300])
