@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from math import prod
 
 import numpy as np
@@ -31,12 +32,26 @@ class ValueRefused(LocalFault):
 @dataclass(frozen=True, eq=False)
 class Table:
     """entries (n, columns): what may be looked up; the first column counts up from `first`. rows (n, d): more columns,
-    of which only Σ γ_j·column_j is looked up."""
+    of which only Σ γ_j·column_j is looked up. counts: there is no other column."""
 
     name: str
     first: int
     entries: Units
     rows: Units | None = None
+
+    @classmethod
+    @lru_cache(maxsize=256)
+    def range(cls, low: int, high: int) -> Table:
+        """The numbers from `low` to `high`."""
+        entries = np.arange(low, high + 1, dtype=np.int64)[:, None]
+        entries.setflags(write=False)
+        return cls(f"range {low} {high}", low, entries)
+
+    @cached_property
+    def counts(self) -> bool:
+        """Is it a range: nothing but the numbers from `first` on?"""
+        numbers = np.arange(self.first, self.first + len(self.entries))[:, None]
+        return self.rows is None and np.array_equal(self.entries, numbers)
 
     def places(self, keys: Units) -> Units:
         """Where each key stands. Raises ValueRefused."""
@@ -70,6 +85,7 @@ class Circuit:
     turns: list[Units] = field(default_factory=list)
     pairs: list[Pair] = field(default_factory=list)
     foreign: dict[str, Group] = field(default_factory=dict)
+    _turns: dict[bytes, int] = field(default_factory=dict, repr=False)
 
     # ---- cells
 
@@ -136,8 +152,7 @@ class Circuit:
         """Cells from `low` to `high`, at most 2^17 numbers."""
         if not 0 <= high - low < 1 << (LOOKUP_BITS + 1):
             raise CircuitRefused(f"a range of {high - low + 1} numbers is not looked up at once")
-        name = f"range {low} {high}"
-        self.table(Table(name, low, np.arange(low, high + 1, dtype=np.int64)[:, None]))
+        name = self.table(Table.range(low, high))
         group = self.group(name, lanes, 1, (Lookup(name, (("1", 0),)),))
         if units is not None and units.size and (units.min() < low or units.max() > high):
             raise ValueRefused(f"a value of {int(units.min())} to {int(units.max())} where {low} to {high} are allowed")
@@ -218,11 +233,10 @@ class Circuit:
 
     def turn(self, vector: Units) -> int:
         """The number of a public vector over the lanes."""
-        for number, known in enumerate(self.turns):
-            if np.array_equal(known, vector):
-                return number
-        self.turns.append(vector)
-        return len(self.turns) - 1
+        number = self._turns.setdefault(vector.tobytes(), len(self.turns))
+        if number == len(self.turns):
+            self.turns.append(vector)
+        return number
 
     @staticmethod
     def _flat(part: Units | None, shape: tuple[int, ...], lanes: int) -> Units:

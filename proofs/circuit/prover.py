@@ -23,12 +23,20 @@ from proofs.answering import (
     sums_of_terms,
 )
 from proofs.circuit.builder import Circuit
-from proofs.circuit.equations import Tests, cell_equations, keys_of, tests_drawn, weights_of
+from proofs.circuit.equations import (
+    InverseRows,
+    Tests,
+    cell_equations,
+    count_terms,
+    inverses_of,
+    tests_drawn,
+    weights_of,
+)
 from proofs.circuit.evaluate import expanded
 from proofs.circuit.foreign import foreign_terms
 from proofs.circuit.layout import INVERSES, TESTS, VALUES, Layout, counts_of, section
 from proofs.circuit.relations import Keyed, tests_of
-from proofs.circuit.verifier import PROTOCOL, Drawn, drawn_last, sum_terms
+from proofs.circuit.verifier import PROTOCOL, Drawn, drawn_last
 from proofs.circuit.wire import Group, Units
 from proofs.commitment import Committed, commit
 from proofs.field import DEGREE, Field, P, ext_inverse, interpolate, inverse, mul
@@ -126,10 +134,7 @@ class _Run:
         """1/(α − key) for every cell that is looked up, gathered from the inverses of the tables' entries."""
         layout, found = self._layout, list[NDArray[np.uint32]]()
         nothing = ext_inverse(alpha[None])[0].astype(np.uint32)
-        known = {
-            name: ext_inverse((alpha + _P - keys_of(table, tests)) % _P).astype(np.uint32)
-            for name, table in self._circuit.tables.items()
-        }
+        known = {name: one.astype(np.uint32) for name, one in inverses_of(self._circuit, tests, alpha).items()}
         for shape, number, name in layout.looked_up():
             group = self._circuit.groups[shape.name]
             units = group.units(group.lookups[number].columns[0][1]).reshape(-1)
@@ -190,7 +195,11 @@ class _Run:
     def _sums(self, sections: dict[str, Section], drawn: Drawn) -> Field:
         layout = self._layout
         weights = weights_of(self._circuit, drawn.tests, drawn.sums)
-        terms = [*sum_terms(self._circuit, layout, drawn), *foreign_terms(self._circuit, weights)]
+        terms = [
+            *InverseRows.of(layout, drawn.tables).terms(),
+            *count_terms(layout, drawn.tables, drawn.inverses),
+            *foreign_terms(self._circuit, weights),
+        ]
         total = sums_of_terms(sections, terms, layout)
         for name, cells in expanded(weights, layout, _outer).items():
             for start in range(0, len(cells), ROWS):
