@@ -51,11 +51,13 @@ def sums_of_terms(sections: dict[str, Section], terms: Sequence[Term], sizes: Si
         rows = np.zeros((sizes.row, DEGREE), dtype=np.uint64)
         for name, (first, factors) in term.coefficients.items():
             rows += kernels.combine(sections[name].rows[first : first + len(factors)], factors)
-        weights = np.zeros((sizes.row, DEGREE), dtype=np.uint64)
-        weights[term.start : term.start + len(term.weights)] = term.weights
+        plain = not term.weights[:, 1:].any()  # in F, as ones and single lanes are
+        weights = np.zeros((sizes.row, 1 if plain else DEGREE), dtype=np.uint64)
+        weights[term.start : term.start + len(term.weights)] = term.weights[:, : weights.shape[1]]
         pair = np.concatenate([(rows % _P), weights], axis=1)
         both = kernels.encode(np.ascontiguousarray(pair.T.astype(np.uint32)), 2).astype(np.uint64)
-        total += ext_mul(both[:, :DEGREE], both[:, DEGREE:])
+        left, right = both[:, :DEGREE], both[:, DEGREE:]
+        total += left * right % _P if plain else ext_mul(left, right)
     return np.asarray(total % _P, dtype=np.uint64)
 
 

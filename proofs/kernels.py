@@ -264,26 +264,29 @@ def sum_products(values: Rows, others: Rows, weights: NDArray[np.uint64]) -> NDA
     return found
 
 
-@njit("void(uint32[:,::1], uint32[:,::1], uint64[:,::1])", cache=True, nogil=True)
-def _outer_in_k(factors: Rows, vector: Rows, into: NDArray[np.uint64]) -> None:
-    lanes = vector.shape[0]
+@njit("void(uint32[:,::1], uint32[:,::1], int64, uint32[:,:,::1])", cache=True, nogil=True)
+def _add_strips(factors: Rows, vector: Rows, per_row: int, into: NDArray[np.uint32]) -> None:
+    lanes = vector.shape[1]
     for i in range(factors.shape[0]):
-        for lane in range(lanes):
-            for e in range(DEGREE):
-                total = uint64(0)
-                for a in range(DEGREE):
-                    b = (e - a) % DEGREE
-                    product = uint64(_times(factors[i, a], vector[lane, b]))
-                    total += product if a <= e else product * uint64(NON_RESIDUE)
-                into[i * lanes + lane, e] = total % _P64
+        if not factors[i].any():
+            continue
+        row, start = i // per_row, i % per_row * lanes
+        for e in range(DEGREE):
+            for a in range(DEGREE):
+                b = (e - a) % DEGREE
+                factor = factors[i, a]
+                if a > e:
+                    factor = uint32(uint64(factor) * uint64(NON_RESIDUE) % _P64)
+                for lane in range(lanes):
+                    at = into[row, e, start + lane]
+                    into[row, e, start + lane] = _plus(at, _times(vector[b, lane], factor))
 
 
-def outer_in_k(factors: NDArray[np.uint64], vector: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """(n, 4) and (lanes, 4) over K -> (n·lanes, 4): each factor times each place of the vector."""
-    found = np.zeros((len(factors) * len(vector), DEGREE), dtype=np.uint64)
-    if found.size:
-        _outer_in_k(factors.astype(np.uint32), np.ascontiguousarray(montgomery(vector)), found)
-    return found
+def add_strips(factors: NDArray[np.uint64], vector: NDArray[np.uint64], per_row: int, into: NDArray[np.uint32]) -> None:
+    """Adds each factor (n, 4) times the vector (lanes, 4), both over K, to its strip of a row: `per_row` strips in each
+    of into (rows, 4, ≥ per_row·lanes)."""
+    columns = np.ascontiguousarray(vector.T.astype(np.uint32))
+    _add_strips(np.ascontiguousarray(montgomery(factors)), columns, per_row, into)
 
 
 @njit("void(uint32[:,::1], uint32[:,::1], uint64[:,::1])", cache=True, nogil=True)

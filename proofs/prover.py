@@ -10,6 +10,7 @@ further proofs announced in its shape open: a second proof of the mechanism woul
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from hashlib import sha256
 
 import numpy as np
@@ -58,6 +59,7 @@ from proofs.witness import (
     data_cells,
     range_values,
     secret_cells,
+    slot_cells,
     witness,
 )
 from proofs.words import SecretWords
@@ -111,7 +113,7 @@ def data_and_slots(
     """The two trees of a proof that a further proof opens, made again. Raises as `prove` does."""
     sizes = parameters(statement.shape)
     run = _Run(statement, sizes, words, contributions)
-    cells = witness(statement, sizes, words, len(texts), contributions)
+    cells = slot_cells(statement, sizes, words, len(texts), contributions)
     return _commit_data(words, sizes, texts), run.commit(cells, SLOTS)
 
 
@@ -136,7 +138,10 @@ class _Run:
         self._statement, self._sizes, self._transcript = statement, sizes, Transcript()
         everything = sha256(b"".join(part.astype("<i4").tobytes() for part in contributions)).digest()
         self._key = words.stream("candor/proof-pads/1", statement.digest() + everything)
-        self._public = Public.of(statement, sizes)
+
+    @cached_property
+    def _public(self) -> Public:
+        return Public.of(self._statement, self._sizes)
 
     def proof(self, secrets: Committed, data: Committed, cells: Cells, tell: Progress) -> bytes:
         sizes, transcript = self._sizes, self._transcript

@@ -18,11 +18,10 @@ from proofs.circuit.weights import BASIS, Weights, matmul
 from proofs.circuit.wire import Group, Units
 from proofs.field import DEGREE, Field, Halves, P, element, ext, ext_inverse, ext_mul, ext_turned, mul
 from proofs.field import matmul as field_matmul
-from proofs.relation import Arithmetic, Term
+from proofs.relation import Arithmetic
 from proofs.transcript import Transcript, field_stream
 
 _P = np.uint64(P)
-_ONE = ext(np.ones((), dtype=np.uint64))
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,7 +163,7 @@ def keys_of(table: Table, tests: Tests) -> Field:
 
 @dataclass(frozen=True, eq=False)
 class InverseRows:
-    """Σ over the used cells of rows of inverses, times a factor of the table: (rows, 4). used (rows,): cells of each."""
+    """Σ over the used cells of rows of inverses, times a factor of the table, (rows, 4). used (rows,): how many."""
 
     factors: Field
     used: Units
@@ -177,15 +176,6 @@ class InverseRows:
             factors += [tables[table]] * rows
             used += [wide] * (rows - 1) + [shape.size * shape.lanes - (rows - 1) * wide]
         return cls(np.array(factors, dtype=np.uint64).reshape(-1, DEGREE), np.array(used, dtype=np.int64))
-
-    def terms(self) -> list[Term]:
-        """Rows of which as much is used go together."""
-        found = list[Term]()
-        for used in np.unique(self.used).tolist():
-            factors = np.where((self.used == used)[:, None], self.factors, np.uint64(0))
-            ones = np.ascontiguousarray(np.broadcast_to(_ONE, (used, DEGREE)))
-            found.append(Term(0, ones, {f"inverses_{e}": (0, ext_turned(factors, e)) for e in range(DEGREE)}))
-        return found
 
     def at_points(self, basis: Field, columns: Mapping[str, Field]) -> Field:
         """(t, 4): the same where basis (t, k) is known; columns: name -> (t, rows)."""
@@ -217,7 +207,7 @@ def counts_at_points(
     circuit: Circuit, layout: Layout, drawn_factors: Mapping[str, Field], inverses: Mapping[str, Field],
     basis: Halves, columns: Mapping[str, Field],
 ) -> Field:  # fmt: skip
-    """(t, 4): what `count_terms` say, where basis (t, k) is known; columns: name -> (t, rows)."""
+    """(t, 4): −Σ count·factor/(α − key) over all tables; basis (t, k), columns: name -> (t, rows)."""
     wide, total = layout.blocks * layout.strip, np.zeros((1, DEGREE), dtype=np.uint64)
     for together in counts_together(circuit, inverses):
         for row in range(-(-len(together.inverses) // wide)):
@@ -230,16 +220,6 @@ def counts_at_points(
                 factor = (_P - drawn_factors[name]) % _P
                 total = total + mul(ext_mul(found, factor), columns[counts_of(name)][:, row, None])
     return np.asarray(total % _P, dtype=np.uint64)
-
-
-def count_terms(layout: Layout, factors: Mapping[str, Field], inverses: Mapping[str, Field]) -> list[Term]:
-    """−Σ count·factor/(α − key), table by table and row by row. inverses: 1/(α − key) of each table."""
-    terms, wide = [], layout.blocks * layout.strip
-    for name, values in inverses.items():
-        factor = (_P - factors[name])[None] % _P
-        for row in range(layout.count_rows(name)):
-            terms.append(Term(0, values[row * wide : (row + 1) * wide], {counts_of(name): (row, factor)}))
-    return terms
 
 
 def inverses_of(circuit: Circuit, tests: Tests, alpha: Field) -> dict[str, Field]:

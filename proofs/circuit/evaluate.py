@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -87,32 +87,3 @@ def _padded(factors: Field, layout: Layout, shape: GroupShape) -> Field:
 
 def _times(values: Field, row: Field) -> Field:
     return values * row[:, None] % _P
-
-
-def expanded(
-    weights: Weights,
-    layout: Layout,
-    outer: Callable[[Field, Field], Field],
-) -> Mapping[str, Field]:
-    """Section -> (rows, lanes used, 4), for a prover; `outer` multiplies factors (n, 4) with a vector (lanes, 4)."""
-    shapes = {shape.name: shape for shape in layout.groups}
-    found: dict[str, Field] = {}
-    wide = layout.blocks * layout.strip
-    for (name, column), strips in weights.columns.items():
-        if name not in shapes:
-            continue
-        rows = layout.rows(shapes[name])
-        cells = np.zeros((rows * wide, DEGREE), dtype=np.uint64)
-        for key, factors in strips.factors.items():
-            if shapes[name].lanes == 1:
-                cells[: len(factors)] += factors
-                continue
-            used = np.flatnonzero(factors.any(axis=1))
-            if len(used):
-                first, end = int(used[0]), int(used[-1]) + 1
-                part = outer(factors[first:end], weights.vector(key, layout.strip))
-                cells[first * layout.strip : end * layout.strip] += part
-        for index, vector in strips.own:
-            cells[index * layout.strip : (index + 1) * layout.strip] += vector
-        found[section(name, column)] = (cells % _P).reshape(rows, wide, DEGREE)
-    return found

@@ -121,7 +121,7 @@ def _at_points(terms: Sequence[Term], opened: Opened, basis: Halves) -> list[Fie
     whole = np.zeros((end - first, len(long), DEGREE), dtype=np.uint64)
     for number, term in enumerate(long):
         whole[term.start - first : term.start - first + len(term.weights), number] = term.weights
-    found = matmul(basis.columns(first, end), whole.reshape(end - first, -1))
+    found = matmul(basis.columns(first, end), whole.reshape(end - first, DEGREE * len(long)))
     rest = iter(np.split(found, len(long), axis=1) if long else [])
     return [
         mul(opened.basis[:, term.start, None], term.weights[0]) if alone else next(rest)

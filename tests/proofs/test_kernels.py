@@ -85,3 +85,14 @@ def test_a_proof_made_with_torch_is_the_same_to_the_byte(
 ) -> None:
     monkeypatch.setattr(kernels, "_on_gpu", lambda: True)
     assert small_case.prove() == small_proof
+
+
+def test_strips_of_weights() -> None:
+    """Two strips of three lanes a row, the last row half full, added to what is there."""
+    factors, vector, there = rows(5, 4).astype(np.uint64), rows(3, 4).astype(np.uint64), RNG.integers(0, P, (3, 4, 8))
+    into = there.astype(np.uint32)
+    kernels.add_strips(factors, vector, 2, into)
+    for strip, factor in enumerate(factors):
+        at = there[strip // 2, :, strip % 2 * 3 :][:, :3]
+        at[:] = (at + field.ext_mul(factor, vector).T.astype(np.int64)) % P
+    assert np.array_equal(into, there)
