@@ -61,40 +61,47 @@ def _minus(a: Any, b: Any) -> Any:
     return min(difference, uint32(difference + _P32))
 
 
-@njit("void(uint32[:,::1], uint32[:,::1])", cache=True, nogil=True)
-def _down(data: Rows, twiddles: Rows) -> None:
-    """Transform in place along axis 0, natural order in, bit-reversed out (decimation in frequency)."""
-    size, lanes = data.shape
-    half, stage = size // 2, 0
+@njit(uint32(uint32, uint32, uint32), inline="always", cache=True, nogil=True)
+def _by(a: Any, b: Any, quotient: Any) -> Any:
+    """`_times(a, b)`, where quotient is b/p modulo 2^32: only the high halves of two products are needed then."""
+    high = uint32((uint64(a) * uint64(b)) >> _SHIFT)
+    return _minus(high, uint32((uint64(uint32(a * quotient)) * _P64) >> _SHIFT))
+
+
+@njit("void(uint32[:,::1], uint32[:,:,::1])", cache=True, nogil=True)
+def _down(data: Rows, twiddles: NDArray[np.uint32]) -> None:
+    """Transform in place along axis 0, natural order in, bit-reversed out (decimation in frequency). twiddles: with
+    their quotients."""
+    half, stage = data.shape[0] // 2, 0
     while half >= 1:
-        for block in range(0, size, 2 * half):
+        for block in range(0, data.shape[0], 2 * half):
             for j in range(half):
-                twiddle = twiddles[stage, j]
-                for lane in range(lanes):
+                twiddle, quotient = twiddles[0, stage, j], twiddles[1, stage, j]
+                for lane in range(LANES):
                     low, high = data[block + j, lane], data[block + j + half, lane]
                     data[block + j, lane] = _plus(low, high)
-                    data[block + j + half, lane] = _times(_minus(low, high), twiddle)
+                    data[block + j + half, lane] = _by(_minus(low, high), twiddle, quotient)
         half, stage = half // 2, stage + 1
 
 
-@njit("void(uint32[:,::1], uint32[:,::1])", cache=True, nogil=True)
-def _up(data: Rows, twiddles: Rows) -> None:
-    """Transform in place along axis 0, bit-reversed in, natural order out (decimation in time)."""
-    size, lanes = data.shape
-    half, stage = 1, twiddles.shape[0] - 1
-    while half < size:
-        for block in range(0, size, 2 * half):
+@njit("void(uint32[:,::1], uint32[:,:,::1])", cache=True, nogil=True)
+def _up(data: Rows, twiddles: NDArray[np.uint32]) -> None:
+    """Transform in place along axis 0 from the second stage on, bit-reversed in, natural order out (decimation in
+    time)."""
+    half, stage = 2, twiddles.shape[1] - 2
+    while half < data.shape[0]:
+        for block in range(0, data.shape[0], 2 * half):
             for j in range(half):
-                twiddle = twiddles[stage, j]
-                for lane in range(lanes):
-                    low, high = data[block + j, lane], _times(data[block + j + half, lane], twiddle)
+                twiddle, quotient = twiddles[0, stage, j], twiddles[1, stage, j]
+                for lane in range(LANES):
+                    low, high = data[block + j, lane], _by(data[block + j + half, lane], twiddle, quotient)
                     data[block + j, lane] = _plus(low, high)
                     data[block + j + half, lane] = _minus(low, high)
         half, stage = half * 2, stage - 1
 
 
-@njit("void(uint32[:,:], uint32[:,::1], uint32[:,::1])", cache=True, nogil=True)
-def _coefficients(rows: Rows, inverse_twiddles: Rows, into: Rows) -> None:
+@njit("void(uint32[:,:], uint32[:,:,::1], uint32[:,::1])", cache=True, nogil=True)
+def _coefficients(rows: Rows, inverse_twiddles: NDArray[np.uint32], into: Rows) -> None:
     """Up to LANES rows side by side, in bit-reversed order and not yet divided by k."""
     for lane in range(rows.shape[0]):
         for i in range(rows.shape[1]):
@@ -102,11 +109,14 @@ def _coefficients(rows: Rows, inverse_twiddles: Rows, into: Rows) -> None:
     _down(into, inverse_twiddles)
 
 
-@njit("void(uint32[:,::1], uint32[::1], uint32[:,::1], uint32[:,::1])", cache=True, nogil=True)
-def _coset(coefficients: Rows, shift: Rows, twiddles: Rows, into: Rows) -> None:
-    for i in range(coefficients.shape[0]):
+@njit("void(uint32[:,::1], uint32[:,::1], uint32[:,:,::1], uint32[:,::1])", cache=True, nogil=True)
+def _coset(coefficients: Rows, shift: Rows, twiddles: NDArray[np.uint32], into: Rows) -> None:
+    """Scaled, and through the first stage, whose twiddles are 1."""
+    for i in range(0, coefficients.shape[0], 2):
         for lane in range(LANES):
-            into[i, lane] = _times(coefficients[i, lane], shift[i])
+            low = _by(coefficients[i, lane], shift[0, i], shift[1, i])
+            high = _by(coefficients[i + 1, lane], shift[0, i + 1], shift[1, i + 1])
+            into[i, lane], into[i + 1, lane] = _plus(low, high), _minus(low, high)
     _up(into, twiddles)
 
 
@@ -166,8 +176,9 @@ def encoded_at(rows: Rows, blowup: int, lines: NDArray[np.int64]) -> Rows:
 
 
 @lru_cache(maxsize=8)
-def _tables(size: int, blowup: int) -> tuple[Rows, Rows, Rows]:
-    """Twiddles both ways, and for each coset the factors s^i/k in bit-reversed order of i, in Montgomery form."""
+def _tables(size: int, blowup: int) -> tuple[NDArray[np.uint32], NDArray[np.uint32], NDArray[np.uint32]]:
+    """Twiddles (2, stages, k/2) both ways, and for each coset the factors s^i/k in bit-reversed order of i, (cosets, 2,
+    k); in Montgomery form, beside their quotients by p modulo 2^32."""
     stages = size.bit_length() - 1
     order = np.zeros(1, dtype=np.int64)
     while len(order) < size:
@@ -182,10 +193,15 @@ def _tables(size: int, blowup: int) -> tuple[Rows, Rows, Rows]:
     starts = np.array([GENERATOR * pow(root, c, P) % P for c in range(blowup)], dtype=np.uint64)
     shifts = powers(starts, size) * np.uint64(pow(size, P - 2, P)) % _P64
     return (
-        np.ascontiguousarray(forward),
-        np.ascontiguousarray(backward),
-        np.ascontiguousarray(montgomery(shifts[:, order])),
+        _with_quotients(forward),
+        _with_quotients(backward),
+        np.ascontiguousarray(_with_quotients(montgomery(shifts[:, order])).swapaxes(0, 1)),
     )
+
+
+def _with_quotients(values: Rows) -> NDArray[np.uint32]:
+    inverse_of_p = np.uint64(pow(P, -1, 1 << 32))
+    return np.stack([values, (values.astype(np.uint64) * inverse_of_p).astype(np.uint32)])
 
 
 @njit("void(uint32[:,::1], uint32[:,::1], uint64[:,::1])", cache=True, nogil=True)
