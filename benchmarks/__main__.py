@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-MODULES = ("training", "content", "round", "mechanism", "accounting")
+MODULES = ("training", "content", "round", "mechanism", "accounting", "log_gas")
 RESULTS = Path(__file__).parent / "RESULTS.md"
 
 

@@ -106,14 +106,15 @@ class Toy:
                 units = np.broadcast_to(strip.units[0][:, None], (*shape, lanes))
             self.circuit.spread(self.circuit.free(shape, lanes, units), strip)
 
-    def keyed(self) -> None:
-        rows = self.constant(9, 6)
-        table = self.circuit.table(Table("rows", 0, np.arange(9, dtype=np.int64)[:, None], rows=rows))
-        ids = self.free((1,), self._lanes, 0, 8)
-        ids = self.circuit.free((1,), self._lanes, None if ids.units is None else 8 - ids.units).scaled(-1).plus(8)
-        values = self.circuit.free((6,), self._lanes, None if ids.units is None else rows[ids.units[0]].T)
+    def keyed(self, name: str = "rows", count: int = 9, width: int = 6) -> None:
+        rows, last = self.constant(count, width), count - 1
+        table = self.circuit.table(Table(name, 0, np.arange(count, dtype=np.int64)[:, None], rows=rows))
+        ids = self.free((1,), self._lanes, 0, last)
+        units = None if ids.units is None else last - ids.units
+        ids = self.circuit.free((1,), self._lanes, units).scaled(-1).plus(last)
+        values = self.circuit.free((width,), self._lanes, None if ids.units is None else rows[ids.units[0]].T)
         columns = (("1", 0), *((f"e{place}", 1 + place) for place in range(4)))
-        group = self.circuit.group("rows", self._lanes, 5, (Lookup(table, columns),), phase=1)
+        group = self.circuit.group(name, self._lanes, 5, (Lookup(table, columns),), phase=1)
         first = group.append(1, None)
         cells = [strips_of(group, column, first, (1,)) for column in range(5)]
         self.circuit.relations.append(Keyed(cells[0], tuple(cells[1:]), ids, values))

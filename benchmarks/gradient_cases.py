@@ -11,7 +11,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import BertConfig, BertModel, LlamaConfig, LlamaModel, PreTrainedTokenizerFast
+from transformers import (
+    BertConfig,
+    BertModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaModel,
+    PreTrainedTokenizerFast,
+)
 
 from ledger.base_program import Base
 from ledger.config import AdapterSpec, AggregationSpec, Config, OptimizerSpec, PrivacySpec, TaskSpec
@@ -39,8 +46,9 @@ ROWS = [
     ("the", "shop", "was", "late", "late", "late", "again"),
     ("owes", "nothing"),
 ]
-TARGETS = {"bert": ("query", "value"), "llama": ("q_proj", "v_proj")}
-HEADS = {"bert": ("classifier",), "llama": ("score",)}
+PREDICTS = "next-token"  # a Llama that predicts tokens, by a head that is not its embedding
+TARGETS = {"bert": ("query", "value"), "llama": ("q_proj", "v_proj"), PREDICTS: ("q_proj", "v_proj")}
+HEADS: dict[str, tuple[str, ...]] = {"bert": ("classifier",), "llama": ("score",), PREDICTS: ()}
 BEACON, PICKED = b"\3" * 32, b"\5" * 32  # of the round, and of what picks a slot
 TOKENS, TOLERANCE = 8, 4
 
@@ -101,7 +109,7 @@ class GradientRound:
 
 
 def small_base(kind: str, folder: Path) -> Path:
-    """A Llama or a BERT of random weights, over the words of ROWS."""
+    """A Llama or a BERT of random weights, over the words of ROWS; with a head where it predicts tokens."""
     words = sorted({word for row in ROWS for word in row})
     names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *words]
     core = Tokenizer(models.WordLevel({name: i for i, name in enumerate(names)}, unk_token="[UNK]"))
@@ -110,21 +118,24 @@ def small_base(kind: str, folder: Path) -> Path:
     PreTrainedTokenizerFast(tokenizer_object=core, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(folder)
     torch.manual_seed(5)
     sizes = {"vocab_size": len(names), "hidden_size": 16, "num_hidden_layers": 2, "max_position_embeddings": TOKENS}
-    sizes |= {"num_attention_heads": 2, "intermediate_size": 24}
+    sizes |= {"num_attention_heads": 2, "intermediate_size": 24} | (
+        {"num_hidden_layers": 1} if kind == PREDICTS else {}
+    )
     spread = {"initializer_range": 0.3 if kind == "bert" else 0.1}  # so that gradients are long enough to be clipped
     if kind == "bert":
         BertModel(BertConfig(**sizes, **spread)).save_pretrained(folder)
     else:
-        LlamaModel(LlamaConfig(**sizes, num_key_value_heads=1, **spread)).save_pretrained(folder)
+        shape = LlamaConfig(**sizes, num_key_value_heads=1, tie_word_embeddings=False, **spread)
+        (LlamaForCausalLM if kind == PREDICTS else LlamaModel)(shape).save_pretrained(folder)
     return folder
 
 
 def gradient_round(kind: str, folder: Path, steps: int = 2) -> GradientRound:
-    """kind: "llama" or "bert", made in the folder."""
+    """kind: "llama", "bert" or "next-token", made in the folder."""
     path = small_base(kind, folder)
     model, weights = _model(kind, path, steps)
     config, texts = model.config, [" ".join(row) for row in ROWS]
-    labels = [number % len(LABELS) for number in range(len(texts))]
+    labels = [0 if kind == PREDICTS else number % len(LABELS) for number in range(len(texts))]
     binding = Binding(31337, b"\2" * 20, 1, 0)
     words = SecretWords(b"\1" * 32, binding, steps, config.adapter.parameters, config.privacy.capacity)
     rows = [row_bytes(text, LABELS[label]) for text, label in zip(texts, labels, strict=True)]
@@ -137,11 +148,12 @@ def gradient_round(kind: str, folder: Path, steps: int = 2) -> GradientRound:
 
 def _model(kind: str, path: Path, steps: int) -> tuple[LoadedModel, Weights]:
     base, targets, head = load_base(str(path)), TARGETS[kind], HEADS[kind]
-    tensors = layout(base, rank=2, alpha=4, targets=targets, head=head, labels=len(LABELS), rule="fedavg")
+    task = TaskSpec((), TOKENS, "next-token") if kind == PREDICTS else TaskSpec(LABELS, TOKENS)
+    tensors = layout(base, rank=2, alpha=4, targets=targets, head=head, labels=len(task.labels), rule="fedavg")
     config = Config(
         base_name=kind,
         base_digest=base.digest,
-        task=TaskSpec(LABELS, TOKENS),
+        task=task,
         adapter=AdapterSpec(2, 4, targets, head, tensors),
         weight_bits=16,
         privacy=PrivacySpec(Fraction(1, 10**5), 1024, Fraction(1, 2), Fraction(1), 300, 1 << 31, 8),

@@ -1,4 +1,4 @@
-"""How far H is from torch: `python -m benchmarks.gradient_distance`.
+"""How far H is from torch: `python -m benchmarks.gradient_distance [NAME …]`.
 
 Contributions of many examples, made from torch's float gradients as a member makes them and by the fixed-point program
 H (proofs/gradient), compared coordinate by coordinate in clip units, at the first iterate and at one that was trained.
@@ -8,6 +8,7 @@ within τ in every coordinate of one contribution a step; the length of the whol
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from devnet import notes
-from devnet.presets import MINILM, TINY, Preset, make_config
+from devnet.presets import MINILM, TINY, TINY_TEXT, Preset, make_config
 from ledger.base_program import WEIGHT_BITS, Base
 from ledger.config import Config
 from ledger.records import Policy
@@ -35,7 +36,7 @@ from proofs.gradient.tape import Counts, Tape
 from proofs.gradient.transformer import contribute
 from proofs.words import Binding, SecretWords
 
-EXAMPLES = {"tiny": 240, "minilm": 60}
+EXAMPLES = {"tiny": 240, "tiny-text": 120, "minilm": 60}
 ROUNDS = 3  # a member alone, so many rounds: what an iterate looks like at the end of a demo
 SAFETY = 2
 QUANTILES = (0.5, 0.9, 0.99, 0.999)
@@ -79,7 +80,9 @@ class Distance:
 
 def main() -> None:
     torch.set_num_threads(1)
-    for preset in (TINY, MINILM):
+    for preset in (TINY, TINY_TEXT, MINILM):
+        if sys.argv[1:] and preset.name not in sys.argv[1:]:
+            continue
         worst = 0
         for case in cases(preset, EXAMPLES[preset.name]):
             distance = measure(case, case.program())
@@ -151,7 +154,7 @@ def report(case: Case, distance: Distance) -> None:
         f"\n{case.preset.name}, {case.iterate}: {len(distance.fixed)} examples, {min(lengths)} to {max(lengths)} tokens"
     )
     print(f"  beyond H's ranges       {len(distance.refused)} {distance.refused[:1] or ''}")
-    for name, (columns, _) in zip(("adapter", "head"), groups(case.config), strict=True):
+    for name, columns in case.config.groups.items():
         apart, floats = distance.difference[:, columns], distance.floats[:, columns]
         quantiles = "  ".join(f"{100 * q:g} %: {np.quantile(apart, q):.0f}" for q in QUANTILES)
         lengths_apart, of = np.sqrt((apart**2).sum(axis=1)), np.sqrt((floats**2).sum(axis=1))

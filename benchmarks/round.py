@@ -134,10 +134,10 @@ def one_round(preset: Preset, config: Config, start: Weights, folder: Path, repe
     if not verdict.accepted:
         raise SystemExit(f"an honest submission was refused: {verdict}")
     alike = dict.fromkeys(range(3), bundle.weights)
-    mean = watch.time("averaging three", lambda: average(config, alike))
+    mean = watch.time("averaging three", lambda: average(config, start, alike))
     watch.time(
         "checking a proposal: three verdicts, one average",
-        lambda: [*(judge_stored(facts, digest, store) for _ in alike), average(config, alike)],
+        lambda: [*(judge_stored(facts, digest, store) for _ in alike), average(config, start, alike)],
     )
     if any((mean[name] != bundle.weights[name]).any() for name in mean):
         raise SystemExit("the average of three alike is not they")

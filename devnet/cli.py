@@ -42,7 +42,7 @@ from proofs.errors import CandorError, LocalFault
 
 USAGE: Final = 2
 KEPT: Final = Path("candor-demo")
-TRAIN_BLOCKS: Final = {"tiny": 90, "minilm": 600}
+TRAIN_BLOCKS: Final = {"tiny": 90, "tiny-text": 180, "minilm": 600}
 PROVE_BLOCKS: Final = {"tiny": 300, "minilm": 900}  # members on one machine prove one after the other
 VERIFY_BLOCKS: Final = {"tiny": 180, "minilm": 600}
 STARTUP_S: Final = 300
@@ -54,7 +54,7 @@ app = typer.Typer(
 
 @app.command(name="run")
 def run_command(
-    preset: Annotated[str, typer.Option(help="minilm or tiny.")] = "minilm",
+    preset: Annotated[str, typer.Option(help="minilm, tiny or tiny-text.")] = "minilm",
     nodes: Annotated[int, typer.Option(min=1, max=64, help="Members.")] = 3,
     aggregators: Annotated[int, typer.Option(min=1, max=8, help="Aggregators; the first opens the rounds.")] = 1,
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds that must become final.")] = None,
@@ -214,15 +214,16 @@ def _print_outcome(outcome: Outcome, kept: Path | None) -> None:
     spent = ", ".join(f"{name} {value:.0f} s" for name, value in outcome.seconds.items())
     facts = {
         "privacy": _privacy(outcome.plan),
-        "held-out accuracy": _accuracy(outcome),
+        outcome.measure.name: _scores(outcome),
         "gas": f"{sum(outcome.gas.values()):,} for {len(outcome.rounds)} rounds",
         "bundles": f"{sum(size or 0 for size in outcome.sizes.values()):,} bytes",
         "time": spent,
     }
     if kept is not None:
         facts["kept"] = f"{kept}: the chain in chain.json, the content in */content"
+    wide = max(20, 2 + max(map(len, facts)))
     for name, value in facts.items():
-        print(f"{name:20}{value}")
+        print(f"{name:{wide}}{value}")
 
 
 def _privacy(plan: Plan) -> str:
@@ -235,9 +236,9 @@ def _pairs(values: dict[str, str]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
-def _accuracy(outcome: Outcome) -> str:
+def _scores(outcome: Outcome) -> str:
     told = [
-        f"{100 * a:.1f} % {'before' if n == GENESIS else f'after round {n}'}"
-        for n, a in sorted(outcome.accuracies.items())
+        f"{outcome.measure.shown(score)} {'before' if n == GENESIS else f'after round {n}'}"
+        for n, score in sorted(outcome.scores.items())
     ]
     return ", ".join(told) or "unknown"

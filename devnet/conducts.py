@@ -19,6 +19,7 @@ from devnet.forgeries import (
 )
 from devnet.kinds import Kind
 from ledger.actions import Submit
+from ledger.aggregation import part_of, start_of
 from ledger.bundle import CONFIG, Claim, bundle_limits, read_submission, read_weights
 from ledger.config import Config
 from ledger.content import ContentStore
@@ -132,10 +133,11 @@ class DishonestMember(HonestMember):
         """The submission behind the files, and what it started from."""
         if self._claim is None:
             raise LocalFault("a bundle was made without a claim")
-        config = Config.decode(files[CONFIG])
-        start = read_weights(store.get_directory(state.opened.global_bundle, bundle_limits(config)), config)
+        whole = Config.decode(files[CONFIG])
+        weights = read_weights(store.get_directory(state.opened.global_bundle, bundle_limits(whole)), whole)
+        config = part_of(whole, self._claim.member)
         bundle = read_submission(files, config, self._claim)
-        return Honest(bundle, start, lambda: self._words(state, config), state.train_beacon or b"")
+        return Honest(bundle, start_of(config, weights), lambda: self._words(state, config), state.train_beacon or b"")
 
     def _words(self, state: RoundState, config: Config) -> SecretWords:
         binding = Binding(state.domain.chain_id, state.domain.contract, state.number, self._seat(state).member)

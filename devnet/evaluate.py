@@ -1,6 +1,7 @@
-"""Accuracy on held-out notes of what is FINAL: fetched by digest through the gateways, as a stranger would.
+"""How good what is FINAL is on held-out notes: fetched by digest through the gateways, as a stranger would.
 
-One model in one background thread; the federation goes on meanwhile. Nothing is trained here and nothing is sent.
+Accuracy where notes have labels; bits per byte where their tokens are predicted. One model in one background thread;
+the federation goes on meanwhile. Nothing is trained here and nothing is sent.
 """
 
 from __future__ import annotations
@@ -8,24 +9,48 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from math import log
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import torch
+
 from ledger.bundle import bundle_limits, read_weights
-from ledger.config import Config
+from ledger.config import MAX_TASK_TOKENS, Config, TaskKind
 from ledger.content import GatewayStore
-from node.model import attach, load_base
+from node.model import LoadedModel, attach, load_base
+
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What a model is judged by. name: for people; key: for JSON."""
+
+    name: str
+    key: str
+    percent: bool
+
+    def shown(self, value: float) -> str:
+        return f"{100 * value:.1f} %" if self.percent else f"{value:.2f}"
+
+
+MEASURES: dict[TaskKind, Measure] = {
+    "classification": Measure("held-out accuracy", "accuracy", True),
+    "next-token": Measure("held-out bits per byte", "bits_per_byte", False),
+}
 
 
 class Evaluator:
-    """Answers `accuracy(bundle)` as futures, in the order asked. A context: leaving it drops what is still waiting."""
+    """Answers `score(bundle)` as futures, in the order asked. A context: leaving it drops what is still waiting."""
 
     def __init__(self, config: Config, base_path: str, held_out: Path, gateways: Sequence[str]) -> None:
         self._config, self._store = config, GatewayStore(list(gateways))
         rows = [json.loads(line) for line in held_out.read_text(encoding="utf-8").splitlines()]
         self._texts = [row["text"] for row in rows]
-        self._labels = [config.task.labels.index(row["label"]) for row in rows]
+        self._labels = [row["label"] for row in rows]
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="evaluate")
         self._model = self._worker.submit(lambda: attach(load_base(base_path), config))
 
@@ -37,13 +62,29 @@ class Evaluator:
     ) -> None:
         self._worker.shutdown(wait=True, cancel_futures=True)
 
-    def accuracy(self, bundle: bytes) -> Future[float]:
-        """Share of held-out notes whose label is guessed. The future raises the faults of store and bundle."""
-        return self._worker.submit(self._accuracy, bundle)
+    def score(self, bundle: bytes) -> Future[float]:
+        """By the measure of the config's task. The future raises the faults of store and bundle."""
+        return self._worker.submit(self._score, bundle)
 
-    def _accuracy(self, bundle: bytes) -> float:
+    def _score(self, bundle: bytes) -> float:
         files = self._store.get_directory(bundle, bundle_limits(self._config))
         model = self._model.result()
         model.load_weights(read_weights(files, self._config))
-        guessed = model.predict(self._texts)
-        return sum(a == b for a, b in zip(guessed, self._labels, strict=True)) / len(self._labels)
+        if self._config.task.kind == "next-token":
+            return bits_per_byte(model, self._texts)
+        return accuracy(model, self._texts, self._labels)
+
+
+def accuracy(model: LoadedModel, texts: Sequence[str], labels: Sequence[str]) -> float:
+    """The share of texts whose label is the likeliest."""
+    guessed = [model.config.task.labels[place] for place in model.predict(texts)]
+    return sum(a == b for a, b in zip(guessed, labels, strict=True)) / len(labels)
+
+
+def bits_per_byte(model: LoadedModel, texts: Sequence[str]) -> float:
+    """−log2 of the probability of whole texts, their end marks included, divided by their bytes in UTF-8."""
+    ids, nats = model.base.encode(texts, replace(model.config.task, max_tokens=MAX_TASK_TOKENS)), 0.0
+    with torch.no_grad():
+        for start in range(0, len(ids), BATCH):
+            nats += float(model.token_losses(ids[start : start + BATCH]).double().sum())
+    return nats / log(2) / sum(len(text.encode()) for text in texts)

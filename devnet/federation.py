@@ -355,12 +355,8 @@ def _common(federation: Federation, site: Site, peers: list[str]) -> dict[str, A
 def _node_settings(plan: Plan, site: Site) -> dict[str, Any]:
     return {
         "model": {"path": plan.preset.base_path},
-        "data": {
-            "path": str(site.folder / "notes.jsonl"),
-            "format": "jsonl",
-            "text_column": "text",
-            "label_column": "label",
-        },
+        "data": {"path": str(site.folder / "notes.jsonl"), "format": "jsonl", "text_column": "text"}
+        | ({"label_column": "label"} if plan.preset.labels else {}),
         "privacy": {"max_epsilon": float(plan.epsilon or 0), "insecure_no_noise": plan.epsilon is None},
         "node": {"poll_s": POLL_S, "device": "cpu"},
     }

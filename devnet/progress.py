@@ -1,6 +1,6 @@
 """What is going on, told from the chain and the daemons' own metrics: lines for a log, and a snapshot for a screen.
 
-Accuracies arrive late: a final bundle is evaluated beside the rounds that follow it.
+Scores arrive late: a final bundle is evaluated beside the rounds that follow it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final
 
 import requests
 
-from devnet.evaluate import Evaluator
+from devnet.evaluate import MEASURES, Evaluator, Measure
 from devnet.federation import MICRO, Federation, Site
 from devnet.gas import GasMeter
 from ledger.bundle import bundle_limits
@@ -49,14 +49,14 @@ AGAIN_S, PATIENCE_S = 2.0, 300.0
 
 @dataclass
 class Watch:
-    """Follows one federation. `poll` returns the lines that are new; `accuracies` is by round, 0 for the genesis."""
+    """Follows one federation. `poll` returns the lines that are new; `scores` are by round, 0 for the genesis."""
 
     federation: Federation
     evaluator: Evaluator
     follower: Follower = field(init=False)
     gas: GasMeter = field(init=False)
     started: float = field(default_factory=time.monotonic)
-    accuracies: dict[int, float] = field(default_factory=dict)
+    scores: dict[int, float] = field(default_factory=dict)
     sizes: dict[bytes, int | None] = field(default_factory=dict)
     head: int = 0
     _asked_s: float = 0.0
@@ -67,7 +67,11 @@ class Watch:
         start = federation.deployment.block_number
         self.follower = Follower(federation.plan.directory / "devnet.sqlite", chain, start_block=start)
         self.gas = GasMeter(federation.anvil, chain.rounds_address, start)
-        self._pending[GENESIS] = self.evaluator.accuracy(federation.genesis)
+        self._pending[GENESIS] = self.evaluator.score(federation.genesis)
+
+    @property
+    def measure(self) -> Measure:
+        return MEASURES[self.federation.plan.preset.task]
 
     @property
     def rounds(self) -> Mapping[int, RoundState]:
@@ -89,7 +93,7 @@ class Watch:
         return lines + list(self._evaluated())
 
     def settle(self) -> list[str]:
-        """Wait for the accuracies that are still being computed."""
+        """Wait for the scores that are still being computed."""
         for future in self._pending.values():
             future.exception()
         return list(self._evaluated())
@@ -106,7 +110,7 @@ class Watch:
     def _told(self, logged: Logged) -> Iterator[str]:
         event = logged.event
         if isinstance(event, Finalised):
-            self._pending[event.round] = self.evaluator.accuracy(event.aggregate_bundle)
+            self._pending[event.round] = self.evaluator.score(event.aggregate_bundle)
         told = tell(event, self)
         if told:
             yield f"{self.elapsed_s:6.1f} s  round {event.round}  {told}"
@@ -119,18 +123,18 @@ class Watch:
             if number == GENESIS and isinstance(error, WireFault) and self.elapsed_s < PATIENCE_S:
                 if self.elapsed_s - self._asked_s > AGAIN_S:  # the gateways are not up yet
                     self._asked_s = self.elapsed_s
-                    self._pending[number] = self.evaluator.accuracy(self.federation.genesis)
+                    self._pending[number] = self.evaluator.score(self.federation.genesis)
                 continue
             del self._pending[number]
             if error is not None and not isinstance(error, CandorError):
                 raise error
             what = "before training" if number == GENESIS else f"after round {number}"
             if error is None:
-                self.accuracies[number] = future.result()
-                told = f"{100 * self.accuracies[number]:.1f} %"
+                self.scores[number] = future.result()
+                told = self.measure.shown(self.scores[number])
             else:
                 told = f"not known: {error}"
-            yield f"{self.elapsed_s:6.1f} s  held-out accuracy {what}: {told}"
+            yield f"{self.elapsed_s:6.1f} s  {self.measure.name} {what}: {told}"
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from devnet.evaluate import Evaluator
+from devnet.evaluate import MEASURES, Evaluator, Measure
 from devnet.federation import VOIDS, Federation, Plan, door, found, start_anvil
 from devnet.processes import Supervisor
 from devnet.progress import GENESIS, Watch, epsilon_text, reason_text
@@ -40,7 +40,7 @@ class Outcome:
 
     plan: Plan
     rounds: Mapping[int, RoundState]
-    accuracies: Mapping[int, float]
+    scores: Mapping[int, float]
     gas: Mapping[int, int]
     gas_by_action: Mapping[str, Sequence[int]]
     sizes: Mapping[bytes, int | None]
@@ -48,14 +48,18 @@ class Outcome:
     audit_status: int
     audit_text: str
 
+    @property
+    def measure(self) -> Measure:
+        return MEASURES[self.plan.preset.task]
+
     def to_json(self) -> dict[str, Any]:
         return {
             "kind": "candor/devnet-run/1",
             "preset": self.plan.preset.name,
             "nodes": self.plan.nodes,
             "epsilon": self.plan.epsilon,
-            "accuracy": {"before": self.accuracies.get(GENESIS)}
-            | {f"round {n}": a for n, a in sorted(self.accuracies.items()) if n != GENESIS},
+            self.measure.key: {"before": self.scores.get(GENESIS)}
+            | {f"round {n}": score for n, score in sorted(self.scores.items()) if n != GENESIS},
             "rounds": [_round_json(self, state) for state in self.rounds.values()],
             "gas_by_action": {name: list(used) for name, used in self.gas_by_action.items()},
             "seconds": {name: round(value, 1) for name, value in self.seconds.items()},
@@ -159,7 +163,7 @@ def run(plan: Plan, tell: Callable[[list[str], Watch], None], *, timeout_s: floa
     return Outcome(
         plan,
         watch.rounds,
-        watch.accuracies,
+        watch.scores,
         dict(watch.gas.by_round),
         watch.gas.by_action,
         dict(watch.sizes),

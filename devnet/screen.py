@@ -72,7 +72,8 @@ def _bar(pace: Pace | None, submitted: bool) -> RenderableType:
 
 
 def _footer(watch: Watch) -> Text:
-    best = [f"{'start' if n == GENESIS else n}: {100 * a:.1f} %" for n, a in sorted(watch.accuracies.items())]
+    text = watch.measure.shown
+    best = [f"{'start' if n == GENESIS else n}: {text(score)}" for n, score in sorted(watch.scores.items())]
     known = sum(size or 0 for size in watch.sizes.values())
-    accuracy = "  ".join(best) or "being measured"
-    return Text(f"held-out accuracy {accuracy}   {known:,} bytes   {watch.gas.total:,} gas   {watch.elapsed_s:.0f} s")
+    scores = f"{watch.measure.name} {'  '.join(best) or 'being measured'}"
+    return Text(f"{scores}   {known:,} bytes   {watch.gas.total:,} gas   {watch.elapsed_s:.0f} s")

@@ -32,6 +32,7 @@ from ledger.audit_round import RoundAudit
 from ledger.gradients import GradientVerifier
 from ledger.ports import ChainMoved
 from ledger.report import (
+    OF_ROUND,
     Anchor,
     Link,
     Name,
@@ -153,12 +154,9 @@ def _links(source: Source, audited: RoundAudit) -> Iterator[Link]:
         Name.VERDICTS: audited.verdicts_link,
         Name.AGGREGATE: audited.aggregate_link,
     }
-    for name in Name:
+    for name in OF_ROUND:
         try:
-            if name in content:
-                yield content[name]()
-            elif name in CHAIN_LINKS:
-                yield CHAIN_LINKS[name](source, audited.state)
+            yield content[name]() if name in content else CHAIN_LINKS[name](source, audited.state)
         except PeerFault as error:
             yield failed(name, f"{type(error).__name__}: {error}")
         except Unsettled as unsettled:

@@ -10,14 +10,14 @@ An exported file has no receipts to ask for: its events were read from proven on
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Protocol, runtime_checkable
 
-from ledger.audit_chain import Replay, Source
+from ledger.audit_chain import Replay
 from ledger.events import TOPICS, encode_log
 from ledger.evidence import decode_receipt, may_hold, receipts_root
 from ledger.headers import Header
-from ledger.records import Logged
 from ledger.report import Link, Name, failed, not_proven, passed
 from ledger.rpc import RpcRefused
 from proofs.errors import PeerFault
@@ -27,6 +27,12 @@ MAX_WALK_BLOCKS: Final = 1 << 14  # beyond it only the blocks that matter are re
 Held = list[tuple[int, tuple[bytes, ...], bytes]]  # position in the block, topics and data of each event
 
 
+class Headers(Protocol):
+    """Where headers are read."""
+
+    def header(self, number: int) -> Header: ...
+
+
 @runtime_checkable
 class ShowsReceipts(Protocol):
     """A chain that shows a block's receipts in their consensus encoding."""
@@ -34,19 +40,42 @@ class ShowsReceipts(Protocol):
     def receipts(self, number: int) -> list[bytes]: ...
 
 
-def headers_link(source: Source, found: Replay) -> Link:
-    """Blocks and receipts of every event; with the walk to the head, of every block that could hold one."""
-    told: dict[int, list[Logged]] = {}
-    for state in found.history.rounds.values():
-        for logged in state.log:
-            told.setdefault(logged.block_number, []).append(logged)
+@dataclass(frozen=True)
+class Shown:
+    """An event as the node shows it: where the chain keeps it, and the bytes that the contract wrote."""
+
+    block_number: int
+    block_hash: bytes
+    log_index: int
+    topics: tuple[bytes, ...]
+    data: bytes
+
+
+def headers_link(source: Headers, found: Replay) -> Link:
+    """Blocks and receipts of every event of Rounds; with the walk to the head, of every block that could hold one."""
+    events = (
+        Shown(at.block_number, at.block_hash, at.log_index, *encode_log(at.event))
+        for state in found.history.rounds.values()
+        for at in state.log
+    )
+    return blocks_link(source, found.history.domain.contract, TOPICS, events, found.head)
+
+
+def blocks_link(
+    source: Headers, contract: bytes, topics: Collection[bytes], events: Iterable[Shown], head: Header
+) -> Link:
+    """The same for the events of any contract; `topics`: the first topics that are events of it."""
+    told: dict[int, list[Shown]] = {}
+    for shown in events:
+        told.setdefault(shown.block_number, []).append(shown)
     if not told:
         return passed(Name.HEADERS, "no events, no blocks to check")
-    first, last = min(told), max(found.head.number, *told)
+    first, last = min(told), max(head.number, *told)
     walked = last - first < MAX_WALK_BLOCKS
     data: dict[str, Any] = {"first_block": first, "last_block": last, "walked": walked}
+    walk = _Walk(source, contract, topics, told, walked)
     try:
-        problem = _walk(source, told, range(first, last + 1) if walked else sorted(told), walked=walked)
+        problem = walk.problem(range(first, last + 1) if walked else sorted(told))
     except PeerFault as error:
         problem = str(error)
     except RpcRefused as error:
@@ -62,46 +91,54 @@ def headers_link(source: Source, found: Replay) -> Link:
     return not_proven(Name.HEADERS, f"{text}end, is on the node's word", **data)
 
 
-def _walk(source: Source, told: Mapping[int, Sequence[Logged]], numbers: Sequence[int], *, walked: bool) -> str:
-    """What is wrong with the first block that is wrong, or nothing."""
-    parent: Header | None = None
-    for number in numbers:
-        header, events = source.header(number), told.get(number, ())
-        problem = _misplaced(header, number, events, parent if walked else None) or _untrue(source, header, events)
-        if problem:
-            return f"block {number}: {problem}"
-        parent = header
-    return ""
+@dataclass(frozen=True)
+class _Walk:
+    source: Headers
+    contract: bytes
+    topics: Collection[bytes]
+    told: Mapping[int, Sequence[Shown]]
+    whole: bool
+
+    def problem(self, numbers: Sequence[int]) -> str:
+        """What is wrong with the first block that is wrong, or nothing."""
+        parent: Header | None = None
+        for number in numbers:
+            header, events = self.source.header(number), self.told.get(number, ())
+            problem = _misplaced(header, number, events, parent if self.whole else None)
+            problem = problem or self._untrue(header, events)
+            if problem:
+                return f"block {number}: {problem}"
+            parent = header
+        return ""
+
+    def _untrue(self, header: Header, events: Sequence[Shown]) -> str:
+        source = self.source
+        if not isinstance(source, ShowsReceipts) or not (events or may_hold(header.logs_bloom, self.contract)):
+            return ""
+        receipts = source.receipts(header.number)
+        if receipts_root(receipts) != header.receipts_root:
+            return "the receipts shown do not hash to its receipts root"
+        held, shown = self._held(receipts), [(at.log_index, at.topics, at.data) for at in events]
+        if held == shown:
+            return ""
+        return f"its receipts hold {len(held)} events, the node shows {len(shown)}, and they are not the same"
+
+    def _held(self, receipts: Sequence[bytes]) -> Held:
+        """The contract's events in a block, by the position of their logs in it."""
+        logs = [log for raw in receipts for log in decode_receipt(raw).logs]
+        return [
+            (at, log.topics, log.data)
+            for at, log in enumerate(logs)
+            if log.address == self.contract and log.topics and log.topics[0] in self.topics
+        ]
 
 
-def _misplaced(header: Header, number: int, events: Sequence[Logged], parent: Header | None) -> str:
+def _misplaced(header: Header, number: int, events: Sequence[Shown], parent: Header | None) -> str:
     if header.number != number:
         return f"the header says {header.number}"
-    for logged in events:
-        if logged.block_hash != header.hash:
-            return f"the events name {logged.block_hash.hex()}, the header hashes to {header.hash.hex()}"
+    for shown in events:
+        if shown.block_hash != header.hash:
+            return f"the events name {shown.block_hash.hex()}, the header hashes to {header.hash.hex()}"
     if parent is not None and header.parent_hash != parent.hash:
         return f"expected parent {parent.hash.hex()}, found {header.parent_hash.hex()}"
     return ""
-
-
-def _untrue(source: Source, header: Header, events: Sequence[Logged]) -> str:
-    if not isinstance(source, ShowsReceipts) or not (events or may_hold(header.logs_bloom, source.rounds_address)):
-        return ""
-    receipts = source.receipts(header.number)
-    if receipts_root(receipts) != header.receipts_root:
-        return "the receipts shown do not hash to its receipts root"
-    held, shown = _held(receipts, source.rounds_address), [(at.log_index, *encode_log(at.event)) for at in events]
-    if held == shown:
-        return ""
-    return f"its receipts hold {len(held)} events, the node shows {len(shown)}, and they are not the same"
-
-
-def _held(receipts: Sequence[bytes], contract: bytes) -> Held:
-    """The contract's events in a block, by the position of their logs in it."""
-    logs = [log for raw in receipts for log in decode_receipt(raw).logs]
-    return [
-        (at, log.topics, log.data)
-        for at, log in enumerate(logs)
-        if log.address == contract and log.topics and log.topics[0] in TOPICS
-    ]

@@ -7,6 +7,8 @@
     candor-audit verify FILE                  the same from an exported file, offline
     candor-audit why --member X --round N     re-run one verdict (with FILE: from the file)
     candor-audit export --round N FILE        one file with the round and its evidence
+    candor-audit inference …                  servers, receipts and logs of answered inferences
+    candor-audit trace RECEIPT                from one answer back to the base model, every link
 
 With --base FOLDER, `verify` and `why` verify the proofs of gradients on the base model in that folder. Without it they
 are NOT PROVEN.
@@ -20,8 +22,6 @@ Exit codes: 0  every link PASSes, or is NOT PROVEN for want of a proof, or of --
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -29,67 +29,46 @@ import typer
 
 from ledger.audit import NoSuchRound, audit, why
 from ledger.audit_chain import Broken, Replay, replay
+from ledger.audit_door import (
+    EXIT_OF,
+    FAIL,
+    PASS,
+    UNREADABLE,
+    AuditLog,
+    Base,
+    ConfigFile,
+    Content,
+    FromBlock,
+    Json,
+    Rounds,
+    Rpc,
+    WrongUsage,
+    gradients_on,
+    places_from,
+    told,
+)
 from ledger.audit_file import export_round, verify_file, why_file
 from ledger.audit_library import Library, Unsettled
-from ledger.audit_open import NothingToRead, Places, open_chain, open_contents, places_of
+from ledger.audit_open import NothingToRead, Places, open_chain, open_contents
 from ledger.audit_print import Printer, anchor_text
-from ledger.base_gradients import BaseGradients
+from ledger.audit_trace import trace as trace_receipt
+from ledger.inference_cli import app as inference
+from ledger.inference_print import LogPrinter
+from ledger.log.follower import log_domain
+from ledger.log.kept import open_kept
+from ledger.log.reader import LogReader, open_log
 from ledger.picks import Picked, picked
-from ledger.report import Status
 from ledger.round_state import RoundState
-from proofs.errors import CandorError, LocalFault, PeerFault, WireFault
-
-PASS, FAIL, USAGE, UNREADABLE = 0, 1, 2, 3
-EXIT_OF: Final = {Status.PASS: PASS, Status.FAIL: FAIL, Status.NOT_PROVEN: UNREADABLE}
-FAULTS: Final[tuple[tuple[type[CandorError], int, str], ...]] = (
-    (PeerFault, FAIL, "peer"),
-    (LocalFault, USAGE, "local"),
-    (WireFault, UNREADABLE, "wire"),
-)
 
 HELP: Final = (__doc__ or "").replace("\n\n", "\n\n\b\n")  # \b: keep the lines as they are
 
 app = typer.Typer(
     help=HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
 )
+app.add_typer(inference, name="inference")
 
-Rpc = Annotated[str, typer.Option("--rpc", help="JSON-RPC URL of an Ethereum node.")]
-Rounds = Annotated[str, typer.Option("--rounds", help="Address of the contract Rounds, 0x….")]
-Content = Annotated[list[str] | None, typer.Option("--content", help="Folder of a content store, or gateway URL.")]
-FromBlock = Annotated[int, typer.Option("--from-block", min=0, help="First block worth reading (the deployment).")]
-ConfigFile = Annotated[
-    Path | None, typer.Option("--config", help="TOML with [chain] and [content]: a daemon's will do.")
-]
-Json = Annotated[bool, typer.Option("--json", help="One JSON value on standard output.")]
 RoundOption = Annotated[int | None, typer.Option("--round", min=1, help="Number of the round.")]
-Base = Annotated[
-    Path | None, typer.Option("--base", help="Folder of the base model: proofs of gradients are verified on it.")
-]
 FileArgument = Annotated[Path | None, typer.Argument(help="A file written by `export`: nothing else is read.")]
-
-
-class WrongUsage(LocalFault):
-    """The options do not fit together."""
-
-
-def _places(rpc: str, rounds: str, content: list[str] | None, from_block: int, config: Path | None) -> Places:
-    given = Places(rpc, rounds, from_block, tuple(content or ()))
-    return given.over(places_of(config)) if config else given
-
-
-@contextmanager
-def _told(as_json: bool) -> Iterator[Printer]:
-    """Errors become one line and an exit code; the text says whose fault it is."""
-    printer = Printer(as_json=as_json)
-    try:
-        yield printer
-    except CandorError as error:
-        code, fault = next((code, fault) for kind, code, fault in FAULTS if isinstance(error, kind))
-        if as_json:
-            printer.value({"kind": "candor/error/1", "fault": fault, "error": type(error).__name__, "text": str(error)})
-        else:
-            printer.line(f"{type(error).__name__} ({fault} fault): {error}", "bold red")
-        raise typer.Exit(code) from error
 
 
 @app.command()
@@ -98,8 +77,8 @@ def rounds(
     config: ConfigFile = None, json: Json = False,
 ) -> None:  # fmt: skip
     """Every round, as its events tell it (replayed through the law; content is not read)."""
-    with _told(json) as printer:
-        found = _replay(_places(rpc, rounds, content, from_block, config))
+    with told(json) as printer:
+        found = _replay(places_from(rpc, rounds, content, from_block, config))
         printer.rounds(found.history)
         _stop_if_broken(printer, found.broken)
 
@@ -111,12 +90,12 @@ def one_round(
     config: ConfigFile = None, json: Json = False,
 ) -> None:  # fmt: skip
     """One round: members, reasons, events; and the slots that were picked, where the config can be read."""
-    with _told(json) as printer:
-        found = _replay(_places(rpc, rounds, content, from_block, config))
+    with told(json) as printer:
+        found = _replay(places_from(rpc, rounds, content, from_block, config))
         if number not in found.history.rounds:
             raise NoSuchRound(f"there is no round {number}: the latest is {found.history.latest}")
         state = found.history.rounds[number]
-        printer.round(state, _picks(state, _places(rpc, rounds, content, from_block, config)))
+        printer.round(state, _picks(state, places_from(rpc, rounds, content, from_block, config)))
         _stop_if_broken(printer, found.broken)
 
 
@@ -126,8 +105,8 @@ def members(
     config: ConfigFile = None, json: Json = False,
 ) -> None:  # fmt: skip
     """Who takes part, with which key, and how much ε of which cap."""
-    with _told(json) as printer:
-        printer.members(open_chain(_places(rpc, rounds, content, from_block, config)).members())
+    with told(json) as printer:
+        printer.members(open_chain(places_from(rpc, rounds, content, from_block, config)).members())
 
 
 @app.command()
@@ -141,19 +120,19 @@ def verify(
     config: ConfigFile = None, json: Json = False,
 ) -> None:  # fmt: skip
     """Re-derive everything, link by link: from chain and content, or offline from FILE."""
-    with _told(json) as printer:
+    with told(json) as printer:
         if number is not None and everything:
             raise WrongUsage("--round and --all exclude each other")
         if file is not None:
             if number is not None or everything or rpc or content or config:
                 raise WrongUsage("FILE is verified by itself: only --anchor, --base, --rounds and --json go with it")
             contract = Places(rounds=rounds).contract if rounds else None
-            report = verify_file(file, anchor=_hash(anchor), contract=contract, gradients=_gradients(base))
+            report = verify_file(file, anchor=_hash(anchor), contract=contract, gradients=gradients_on(base))
         else:
-            places = _places(rpc, rounds, content, from_block, config)
+            places = places_from(rpc, rounds, content, from_block, config)
             wanted = None if number is None else {number}
             source, contents = open_chain(places), open_contents(places.content)
-            first, gradients = places.from_block, _gradients(base)
+            first, gradients = places.from_block, gradients_on(base)
             report = audit(source, contents, rounds=wanted, first_block=first, gradients=gradients)
         printer.report(report)
         raise typer.Exit(EXIT_OF[report.status])
@@ -169,13 +148,13 @@ def tell_why(
     config: ConfigFile = None, json: Json = False,
 ) -> None:  # fmt: skip
     """Re-run the verdict on one member: what was said, what the rules give, whether they agree."""
-    with _told(json) as printer:
+    with told(json) as printer:
         if file is not None:
-            found = why_file(file, member, gradients=_gradients(base))
+            found = why_file(file, member, gradients=gradients_on(base))
         elif number is None:
             raise WrongUsage("--round is needed")
         else:
-            places = _places(rpc, rounds, content, from_block, config)
+            places = places_from(rpc, rounds, content, from_block, config)
             source, contents = open_chain(places), open_contents(places.content)
             found = why(
                 source,
@@ -183,7 +162,7 @@ def tell_why(
                 round_number=number,
                 member=member,
                 first_block=places.from_block,
-                gradients=_gradients(base),
+                gradients=gradients_on(base),
             )
         printer.why(found)
         finding = found.finding
@@ -198,8 +177,8 @@ def export(
     config: ConfigFile = None, json: Json = False,
 ) -> None:  # fmt: skip
     """One file with the round and all its evidence, for `verify FILE`."""
-    with _told(json) as printer:
-        places = _places(rpc, rounds, content, from_block, config)
+    with told(json) as printer:
+        places = places_from(rpc, rounds, content, from_block, config)
         source, contents = open_chain(places), open_contents(places.content)
         written = export_round(file, source, contents, round_number=number, first_block=places.from_block)
         if json:
@@ -211,17 +190,32 @@ def export(
         printer.line(anchor_text(written.file.anchor))
 
 
+@app.command()
+def trace(
+    receipt: Annotated[Path, typer.Argument(help="Folder with request, response and receipt.json; or its file.")],
+    log: Annotated[str, typer.Option("--log", help="Where the server's log is: its URL, a CID, or a folder.")] = "",
+    base: Base = None,
+    rpc: Rpc = "", rounds: Rounds = "", audit_log: AuditLog = "", content: Content = None, from_block: FromBlock = 0,
+    config: ConfigFile = None, json: Json = False,
+) -> None:  # fmt: skip
+    """One page from an answer back to the base model: receipt, log, checkpoint, every round, genesis."""
+    with told(json) as printer:
+        places = places_from(rpc, rounds, content, from_block, config, audit_log)
+        kept, chain, contents = open_kept(receipt), open_chain(places), open_contents(places.content)
+        reader = LogReader(open_log(log, contents), log_domain(chain), kept.receipt.entry.server) if log else None
+        gradients = gradients_on(base)
+        found = trace_receipt(
+            chain, contents, kept, reader, first_block=places.from_block, gradients=gradients, base=base
+        )
+        LogPrinter(printer).trace(found)
+        raise typer.Exit(EXIT_OF[found.status])
+
+
 def _hash(text: str) -> bytes | None:
     digits = text.removeprefix("0x")
     if digits and not re.fullmatch("[0-9a-fA-F]{64}", digits):
         raise WrongUsage(f"--anchor: expected 32 bytes in hex, found {text[:80]!r}")
     return bytes.fromhex(digits) if digits else None
-
-
-def _gradients(base: Path | None) -> BaseGradients | None:
-    if base is not None and not base.is_dir():
-        raise WrongUsage(f"--base: {base} is no folder")
-    return BaseGradients(base) if base else None
 
 
 def _picks(state: RoundState, places: Places) -> Picked | None:

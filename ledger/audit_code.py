@@ -10,7 +10,7 @@ its window. Every difference between the code and the compiled one must be such 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Final, Protocol, runtime_checkable
 
 from eth_utils.crypto import keccak
@@ -27,6 +27,7 @@ WORD: Final = 32
 END_OF_CONSTRUCTOR: Final = bytes.fromhex("f3fe6080604052")  # RETURN INVALID, then how solc begins every contract
 STATE_ROOT_FIELD: Final = 3
 CODE_HASH_FIELD: Final = 3
+NO_CODE: Final = "this source shows no code; whether the contract is Candor's is for you to check"
 
 
 class CodeDiffers(PeerFault):
@@ -37,10 +38,15 @@ class CodeDiffers(PeerFault):
 class ShowsCode(Protocol):
     """A chain, or a file, that can show a contract's code; None where it cannot."""
 
+    def code(self, address: bytes) -> bytes | None: ...
+
+
+@runtime_checkable
+class ShowsFederation(ShowsCode, Protocol):
+    """And that of a federation's."""
+
     @property
     def federation_address(self) -> bytes: ...
-
-    def code(self, address: bytes) -> bytes | None: ...
 
 
 @runtime_checkable
@@ -50,21 +56,34 @@ class ProvesCode(ShowsCode, Protocol):
     def account_proof(self, address: bytes, number: int) -> list[bytes]: ...
 
 
+Parts = Mapping[ContractName, tuple[bytes, Collection[bytes]]]  # address, and the words that its constructor filled in
+
+
 def code_link(source: object, domain: Domain, head: Header | None = None) -> Link:
-    """head: the block against whose state root a node that can prove its accounts must prove them."""
-    if not isinstance(source, ShowsCode):
-        return not_proven(
-            Name.CONTRACT, "this source shows no code; whether the contract is Candor's is for you to check"
-        )
+    """Rounds and Federation. head: the block against whose state root a node that can prove its accounts must prove
+    them."""
+    if not isinstance(source, ShowsFederation):
+        return not_proven(Name.CONTRACT, NO_CODE)
     federation = source.federation_address
-    addresses: dict[ContractName, bytes] = {"Rounds": domain.contract, "Federation": federation}
-    for name, address in addresses.items():
+    parts: Parts = {"Rounds": (domain.contract, immutables(domain, federation)), "Federation": (federation, ())}
+    return _code_link(source, parts, head)
+
+
+def log_code_link(source: object, domain: Domain, answer_blocks: int, head: Header | None = None) -> Link:
+    """AuditLog, likewise."""
+    if not isinstance(source, ShowsCode):
+        return not_proven(Name.CONTRACT, NO_CODE)
+    return _code_link(source, {"AuditLog": (domain.contract, log_immutables(domain, answer_blocks))}, head)
+
+
+def _code_link(source: ShowsCode, parts: Parts, head: Header | None) -> Link:
+    for name, (address, words) in parts.items():
         code = source.code(address)
         if code is None:
             text = f"the code of {name} is not in the file; whether the contract is Candor's is for you to check"
             return not_proven(Name.CONTRACT, text)
         try:
-            check_code(name, code, immutables(domain, federation) if name == "Rounds" else ())
+            check_code(name, code, words)
             if head is not None and isinstance(source, ProvesCode):
                 check_account(head.rlp, address, code, source.account_proof(address, head.number))
         except PeerFault as error:
@@ -72,8 +91,10 @@ def code_link(source: object, domain: Domain, head: Header | None = None) -> Lin
         except RpcRefused as error:
             text = f"the code of {name} is Candor's on the node's word: it does not prove the account ({error})"
             return not_proven(Name.CONTRACT, text, address="0x" + address.hex())
-    text = f"Rounds at 0x{domain.contract.hex()} and Federation at 0x{federation.hex()} run this package's bytecode"
-    return passed(Name.CONTRACT, text, rounds="0x" + domain.contract.hex(), federation="0x" + federation.hex())
+    told = " and ".join(f"{name} at 0x{address.hex()}" for name, (address, _) in parts.items())
+    run = "run" if len(parts) > 1 else "runs"
+    data = {name.lower(): "0x" + address.hex() for name, (address, _) in parts.items()}
+    return passed(Name.CONTRACT, f"{told} {run} this package's bytecode", **data)
 
 
 def immutables(domain: Domain, federation: bytes) -> tuple[bytes, ...]:

@@ -12,14 +12,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from ledger.audit_chain import Source
 from ledger.content.cid import Cid
 from ledger.content.embedded import EmbeddedStore
 from ledger.content.errors import Attempt, CarrierLied, ContentMissing, StoreDamaged, StoreUnavailable, StoreUnusable
 from ledger.content.gateway import GatewayStore
 from ledger.content.reader import Limits
 from ledger.export import Receipts
-from ledger.records import Member
+from ledger.ports import ChainPort
 from proofs.errors import LocalFault
 
 T = TypeVar("T")
@@ -72,10 +71,8 @@ class FirstOf:
         raise ContentMissing(wanted, attempts or [Attempt("nowhere", "no content source was named")])
 
 
-class Chain(Source, Receipts, Protocol):
-    """What the commands read of a chain."""
-
-    def members(self) -> list[Member]: ...
+class Chain(ChainPort, Receipts, Protocol):
+    """What the commands read of a chain, and act on where they are asked to report."""
 
 
 def open_chain(places: Places) -> Chain:
@@ -84,7 +81,7 @@ def open_chain(places: Places) -> Chain:
         raise NothingToRead("--rpc: no JSON-RPC URL was given")
     from ledger.evm import EvmChain
 
-    return EvmChain(places.rpc, places.contract)
+    return EvmChain(places.rpc, places.contract, log=places.log_contract)
 
 
 def open_contents(places: Sequence[str]) -> FirstOf:
@@ -103,24 +100,23 @@ def _open_one(place: str) -> BlockContents:
 
 @dataclass(frozen=True)
 class Places:
-    """Where to read: JSON-RPC URL, contract of rounds, first block worth reading, content sources."""
+    """Where to read: JSON-RPC URL, contract of rounds, first block worth reading, content sources, contract of logs."""
 
     rpc: str = ""
     rounds: str = ""
     from_block: int = 0
     content: tuple[str, ...] = ()
+    audit_log: str = ""
 
     @property
     def contract(self) -> bytes:
         """20 bytes. Raises NothingToRead."""
-        digits = self.rounds.removeprefix("0x")
-        try:
-            address = bytes.fromhex(digits)
-        except ValueError:
-            address = b""
-        if len(address) != 20:
-            raise NothingToRead(f"--rounds: expected an address of 20 bytes in hex, found {self.rounds[:80]!r}")
-        return address
+        return address_in(self.rounds, "--rounds")
+
+    @property
+    def log_contract(self) -> bytes:
+        """20 bytes, or none where no log is audited. Raises NothingToRead."""
+        return address_in(self.audit_log, "--audit-log") if self.audit_log else b""
 
     def over(self, settings: Places) -> Places:
         """These places, and those of `settings` where nothing is said here."""
@@ -130,11 +126,23 @@ class Places:
             rounds=self.rounds or settings.rounds,
             from_block=self.from_block or settings.from_block,
             content=self.content or settings.content,
+            audit_log=self.audit_log or settings.audit_log,
         )
 
 
+def address_in(text: str, option: str) -> bytes:
+    """20 bytes. Raises NothingToRead."""
+    try:
+        address = bytes.fromhex(text.removeprefix("0x"))
+    except ValueError:
+        address = b""
+    if len(address) != 20:
+        raise NothingToRead(f"{option}: expected an address of 20 bytes in hex, found {text[:80]!r}")
+    return address
+
+
 def places_of(path: Path) -> Places:
-    """From TOML with [chain] rpc_url, rounds, start_block and [content] path, peers: a daemon's own file will do.
+    """From TOML with [chain] rpc_url, rounds, start_block, [content] path, peers, [log] contract: a daemon's will do.
 
     Raises NothingToRead when it cannot be read. Paths in it are relative to the file.
     """
@@ -144,7 +152,7 @@ def places_of(path: Path) -> Places:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise NothingToRead(f"{path}: cannot be read as TOML ({type(error).__name__})") from error
-    chain, content = _table(table, "chain", path), _table(table, "content", path)
+    chain, content, log = (_table(table, name, path) for name in ("chain", "content", "log"))
     folder = _typed(content, "path", str, "", path)
     sources = [str(path.parent / folder)] if folder else []
     peers = _typed(content, "peers", list, [], path)
@@ -153,6 +161,7 @@ def places_of(path: Path) -> Places:
         rounds=_typed(chain, "rounds", str, "", path),
         from_block=_typed(chain, "start_block", int, 0, path),
         content=tuple(sources + [str(peer) for peer in peers]),
+        audit_log=_typed(log, "contract", str, "", path),
     )
 
 

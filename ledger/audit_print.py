@@ -53,10 +53,10 @@ class Printer:
         if self.as_json:
             self.value(report.to_json())
             return
-        self.table("The history", ("link", "status", "evidence"), map(_link_row, report.history))
+        self.table("The history", ("link", "status", "evidence"), map(link_row, report.history))
         for round_report in report.rounds:
             title = f"Round {round_report.round}: {round_report.outcome}"
-            self.table(title, ("link", "status", "evidence"), map(_link_row, round_report.links))
+            self.table(title, ("link", "status", "evidence"), map(link_row, round_report.links))
         self._verdict(report)
 
     def _verdict(self, report: Report) -> None:
@@ -196,7 +196,7 @@ def _proofs_of(state: RoundState, member: int) -> str:
     return state.proofs[member].proof.hex() if member in state.proofs else "none"
 
 
-def _link_row(link: Link) -> tuple[Any, ...]:
+def link_row(link: Link) -> tuple[Any, ...]:
     return link.name.value, Text(link.status.value, style=COLOURS[link.status]), link.evidence
 
 

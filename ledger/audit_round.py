@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ledger.aggregate import aggregate_bundle
+from ledger.aggregation import NoAggregate, WrongHalf, check_round, part_of, start_of
 from ledger.audit_findings import Finding, agreement, verdicts_of
 from ledger.audit_gradient import GradientAudit
 from ledger.audit_library import Library, Unsettled
@@ -117,7 +118,11 @@ class RoundAudit:
             return failed(
                 Name.CONFIG, f"the config's policy is {config.policy}, on chain it is {policy}", digest=digest
             )
-        shape = f"{config.steps} steps over {config.adapter.parameters} trained weights, rule {config.aggregation.rule}"
+        try:
+            check_round(config, self.state.number)
+        except WrongHalf as error:
+            return failed(Name.CONFIG, str(error), digest=digest)
+        shape = f"{config.steps} steps over {config.adapter.parameters} trained weights, rule {config.aggregation}"
         return passed(Name.CONFIG, f"config {digest} decodes, its policy is the one on chain: {shape}", digest=digest)
 
     def opening_link(self) -> Link:
@@ -240,17 +245,18 @@ class RoundAudit:
 
     def _judge(self, member: int) -> Verdict:
         state, spends = self.state, self.spends(member)
+        config = part_of(self.config, member)
         facts = SubmissionFacts(
             claim=self._claim(member),
-            config=self.config,
-            global_weights=self.global_weights,
+            config=config,
+            global_weights=start_of(config, self.global_weights),
             history=spends,
             beacon=state.train_beacon or b"",
             bundle=state.submissions[member].bundle,
             prove_beacon=state.prove_beacon or b"",
         )
         try:
-            files = self.library.contents.get_directory(facts.bundle, bundle_limits(self.config))
+            files = self.library.contents.get_directory(facts.bundle, bundle_limits(config))
         except ContentMissing as error:
             self._weights[member] = Unsettled(f"member {member}: {error}", peer=False)
             self._gradients.reject(member, Rejected(Reason.UNAVAILABLE, str(error)))
@@ -275,7 +281,7 @@ class RoundAudit:
         """An accepted member's weights, and whether its proofs hold: a verdict that ends sooner has not looked."""
         member = facts.claim.member
         try:
-            submission = read_submission(files, self.config, facts.claim)
+            submission = read_submission(files, facts.config, facts.claim)
         except Rejected as error:
             self._weights[member] = Unsettled(f"member {member} is in the average with no weights: {error}", peer=True)
             self._unproven[member] = str(error)
@@ -350,22 +356,26 @@ class RoundAudit:
                 raise weights
             given[member] = (self.state.submissions[member].bundle, weights)
         domain, number = self.state.domain, self.state.number
-        return aggregate_bundle(
-            self.config,
-            chain_id=domain.chain_id,
-            contract=domain.contract,
-            round=number,
-            global_bundle=self.state.opened.global_bundle,
-            submissions=given,
-        )
+        try:
+            return aggregate_bundle(
+                self.config,
+                chain_id=domain.chain_id,
+                contract=domain.contract,
+                round=number,
+                global_bundle=self.state.opened.global_bundle,
+                start=self.global_weights,
+                submissions=given,
+            )
+        except NoAggregate as error:
+            raise Unsettled(f"what was proposed cannot be: {error}", peer=True) from error
 
     def _difference(self, expected: AggregateBundle) -> str:
         """In words: the first weight that differs, or what else is wrong with the bundle that was proposed."""
         proposal = self.state.proposal
         digest = proposal.aggregate_bundle if proposal else b""
         try:
-            files = self.library.contents.get_directory(digest, bundle_limits(self.config))
-            found = read_weights(files, self.config)
+            files = self.library.contents.get_directory(digest, bundle_limits(expected.config))
+            found = read_weights(files, expected.config)
         except ContentMissing:
             return "what was proposed is not to be had"
         except PeerFault as error:

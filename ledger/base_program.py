@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from math import frexp
+from math import frexp, isqrt
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ledger.base_files import FLOATS, BaseFiles, BaseMismatch, BaseUnusable, StoredTensor, read_base
-from ledger.base_settings import ArchitectureUnknown, Bert, Llama, Settings, read_settings
-from ledger.config import Config
+from ledger.base_settings import LM_HEAD, ArchitectureUnknown, Bert, Llama, Settings, read_settings
+from ledger.config import AdapterSpec, Config
 from ledger.tensors import Weights
 from proofs.errors import LocalFault
 from proofs.gradient import program as fixed
@@ -67,7 +67,23 @@ class Base:
                 f"with {config.base_digest.hex()}"
             )
         at = Iterate(self, config, weights)
-        return _llama(at, self.settings) if isinstance(self.settings, Llama) else _bert(at, self.settings)
+        if isinstance(self.settings, Llama):
+            return _llama(at, self.settings)
+        if config.task.kind == "next-token":
+            raise ArchitectureUnknown("bert sees the tokens that it would predict; H predicts tokens with llama alone")
+        return _bert(at, self.settings)
+
+    def lm_head(self, embedding: str) -> Matrix:
+        """A language model's head: 16 bits, like any matrix, also where it is the embedding."""
+        tied = isinstance(self.settings, Llama) and self.settings.tied
+        if tied == (LM_HEAD in self.tensors):
+            told = "one of its own beside it" if tied else "none that H could use"
+            raise ArchitectureUnknown(
+                f"{self.files.folder}: config.json has tie_word_embeddings = {tied}, and the weights hold {told}: "
+                f"{LM_HEAD}"
+            )
+        source = embedding if tied else LM_HEAD
+        return self._once(LM_HEAD, lambda: quantise(self.tensors[source].read(), self.weight_bits))
 
     def matrix(self, name: str) -> Matrix:
         return self._once(name, lambda: quantise(self.tensors[name].read(), self.weight_bits))
@@ -99,12 +115,13 @@ class Base:
 
 
 def _needed(files: BaseFiles, settings: Settings) -> dict[str, StoredTensor]:
-    """The tensors that H uses, by the names that the model gives them. Raises BaseUnusable.
+    """The tensors that H uses, by the names that the model gives them; a language model's head where it is there.
 
-    transformers loads a file with or without the model's prefix, and with TensorFlow's old names of a LayerNorm.
+    Raises BaseUnusable. transformers loads a file with or without the model's prefix, and with TensorFlow's old names
+    of a LayerNorm.
     """
     found: dict[str, StoredTensor] = {}
-    shapes = settings.shapes
+    shapes = settings.shapes | settings.head
     for stored, tensor in files.tensors.items():
         name = _model_name(stored, settings.prefix)
         if name not in shapes:
@@ -112,12 +129,14 @@ def _needed(files: BaseFiles, settings: Settings) -> dict[str, StoredTensor]:
         if name in found:
             raise BaseUnusable(f"{files.folder}: two tensors for {name}")
         if tensor.shape != shapes[name] or tensor.dtype not in FLOATS:
+            if name in settings.head:
+                continue  # no classifier sees it
             raise BaseUnusable(
                 f"{files.folder}: {stored} is {tensor.dtype} of {tensor.shape}; config.json implies {shapes[name]}, "
                 f"and H knows {sorted(FLOATS)}"
             )
         found[name] = tensor
-    missing = sorted(set(shapes) - set(found))
+    missing = sorted(set(settings.shapes) - set(found))
     if missing:
         raise BaseUnusable(f"{files.folder}: {missing[0]} is not in the weights")
     return found
@@ -126,6 +145,8 @@ def _needed(files: BaseFiles, settings: Settings) -> dict[str, StoredTensor]:
 def _model_name(stored: str, prefix: str) -> str:
     for old, new in RENAMED.items():
         stored = stored.replace(old, new, 1)
+    if stored == LM_HEAD:
+        return stored
     return stored if stored.startswith(f"{prefix}.") else f"{prefix}.{stored}"
 
 
@@ -163,7 +184,7 @@ class Iterate:
             raise ArchitectureUnknown(f"rank {adapter.rank}; H divides by powers of two alone")
         low, high = self.use(a, (adapter.rank, shape[1])), self.use(b, (shape[0], adapter.rank))
         names = [one if one in self.trained else None for one in (a, b)]
-        return fixed.Pair(Matrix(low, grid), Matrix(high, grid), adapter.alpha, *names)
+        return fixed.Pair(Matrix(low, grid), Matrix(high, grid), _alpha(adapter), *names)
 
     def norm(self, name: str) -> fixed.Norm:
         gain, shift = self.base.vector(f"{name}.weight"), self.base.shift(f"{name}.bias")
@@ -193,16 +214,30 @@ class Iterate:
         )
 
 
+def _alpha(adapter: AdapterSpec) -> int:
+    """α of the LoRA that this is: rsLoRA's α/√r is (α·√r)/r."""
+    root = isqrt(adapter.rank)
+    if adapter.method == "lora":
+        return adapter.alpha
+    if adapter.method != "rslora" or root * root != adapter.rank:
+        raise ArchitectureUnknown(
+            f"config.adapter: {adapter.method} of rank {adapter.rank}; H knows lora, and rslora where √rank is whole"
+        )
+    return adapter.alpha * root
+
+
 def _llama(at: Iterate, settings: Llama) -> fixed.Program:
+    embedding = "model.embed_tokens.weight"
+    predicts = at.config.task.kind == "next-token"
     return at.finished(
-        embedding=at.base.rows("model.embed_tokens.weight", fixed.LLAMA.embedding),
+        embedding=at.base.rows(embedding, fixed.LLAMA.embedding),
         positions=None,
         embedding_norm=None,
         layers=tuple(_llama_layer(at, settings, f"model.layers.{index}") for index in range(settings.layers)),
         final_norm=at.norm("model.norm"),
-        head=at.head("score", None),
+        head=fixed.NextToken(at.base.lm_head(embedding)) if predicts else at.head("score", None),
         prenorm=True,
-        formats=fixed.LLAMA,
+        formats=fixed.PREDICTING if predicts else fixed.LLAMA,
     )
 
 

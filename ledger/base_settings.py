@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, ClassVar
 
 from ledger import canonical
 from proofs.errors import LocalFault
@@ -20,6 +20,7 @@ MAX_DEPTH = 16
 MAX_LAYERS = 1024
 MAX_SIDE = 1 << 24
 MAX_THETA = 1 << 53
+LM_HEAD = "lm_head.weight"  # of a language model; beside the model that it is the head of, not in it
 THETA = 10_000.0  # where config.json is silent
 
 Shape = tuple[int, ...]
@@ -56,7 +57,7 @@ def _linear(name: str, shape: Shape, bias: bool) -> dict[str, Shape]:
 
 @dataclass(frozen=True)
 class Llama:
-    """A Llama-like base."""
+    """A Llama-like base. tied: as a language model, its head is its embedding; else it has a matrix of its own."""
 
     vocabulary: int
     hidden: int
@@ -69,8 +70,14 @@ class Llama:
     theta: Fraction
     attention_bias: bool
     mlp_bias: bool
+    tied: bool
 
     prefix = "model"
+
+    @property
+    def head(self) -> dict[str, Shape]:
+        """What is there if the base can predict tokens."""
+        return {LM_HEAD: (self.vocabulary, self.hidden)}
 
     @property
     def shapes(self) -> dict[str, Shape]:
@@ -105,6 +112,7 @@ class Bert:
     epsilon: Fraction
 
     prefix = "bert"
+    head: ClassVar[dict[str, Shape]] = {}
 
     @property
     def shapes(self) -> dict[str, Shape]:
@@ -163,6 +171,7 @@ def _llama(fields: _Fields) -> Llama:
         theta=_theta(fields),
         attention_bias=fields.boolean("attention_bias", False),
         mlp_bias=fields.boolean("mlp_bias", False),
+        tied=fields.boolean("tie_word_embeddings", False),
     )
     fields.integer("max_position_embeddings", 2048)
     if hidden % heads or heads % found.key_heads or found.head_size % 2:

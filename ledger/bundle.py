@@ -150,23 +150,29 @@ class GenesisBundle:
 
 
 def adapter_config_json(config: Config) -> bytes:
-    """The one adapter_config.json that the config implies, canonical; PEFT fills in its own defaults for the rest."""
+    """The one adapter_config.json that the config implies, canonical; PEFT fills in its own defaults for the rest.
+
+    A 4-bit base is no matter of PEFT's config: it takes the base that it is given.
+    """
+    adapter = config.adapter
+    classifies = config.task.kind == "classification"
     return canonical.encode(
         {
             "base_model_name_or_path": config.base_name,
             "bias": "none",
             "inference_mode": True,
             "init_lora_weights": True,
-            "lora_alpha": config.adapter.alpha,
+            "lora_alpha": adapter.alpha,
             "lora_dropout": 0,
-            "modules_to_save": sorted(config.adapter.head),
+            "modules_to_save": sorted(adapter.head),
             "peft_type": "LORA",
-            "r": config.adapter.rank,
-            "target_modules": sorted(config.adapter.targets),
-            "task_type": "SEQ_CLS",
-            "use_dora": False,
-            "use_rslora": False,
+            "r": adapter.rank,
+            "target_modules": sorted(adapter.targets),
+            "task_type": "SEQ_CLS" if classifies else "CAUSAL_LM",
+            "use_dora": adapter.method == "dora",
+            "use_rslora": adapter.method == "rslora",
         }
+        | ({"target_parameters": sorted(adapter.experts)} if adapter.experts else {})
     )
 
 
@@ -210,6 +216,19 @@ def read_weights(files: Files, config: Config) -> Weights:
     return _on_grid(_decode(files, ADAPTER, weight_layout(config)), config)
 
 
+def included_members(manifest: bytes) -> tuple[int, ...]:
+    """Whose submissions an aggregate says that it is made of. Raises Rejected."""
+    found = _decode_manifest(manifest)
+    included = found.get("included") if isinstance(found, dict) else None
+    if not isinstance(included, list) or len(included) > 256 or not all(map(_is_included, included)):
+        raise Rejected(Reason.MANIFEST_MISMATCH, "included: expected members, bundles and weights")
+    return tuple(member for member, _, _ in included)
+
+
+def _is_included(entry: Any) -> bool:
+    return isinstance(entry, list) and [type(item) for item in entry] == [int, str, int]
+
+
 def _read_genesis(fields: Fields, table: Any, files: Files, config: Config) -> None:
     fields.text("kind", one_of=("candor/genesis/1",))
     _same("base_digest", fields.hex32("base_digest").hex(), config.base_digest.hex())
@@ -226,9 +245,8 @@ def _read_aggregate(fields: Fields, table: Any, files: Files, config: Config) ->
     fields.integer("round", 0, canonical.MAX_INTEGER)
     _same("config_digest", fields.hex32("config_digest").hex(), canonical.digest(files[CONFIG]).hex())
     fields.hex32("global_bundle")
-    for entry in fields.array("included", max_items=256):
-        if not (isinstance(entry, list) and [type(item) for item in entry] == [int, str, int]):
-            raise canonical.FieldInvalid("included: expected members, bundles and weights")
+    if not all(map(_is_included, fields.array("included", max_items=256))):
+        raise canonical.FieldInvalid("included: expected members, bundles and weights")
     _same("files", fields.take("files"), table)
     fields.done()
 

@@ -88,6 +88,10 @@ class Fields:
         self._left: dict[str, Any] = dict(value)
         self._where = where
 
+    def __contains__(self, key: str) -> bool:
+        """Is it there, and not taken yet?"""
+        return key in self._left
+
     def take(self, key: str) -> Any:
         if key not in self._left:
             raise FieldInvalid(f"{self._where}: missing field {key!r}")
@@ -139,6 +143,15 @@ class Fields:
         if not isinstance(value, list) or len(value) > max_items:
             raise FieldInvalid(f"{self._where}.{key}: expected at most {max_items} items, found {_show(value)}")
         return value
+
+    def texts(self, key: str, *, most: int) -> tuple[str, ...]:
+        """Different strings, printable and not empty."""
+        items = self.array(key, max_items=most)
+        if not all(isinstance(item, str) and 0 < len(item) <= 256 and item.isprintable() for item in items):
+            raise FieldInvalid(f"{self._where}.{key}: expected strings of 1 to 256 printable characters")
+        if len(set(items)) != len(items):
+            raise FieldInvalid(f"{self._where}.{key}: the same string twice")
+        return tuple(items)
 
     def done(self) -> None:
         if self._left:

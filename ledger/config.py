@@ -12,13 +12,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from math import prod
 from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ledger import canonical
+from ledger.adapter import AdapterSpec as AdapterSpec
+from ledger.adapter import QuantisedSpec as QuantisedSpec
+from ledger.adapter import Role as Role
+from ledger.adapter import TensorSpec as TensorSpec
+from ledger.adapter import read_adapter, read_quantised
+from ledger.aggregation import AggregationSpec as AggregationSpec
+from ledger.aggregation import at_rank, check_aggregation
 from ledger.canonical import FieldInvalid, Fields, format_fraction
 from ledger.records import Policy
 from proofs.mechanism import most_rows
@@ -26,57 +32,29 @@ from proofs.parameters import ShapeRefused, parameters
 from proofs.statement import Shape
 
 MAX_CONFIG_BYTES = 1 << 20
-MAX_TENSORS = 4096
-MAX_PARAMETERS = 1 << 26
 MAX_RELEASED = 1 << 28  # integers in a trajectory: one GiB
+MAX_TASK_TOKENS = 8192
 MAX_PICKS = 16
 MAX_TOLERANCE = 64
 FLOAT32_INTEGERS = 1 << 24
 
-Role = Literal["frozen", "adapter", "head"]
 ProofPolicy = Literal["none", "mechanism", "gradient"]
+TaskKind = Literal["classification", "next-token"]
+GRADIENT_METHODS = ("lora", "rslora")  # what H computes
 GROUPS: tuple[Role, ...] = ("adapter", "head")  # what is clipped together
 
 
 @dataclass(frozen=True)
-class TensorSpec:
-    """One tensor of the adapter file, by the name that PEFT writes. Frozen tensors are published but never trained."""
-
-    name: str
-    shape: tuple[int, ...]
-    role: Role
-
-    @property
-    def size(self) -> int:
-        return prod(self.shape)
-
-
-@dataclass(frozen=True)
 class TaskSpec:
-    """Sequence classification: the labels in order, and the tokens after which a text is cut."""
+    """What the model learns of a text. max_tokens: after so many a text is cut.
+
+    classification: which of `labels`, in order, it has, by a head that is trained beside the adapter. next-token: each
+    of its tokens but the first from those before it, by the head that the base has; there are no labels.
+    """
 
     labels: tuple[str, ...]
     max_tokens: int
-
-
-@dataclass(frozen=True)
-class AdapterSpec:
-    """A PEFT LoRA adapter. `tensors` is sorted by name and complete."""
-
-    rank: int
-    alpha: int
-    targets: tuple[str, ...]
-    head: tuple[str, ...]
-    tensors: tuple[TensorSpec, ...]
-
-    @property
-    def trained(self) -> tuple[TensorSpec, ...]:
-        return tuple(tensor for tensor in self.tensors if tensor.role != "frozen")
-
-    @property
-    def parameters(self) -> int:
-        """P: trained coordinates, in the order of `trained`, each tensor row-major."""
-        return sum(tensor.size for tensor in self.trained)
+    kind: TaskKind = "classification"
 
 
 @dataclass(frozen=True)
@@ -112,20 +90,6 @@ class OptimizerSpec:
 
 
 @dataclass(frozen=True)
-class AggregationSpec:
-    """rule: "fedavg" averages every trained tensor; "ffa" is the same with every A frozen.
-
-    weights: (member, weight) pairs for members whose weight is not 1. Declared here, never counted from data.
-    """
-
-    rule: Literal["fedavg", "ffa"]
-    weights: tuple[tuple[int, int], ...] = ()
-
-    def weight(self, member: int) -> int:
-        return dict(self.weights).get(member, 1)
-
-
-@dataclass(frozen=True)
 class GradientSpec:
     """What is asked of each member in Prove. slots: m, of all its slots, picked by the beacon (ledger.picks).
 
@@ -138,7 +102,11 @@ class GradientSpec:
 
 @dataclass(frozen=True)
 class Config:
-    """gradient: there exactly under the proof policy of that name."""
+    """gradient: there exactly under the proof policy of that name. quantised: exactly under the method qlora.
+
+    whole: of a config that is another one's at some rank (ledger.aggregation.at_rank), that other one, whose bytes and
+    digest it has.
+    """
 
     base_name: str
     base_digest: bytes
@@ -153,6 +121,8 @@ class Config:
     proof_policy: ProofPolicy
     policy: Policy
     gradient: GradientSpec | None = None
+    quantised: QuantisedSpec | None = None
+    whole: Config | None = None
 
     @property
     def digest(self) -> bytes:
@@ -194,7 +164,7 @@ class Config:
         )
 
     def encode(self) -> bytes:
-        return canonical.encode(_to_json(self))
+        return canonical.encode(_to_json(self.whole or self))
 
     @classmethod
     def decode(cls, data: bytes) -> Config:
@@ -206,20 +176,10 @@ def _to_json(config: Config) -> dict[str, Any]:
     privacy, optimizer = config.privacy, config.optimizer
     return {
         "kind": "candor/config/1",
-        "base": {"name": config.base_name, "digest": config.base_digest.hex()},
-        "task": {
-            "kind": "classification",
-            "labels": list(config.task.labels),
-            "max_tokens": config.task.max_tokens,
-        },
-        "adapter": {
-            "method": "lora",
-            "rank": config.adapter.rank,
-            "alpha": config.adapter.alpha,
-            "targets": list(config.adapter.targets),
-            "head": list(config.adapter.head),
-            "tensors": [{"name": t.name, "shape": list(t.shape), "role": t.role} for t in config.adapter.tensors],
-        },
+        "base": {"name": config.base_name, "digest": config.base_digest.hex()}
+        | ({"quantised": config.quantised.to_json()} if config.quantised else {}),
+        "task": _task_json(config.task),
+        "adapter": config.adapter.to_json(),
         "weight_bits": config.weight_bits,
         "privacy": {
             "delta": format_fraction(privacy.delta),
@@ -242,13 +202,15 @@ def _to_json(config: Config) -> dict[str, Any]:
         },
         "steps": config.steps,
         "mean_batch": config.mean_batch,
-        "aggregation": {
-            "rule": config.aggregation.rule,
-            "weights": [list(pair) for pair in config.aggregation.weights],
-        },
+        "aggregation": config.aggregation.to_json(),
         "proof_policy": config.proof_policy,
         "policy": config.policy.to_json(),
     } | ({"gradient": vars(config.gradient)} if config.gradient else {})
+
+
+def _task_json(task: TaskSpec) -> dict[str, Any]:
+    labels = {"labels": list(task.labels)} if task.kind == "classification" else {}
+    return {"kind": task.kind, "max_tokens": task.max_tokens} | labels
 
 
 def _from_json(value: Any) -> Config:
@@ -256,22 +218,24 @@ def _from_json(value: Any) -> Config:
     fields.text("kind", one_of=("candor/config/1",))
     base = Fields(fields.take("base"), "config.base")
     base_name, base_digest = base.text("name"), base.hex32("digest")
+    quantised = read_quantised(Fields(base.take("quantised"), "config.base.quantised")) if "quantised" in base else None
     base.done()
     proof_policy = cast(ProofPolicy, fields.text("proof_policy", one_of=("none", "mechanism", "gradient")))
     config = Config(
         base_name=base_name,
         base_digest=base_digest,
         task=_task(Fields(fields.take("task"), "config.task")),
-        adapter=_adapter(Fields(fields.take("adapter"), "config.adapter")),
+        adapter=read_adapter(Fields(fields.take("adapter"), "config.adapter")),
         weight_bits=fields.integer("weight_bits", 8, 23),
         privacy=_privacy(Fields(fields.take("privacy"), "config.privacy")),
         optimizer=_optimizer(Fields(fields.take("optimizer"), "config.optimizer")),
         steps=fields.integer("steps", 1, 4096),
         mean_batch=fields.integer("mean_batch", 1, 1 << 20),
-        aggregation=_aggregation(Fields(fields.take("aggregation"), "config.aggregation")),
+        aggregation=AggregationSpec.read(Fields(fields.take("aggregation"), "config.aggregation")),
         proof_policy=proof_policy,
         policy=Policy.from_json(fields.take("policy")),
         gradient=_gradient(Fields(fields.take("gradient"), "config.gradient")) if proof_policy == "gradient" else None,
+        quantised=quantised,
     )
     fields.done()
     _check_rule(config)
@@ -279,45 +243,15 @@ def _from_json(value: Any) -> Config:
 
 
 def _task(fields: Fields) -> TaskSpec:
-    fields.text("kind", one_of=("classification",))
-    labels = _texts(fields, "labels", most=1024)
-    task = TaskSpec(labels, fields.integer("max_tokens", 1, 8192))
+    """Of one token alone there is nothing to predict."""
+    kind = cast(TaskKind, fields.text("kind", one_of=("classification", "next-token")))
+    classifies = kind == "classification"
+    labels = fields.texts("labels", most=1024) if classifies else ()
+    task = TaskSpec(labels, fields.integer("max_tokens", 1 if classifies else 2, MAX_TASK_TOKENS), kind)
     fields.done()
-    if len(labels) < 2:
+    if classifies and len(labels) < 2:
         raise FieldInvalid("config.task.labels: at least two labels are needed")
     return task
-
-
-def _adapter(fields: Fields) -> AdapterSpec:
-    fields.text("method", one_of=("lora",))
-    adapter = AdapterSpec(
-        rank=fields.integer("rank", 1, 1024),
-        alpha=fields.integer("alpha", 1, 65536),
-        targets=_texts(fields, "targets", most=256),
-        head=_texts(fields, "head", most=16),
-        tensors=tuple(
-            _tensor(Fields(item, "config.adapter.tensors")) for item in fields.array("tensors", max_items=MAX_TENSORS)
-        ),
-    )
-    fields.done()
-    names = [tensor.name for tensor in adapter.tensors]
-    if names != sorted(set(names)):
-        raise FieldInvalid("config.adapter.tensors: names must be unique and sorted")
-    if not 0 < sum(tensor.size for tensor in adapter.tensors) <= MAX_PARAMETERS or not adapter.trained:
-        raise FieldInvalid(f"config.adapter.tensors: between 1 and {MAX_PARAMETERS} parameters, some of them trained")
-    return adapter
-
-
-def _tensor(fields: Fields) -> TensorSpec:
-    name = fields.text("name")
-    if not name or name == "__metadata__":
-        raise FieldInvalid(f"config.adapter.tensors: {name!r} is no name for a tensor")
-    shape = tuple(fields.array("shape", max_items=4))
-    if not shape or any(type(side) is not int or not 0 < side <= MAX_PARAMETERS for side in shape):
-        raise FieldInvalid(f"config.adapter.tensors.{name}: a shape is one to four positive integers")
-    role = cast(Role, fields.text("role", one_of=("frozen", "adapter", "head")))
-    fields.done()
-    return TensorSpec(name, shape, role)
 
 
 def _privacy(fields: Fields) -> PrivacySpec:
@@ -359,46 +293,28 @@ def _optimizer(fields: Fields) -> OptimizerSpec:
     return optimizer
 
 
-def _aggregation(fields: Fields) -> AggregationSpec:
-    rule = cast(Literal["fedavg", "ffa"], fields.text("rule", one_of=("fedavg", "ffa")))
-    pairs = []
-    for pair in fields.array("weights", max_items=256):
-        if not isinstance(pair, list) or len(pair) != 2 or any(type(item) is not int for item in pair):
-            raise FieldInvalid("config.aggregation.weights: expected pairs of member and weight")
-        if not (0 <= pair[0] < 256 and 1 <= pair[1] <= 1 << 16):
-            raise FieldInvalid("config.aggregation.weights: members are 0-255, weights 1-65536")
-        pairs.append((pair[0], pair[1]))
-    fields.done()
-    if pairs != sorted(dict(pairs).items()):
-        raise FieldInvalid("config.aggregation.weights: members must be unique and sorted")
-    return AggregationSpec(rule, tuple(pairs))
-
-
 def _gradient(fields: Fields) -> GradientSpec:
     gradient = GradientSpec(fields.integer("slots", 1, MAX_PICKS), fields.integer("tolerance", 1, MAX_TOLERANCE))
     fields.done()
     return gradient
 
 
-def _texts(fields: Fields, key: str, *, most: int) -> tuple[str, ...]:
-    items = fields.array(key, max_items=most)
-    if not all(isinstance(item, str) and 0 < len(item) <= 256 and item.isprintable() for item in items):
-        raise FieldInvalid(f"config.{key}: expected strings of 1 to 256 printable characters")
-    if len(set(items)) != len(items):
-        raise FieldInvalid(f"config.{key}: the same string twice")
-    return tuple(items)
-
-
 def _check_rule(config: Config) -> None:
-    """A is frozen exactly under FFA, where the mean of the products is the product of the means."""
     if config.steps * config.adapter.parameters > MAX_RELEASED:
         raise FieldInvalid(f"config: steps times trained parameters must stay within {MAX_RELEASED}")
+    _check_task(config)
+    if (config.quantised is not None) != (config.adapter.method == "qlora"):
+        raise FieldInvalid("config.base.quantised: a 4-bit base is there exactly under the method qlora")
+    check_aggregation(config)
     _check_proof(config)
-    for tensor in config.adapter.tensors:
-        if ".lora_A." in tensor.name and (tensor.role == "frozen") != (config.aggregation.rule == "ffa"):
-            raise FieldInvalid(f"config.adapter.tensors.{tensor.name}: A is frozen exactly under the rule ffa")
-        if ".lora_B." in tensor.name and tensor.role != "adapter":
-            raise FieldInvalid(f"config.adapter.tensors.{tensor.name}: B has the role adapter")
+
+
+def _check_task(config: Config) -> None:
+    """Under next-token nothing is trained but the adapter: the base's own head predicts."""
+    if config.task.kind != "next-token":
+        return
+    if config.adapter.head or any(tensor.role == "head" for tensor in config.adapter.tensors):
+        raise FieldInvalid("config.adapter.head: the task next-token has none; it keeps the head of the base")
 
 
 def _check_proof(config: Config) -> None:
@@ -407,12 +323,18 @@ def _check_proof(config: Config) -> None:
             f"config.policy.proof_required: the phase Prove is there exactly under the proof policy gradient, "
             f"not with {config.proof_policy}"
         )
+    if config.gradient is not None and (config.adapter.method not in GRADIENT_METHODS or config.adapter.experts):
+        raise FieldInvalid(
+            f"config.adapter.method: proofs of gradients know {' and '.join(GRADIENT_METHODS)} without experts, not "
+            f"{config.adapter.method}; remedy: the proof policy mechanism"
+        )
     if not config.proven:
         return
     if config.privacy.insecure_no_noise:
         raise FieldInvalid("config.proof_policy: without noise there is no mechanism to prove; remedy: none")
     try:
-        parameters(config.shape)
+        for rank in sorted({config.adapter.rank, *dict(config.aggregation.ranks).values()}):
+            parameters(at_rank(config, rank).shape)
     except ShapeRefused as error:
         raise FieldInvalid(f"config.proof_policy: {error}; or prove nothing: none") from error
     if config.openings > config.shape.contributions:

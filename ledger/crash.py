@@ -43,6 +43,13 @@ class Point(StrEnum):
     LOG_TRIMMED = "log-trimmed"  # the journal without them
     LOG_SIGNED = "log-signed"  # the guard of a log has recorded the checkpoint that it signed
     LOG_PUBLISHED = "log-published"  # the partial tiles of the present size
+    SERVE_REGISTER_INTENT = "serve-register-intent"
+    SERVE_AUDITORS_INTENT = "serve-auditors-intent"
+    SERVE_RECORD = "serve-record"  # sealed records of answers whose entries are in no log yet
+    SERVE_CHECKPOINT = "serve-checkpoint"  # the file `checkpoint` beside the tiles
+    SERVE_CONTENT = "serve-content"  # the log's directory in the content store, not yet remembered
+    SERVE_PUBLISHED = "serve-published"  # remembered as the last one that was published
+    SERVE_CHECKPOINT_INTENT = "serve-checkpoint-intent"
 
 
 def reached(point: Point) -> None:

@@ -195,6 +195,9 @@ class EvmChain:
     def log_server(self, address: bytes) -> LogServer:
         return LogServer(*self._view("AuditLog", "getServer", _hex(address))[0])
 
+    def answer_blocks(self) -> int:
+        return int(self._view("AuditLog", "answerBlocks")[0])
+
     def auditor_key(self, address: bytes) -> bytes:
         return bytes(self._view("AuditLog", "auditorKey", _hex(address))[0])
 

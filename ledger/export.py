@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, Protocol
 
 from ledger import canonical
-from ledger.audit_code import ProvesCode, check_account
+from ledger.audit_code import ProvesCode, ShowsFederation, check_account
 from ledger.content.car import encode_block, encode_header
 from ledger.content.cid import Block, Cid
 from ledger.content.dagpb import DIRECTORY_DATA, Link, Node, encode_node
@@ -150,7 +150,7 @@ def chain_evidence(source: Receipts, events: Sequence[Logged]) -> tuple[list[Hea
 
 def accounts(source: Receipts, anchor: Anchor) -> dict[str, Any]:
     """Address, code and account proof of both contracts at the anchor; empty where the node has no proof of it."""
-    if not isinstance(source, ProvesCode):
+    if not isinstance(source, ProvesCode) or not isinstance(source, ShowsFederation):
         return {}
     shown = {}
     for name, address in (("rounds", source.rounds_address), ("federation", source.federation_address)):

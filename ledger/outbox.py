@@ -98,7 +98,7 @@ class Outbox:
 
     def pending(self) -> list[Intent]:
         """Those neither done nor failed."""
-        return [intent for intent in self._store.all() if intent.status in (Status.QUEUED, Status.SENT)]
+        return [*self._store.with_status(Status.SENT), *self._store.with_status(Status.QUEUED)]
 
     def retry(self, name: str) -> Intent:
         """Queue again an intent that failed before anything was sent. Raises LocalFault for any other."""
@@ -112,14 +112,16 @@ class Outbox:
 
         Raises WireFault when the chain does not answer. Nothing is lost by that: call again.
         """
-        before = {intent.name: intent.status for intent in self._store.all()}
-        self._watch_all(self._store.unsettled())
+        watched = self._store.unsettled()
+        before = {intent.name: intent.status for intent in (*watched, *self._store.with_status(Status.QUEUED))}
+        self._watch_all(watched)
         for intent in self._store.with_status(Status.SENT):
             self._broadcast(intent)
         for intent in self._store.with_status(Status.QUEUED):
             self._sign_and_send(intent)
         self._watch_all(self._store.with_status(Status.SENT))
-        return [intent for intent in self._store.all() if before.get(intent.name) is not intent.status]
+        after = [found for name in before if (found := self._store.get(name)) is not None]
+        return [intent for intent in after if before[intent.name] is not intent.status]
 
     # ---- settling: by receipts and nonces, never by what an error said
 

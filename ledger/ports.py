@@ -154,6 +154,10 @@ class ChainPort(Protocol):
         """Raises ContractRefused for who never registered."""
         ...
 
+    def answer_blocks(self) -> int:
+        """How long a reported server may take to answer: an immutable of the AuditLog, on the node's word."""
+        ...
+
     def auditor_key(self, address: bytes) -> bytes:
         """Zero for who is no auditor."""
         ...

@@ -84,7 +84,8 @@ UNBOUNDED = Spend(0, 1, 1, 1 << 32, 1, 1)  # a round under a config that is none
 
 
 def spend_of(config: Config) -> Spend:
-    """What taking part in one round under this config costs."""
+    """What taking part in one round under this config costs: a member of smaller rank pays as much as the others."""
+    config = config.whole or config
     privacy = config.privacy
     groups = len({tensor.role for tensor in config.adapter.trained})
     return Spend(

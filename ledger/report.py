@@ -27,7 +27,8 @@ class Status(StrEnum):
 
 
 class Name(StrEnum):
-    """The links, in the order of the story. The first four are of the whole history, the others of one round."""
+    """The links, in the order of the story: four of the whole history, those of one round, those of answered
+    inferences."""
 
     FILE = "file"  # of an export only
     HISTORY = "history"
@@ -47,6 +48,36 @@ class Name(StrEnum):
     ROOTS = "roots"
     FINALITY = "finality"
 
+    LOG = "log"
+    RECEIPT = "receipt"
+    TEXTS = "texts"
+    MODEL = "model"
+    INCLUSION = "inclusion"
+    DEADLINE = "deadline"
+    RECORD = "record"
+    REPLAY = "replay"
+    PROOF = "proof"
+    TILES = "tiles"
+    CHECKPOINTS = "checkpoints"
+    ENTRIES = "entries"
+    CONDUCT = "conduct"
+
+
+OF_ROUND: Final = (
+    Name.OPENING,
+    Name.CONFIG,
+    Name.MEMBERS,
+    Name.COMMITMENTS,
+    Name.BEACONS,
+    Name.SUBMISSIONS,
+    Name.PRIVACY,
+    Name.MECHANISM,
+    Name.GRADIENT,
+    Name.VERDICTS,
+    Name.AGGREGATE,
+    Name.ROOTS,
+    Name.FINALITY,
+)
 
 ASKS: Final[dict[Name, str]] = {
     Name.FILE: "the file is whole, and its headers and receipts prove each other",
@@ -66,6 +97,19 @@ ASKS: Final[dict[Name, str]] = {
     Name.AGGREGATE: "the average is that of the accepted, to the bit",
     Name.ROOTS: "the roots of included and excluded name who was in and who was left out",
     Name.FINALITY: "the round ended by the rules, after its time for objections",
+    Name.LOG: "every event of the log's contract obeys its law, and none is missing",
+    Name.RECEIPT: "the server's key signed this receipt, for this chain, and it promises no more delay than it may",
+    Name.TEXTS: "request, response and decoding are those of the receipt",
+    Name.MODEL: "the model that answered is the one that was asked for",
+    Name.INCLUSION: "the answer is in the log at its place, up to an anchored root",
+    Name.DEADLINE: "a checkpoint covered it by the block that was promised",
+    Name.RECORD: "the sealed record is there, opens, and has the digests of its entry",
+    Name.REPLAY: "the model, run again, gives this answer",
+    Name.PROOF: "a zero-knowledge proof shows that the model gives this answer",
+    Name.TILES: "all tiles are those of the log's entries",
+    Name.CHECKPOINTS: "each anchored checkpoint has the root of the entries, and continues the one before it",
+    Name.ENTRIES: "every entry is well-formed and in its place, and the record that it names is there",
+    Name.CONDUCT: "no two histories, no omission and no late checkpoint is held against the server",
 }
 
 MECHANISM_NOT_PROVEN: Final = (

@@ -163,8 +163,7 @@ def create_keystore(path: Path, password: str, key: Key | None = None, *, scrypt
 
 def open_keystore(path: Path, password: str) -> Key:
     """Raises KeystoreFault: missing, readable by others, malformed, or the wrong password."""
-    _check_private(path)
-    data = _read(path)
+    data = read_private(path)
     try:
         keystore: Any = json.loads(data)
         secret = bytes(Account.decrypt(keystore, password))
@@ -182,11 +181,16 @@ def read_password(path: Path | None, environment: Callable[[str], str | None] = 
         if not password:
             raise KeystoreFault(f"no password: name a password file or set {PASSWORD_VARIABLE}")
         return password
-    _check_private(path)
-    password = _read(path).decode(errors="replace").partition("\n")[0].removesuffix("\r")
+    password = read_private(path).decode(errors="replace").partition("\n")[0].removesuffix("\r")
     if not password:
         raise KeystoreFault(f"{path}: the password file is empty")
     return password
+
+
+def read_private(path: Path) -> bytes:
+    """A small file that nobody else can read. Raises KeystoreFault."""
+    _check_private(path)
+    return _read(path)
 
 
 def _check_private(path: Path) -> None:

@@ -180,6 +180,9 @@ class TwinChain:
     def log_server(self, address: bytes) -> LogServer:
         return server_at(self._tip().ledger.world.log, address)
 
+    def answer_blocks(self) -> int:
+        return self._tip().ledger.world.log.answer_blocks
+
     def auditor_key(self, address: bytes) -> bytes:
         return self._tip().ledger.world.log.auditor_keys.get(address, bytes(32))
 

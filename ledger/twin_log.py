@@ -10,9 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from eth_abi.abi import encode
-from eth_utils.crypto import keccak
-
 from ledger.eip712 import Domain, SignatureInvalid
 from ledger.log.actions import (
     AnswerOmission,
@@ -38,6 +35,7 @@ from ledger.log.records import (
     Outcome,
     Rewritten,
     ServerRegistered,
+    auditors_digest,
 )
 from ledger.log.statements import Checkpoint, Promise, Statement, signer
 from ledger.ports import ContractRefused
@@ -120,11 +118,6 @@ def _name_auditors(state: LogState, sender: bytes, action: NameAuditors) -> Chan
             raise refuse("UnknownAuditor", auditor)
     named = replace(server, auditors=auditors_digest(action.auditors))
     return _put(state, sender, named), AuditorsNamed(sender, action.auditors)
-
-
-def auditors_digest(auditors: tuple[bytes, ...]) -> bytes:
-    """By which the chain remembers the list."""
-    return keccak(encode(("address[]",), (list(auditors),)))
 
 
 def _checkpoint(state: LogState, action: PostCheckpoint) -> Change:

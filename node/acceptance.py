@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+from ledger.aggregation import NoAggregate, WrongHalf, check_members, check_round
 from ledger.config import Config
 from ledger.privacy import INFINITE_MICRO, Spend, epsilon_micro, spend_of
 from ledger.records import Seat
@@ -43,6 +44,11 @@ class Limits:
 def check_config(config: Config, state: RoundState, limits: Limits) -> None:
     """What the config asks for, apart from budget and model. Raises RoundRefused."""
     privacy = config.privacy
+    try:
+        check_round(config, state.number)
+        check_members(config, [seat.member for seat in state.seats])
+    except (WrongHalf, NoAggregate) as error:
+        raise RoundRefused(str(error)) from error
     if config.policy != state.policy:
         raise RoundRefused(f"the config's policy is {config.policy}, on chain it is {state.policy}")
     if privacy.delta > limits.max_delta:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from ledger.aggregation import NoAggregate
 from ledger.bundle import AggregateBundle, bundle_limits, read_weights
 from ledger.content import ContentMissing
 from ledger.content.unixfs import directory_blocks
@@ -51,7 +52,10 @@ def check_proposal(
 def _check_average(recount: Recount) -> Checked:
     proposal = recount.state.proposal
     proposed = proposal.aggregate_bundle if proposal else b""
-    bundle = recount.aggregate()
+    try:
+        bundle = recount.aggregate()
+    except NoAggregate as error:
+        return Checked(VERDICTS_WRONG, f"there is no aggregate of these members: {error}")
     expected = digest_of(bundle)
     if expected == proposed:
         recount.store.put_directory(bundle.files())
@@ -69,10 +73,9 @@ def _difference(recount: Recount, expected: AggregateBundle) -> str:
     """In words, the first weight that differs."""
     proposal = recount.state.proposal
     try:
-        files = recount.store.get_directory(
-            proposal.aggregate_bundle if proposal else b"", bundle_limits(recount.config)
-        )
-        found = read_weights(files, recount.config)
+        digest = proposal.aggregate_bundle if proposal else b""
+        files = recount.store.get_directory(digest, bundle_limits(expected.config))
+        found = read_weights(files, expected.config)
     except ContentMissing:
         return "what was proposed is not to be had"
     except PeerFault as error:

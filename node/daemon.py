@@ -29,7 +29,9 @@ def run(
 ) -> None:
     """Blocks until `stop` is set. Raises LocalFault for what only the operator can repair."""
     privacy = PrivacyLedger(state_file(settings, PRIVACY))
-    trainer = trainer or ModelTrainer(settings.model, settings.data, settings.device)
+    trainer = trainer or ModelTrainer(
+        settings.model, settings.data, settings.device, checkpointing=settings.checkpointing
+    )
     try:
         with opened(settings, "node", stop or threading.Event()) as service, ExitStack() as stack:
             trainer.warm_up()

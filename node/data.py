@@ -1,4 +1,4 @@
-"""A member's private rows: one text and one label each, from a JSONL, CSV or Parquet file with named columns.
+"""A member's private rows: a text each, and a label where the task has any, from a JSONL, CSV or Parquet file.
 
 Loading is strict: the first bad row stops it, named by file, line and column, with what to do about it, and never with
 the row's content. Rows become canonical bytes in file order; the dataset root commits to them.
@@ -20,6 +20,7 @@ from ledger import canonical
 from proofs.errors import LocalFault
 
 Format = Literal["jsonl", "csv", "parquet"]
+Columns = tuple[str, ...]  # of the text, and of the label where there are any
 
 MAX_ROWS = 1 << 20
 MAX_FILE_BYTES = 4 << 30
@@ -36,7 +37,10 @@ class DatasetTooLarge(LocalFault):
 
 @dataclass(frozen=True)
 class Dataset:
-    """`rows`: canonical bytes of each row; `texts`; `labels`: positions in config.task.labels. All in file order."""
+    """`rows`: canonical bytes of each row; `texts`; `labels`: positions in config.task.labels, 0 where there are none.
+
+    All in file order.
+    """
 
     rows: list[bytes]
     texts: list[str]
@@ -55,7 +59,7 @@ class Dataset:
 
 
 def load_dataset(path: Path, kind: str, text_column: str, label_column: str, labels: Sequence[str]) -> Dataset:
-    """Read a file whose rows have `text_column` and `label_column`; other columns are ignored.
+    """Read a file whose rows have `text_column` and, where there are labels, `label_column`; others are ignored.
 
     Raises DatasetInvalid or DatasetTooLarge.
     """
@@ -66,35 +70,40 @@ def load_dataset(path: Path, kind: str, text_column: str, label_column: str, lab
         raise DatasetInvalid(f"{path}: no such file; remedy: set data.path to a readable file")
     if path.stat().st_size > MAX_FILE_BYTES:
         raise DatasetTooLarge(f"{path}: {path.stat().st_size} bytes, at most {MAX_FILE_BYTES} are read")
-    if text_column == label_column:
-        raise DatasetInvalid("data.text_column and data.label_column are the same column")
+    columns = (text_column, label_column) if labels else (text_column,)
+    _check_columns(columns)
     dataset, index = Dataset([], [], []), {label: i for i, label in enumerate(labels)}
-    for where, text, label in readers[kind](path, (text_column, label_column)):
-        _add(dataset, index, text_column, label_column, where, text, label)
+    for where, values in readers[kind](path, columns):
+        _add(dataset, index, where, [_text(where, *pair) for pair in zip(columns, values, strict=True)], columns)
     if not dataset.rows:
-        raise DatasetInvalid(f"{path}: no rows; remedy: at least one row with {text_column!r} and {label_column!r}")
+        raise DatasetInvalid(f"{path}: no rows; remedy: at least one row with {' and '.join(map(repr, columns))}")
     return dataset
 
 
-def row_bytes(text: str, label: str) -> bytes:
-    """What the dataset root commits to for one row."""
-    return canonical.encode({"kind": "candor/row/1", "label": label, "text": text})
+def row_bytes(text: str, label: str | None = None) -> bytes:
+    """What the dataset root commits to for one row where nothing is proven."""
+    return canonical.encode({"kind": "candor/row/1", "text": text} | ({} if label is None else {"label": label}))
 
 
-def _add(
-    dataset: Dataset, index: dict[str, int], text_column: str, label_column: str, where: str, text: Any, label: Any
-) -> None:
+def _check_columns(columns: Columns) -> None:
+    if "" in columns:
+        raise DatasetInvalid("the round's task has labels; remedy: name their column in data.label_column")
+    if len(set(columns)) != len(columns):
+        raise DatasetInvalid("data.text_column and data.label_column are the same column")
+
+
+def _add(dataset: Dataset, index: dict[str, int], where: str, row: list[str], columns: Columns) -> None:
+    """`row`: a text, and its label where there are any."""
     if len(dataset.rows) >= MAX_ROWS:
         raise DatasetTooLarge(f"{where}: more than {MAX_ROWS} rows")
-    text, label = _text(where, text_column, text), _text(where, label_column, label)
-    if label not in index:
+    if index and row[1] not in index:
         raise DatasetInvalid(
-            f"{where}, column {label_column!r}: a label that is not one of {list(index)}; "
+            f"{where}, column {columns[1]!r}: a label that is not one of {list(index)}; "
             "remedy: map your labels to the round's"
         )
-    dataset.rows.append(row_bytes(text, label))
-    dataset.texts.append(text)
-    dataset.labels.append(index[label])
+    dataset.rows.append(row_bytes(*row))
+    dataset.texts.append(row[0])
+    dataset.labels.append(index[row[1]] if index else 0)
 
 
 def _text(where: str, column: str, value: Any) -> str:
@@ -109,10 +118,10 @@ def _text(where: str, column: str, value: Any) -> str:
     return value
 
 
-Rows = Iterator[tuple[str, Any, Any]]
+Rows = Iterator[tuple[str, Sequence[Any]]]
 
 
-def _jsonl(path: Path, columns: tuple[str, str]) -> Rows:
+def _jsonl(path: Path, columns: Columns) -> Rows:
     for number, line in enumerate(_lines(path), start=1):
         where = f"{path}, line {number}"
         if not line.strip():
@@ -123,10 +132,10 @@ def _jsonl(path: Path, columns: tuple[str, str]) -> Rows:
             raise DatasetInvalid(f"{where}: not JSON; remedy: one object a line") from error
         if not isinstance(row, dict):
             raise DatasetInvalid(f"{where}: expected an object, found {type(row).__name__}")
-        yield where, _column(row, columns[0], where), _column(row, columns[1], where)
+        yield where, [_column(row, column, where) for column in columns]
 
 
-def _csv(path: Path, columns: tuple[str, str]) -> Rows:
+def _csv(path: Path, columns: Columns) -> Rows:
     reader = csv.reader(_lines(path), strict=True)
     try:
         header = next(reader, [])
@@ -136,12 +145,12 @@ def _csv(path: Path, columns: tuple[str, str]) -> Rows:
             if row and len(row) != len(header):
                 raise DatasetInvalid(f"{where}: {len(row)} fields where the header has {len(header)}")
             if row:
-                yield where, row[at[0]], row[at[1]]
+                yield where, [row[place] for place in at]
     except csv.Error as error:
         raise DatasetInvalid(f"{path}, line {reader.line_num}: {error}") from error
 
 
-def _parquet(path: Path, columns: tuple[str, str]) -> Rows:
+def _parquet(path: Path, columns: Columns) -> Rows:
     import pyarrow
     import pyarrow.parquet
 
@@ -151,9 +160,9 @@ def _parquet(path: Path, columns: tuple[str, str]) -> Rows:
             for column in columns:
                 _position(file.schema_arrow.names, column, path)
             for batch in file.iter_batches(columns=list(columns)):
-                for text, label in zip(*(batch.column(column).to_pylist() for column in columns), strict=True):
+                for values in zip(*(batch.column(column).to_pylist() for column in columns), strict=True):
                     number += 1
-                    yield f"{path}, row {number}", text, label
+                    yield f"{path}, row {number}", values
     except (pyarrow.ArrowException, OSError) as error:
         raise DatasetInvalid(f"{path}: not a readable Parquet file") from error
 

@@ -67,7 +67,8 @@ def diagnose(settings: NodeSettings, round_config: Path | None = None) -> list[C
 
 def examine(settings: NodeSettings, round_config: Path | None = None) -> Iterator[Check]:
     """`diagnose`, one check after the other."""
-    found = _Found(settings, round_config, ModelTrainer(settings.model, settings.data, settings.device))
+    trainer = ModelTrainer(settings.model, settings.data, settings.device, checkpointing=settings.checkpointing)
+    found = _Found(settings, round_config, trainer)
     for name, check in _FIRST:
         done = _try(found, name, check)
         yield done
@@ -191,7 +192,9 @@ def _data(found: _Found) -> str:
     config = _given(found.config)
     dataset = found.trainer.dataset(config)
     dataset.check_capacity(config.privacy.capacity)
-    return f"{len(dataset)} rows of at most {config.privacy.capacity}, labels {list(config.task.labels)}"
+    found.trainer.check_lengths(config)
+    task = "next-token" if config.task.kind == "next-token" else f"labels {list(config.task.labels)}"
+    return f"{len(dataset)} rows of at most {config.privacy.capacity}, {task}"
 
 
 def _gradients(found: _Found) -> str:
@@ -200,7 +203,10 @@ def _gradients(found: _Found) -> str:
 
     config = _given(found.config)
     worst = check_gradients(found.trainer, config)
-    return f"per-example gradients agree with single passes (largest relative difference {worst:.1e})"
+    return (
+        f"{config.adapter.method}: per-example gradients agree with single passes, whatever the other examples are "
+        f"(largest relative difference {worst:.1e})"
+    )
 
 
 def _proof(found: _Found) -> str:

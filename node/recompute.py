@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from ledger.aggregate import aggregate_bundle
+from ledger.aggregation import part_of, start_of
 from ledger.bundle import AggregateBundle, Claim, bundle_limits, read_submission, read_weights
 from ledger.canonical import FieldInvalid, NotCanonical
 from ledger.config import MAX_CONFIG_BYTES, Config
@@ -66,6 +67,14 @@ class Recount:
     @property
     def config(self) -> Config:
         return self.configs.of(self.state)
+
+    def part_of(self, member: int) -> Config:
+        """The config as this member has it: its rank."""
+        return part_of(self.config, member)
+
+    def start_of(self, member: int) -> Weights:
+        """Where this member starts. Raises as `global_weights` does."""
+        return start_of(self.part_of(member), self.global_weights())
 
     def global_weights(self) -> Weights:
         """Weights in grid units that the round starts from. Raises ContentMissing, ContentInvalid or Rejected."""
@@ -124,15 +133,15 @@ class Recount:
         if known is not Reason.ACCEPTED:
             return Verdict(known, "the chain itself shows it")
         facts = self.facts(member)
-        files = fetch_submission(self.config, facts.bundle, self.store)
+        files = fetch_submission(facts.config, facts.bundle, self.store)
         return files if isinstance(files, Verdict) else (facts, files, self._shown(facts))
 
     def facts(self, member: int) -> SubmissionFacts:
         """Raises as `global_weights` does."""
         return SubmissionFacts(
             claim=self.claim(member),
-            config=self.config,
-            global_weights=self.global_weights(),
+            config=self.part_of(member),
+            global_weights=self.start_of(member),
             history=self.spends(member),
             beacon=self.state.train_beacon or b"",
             bundle=self.state.submissions[member].bundle,
@@ -144,10 +153,11 @@ class Recount:
         proved = self.state.proofs.get(facts.claim.member)
         if self.config.gradient is None or self.gradients is None or proved is None:
             return None
-        return fetch_shown(self.config, facts.global_weights, proved.proof, self.store, self.gradients)
+        return fetch_shown(facts.config, facts.global_weights, proved.proof, self.store, self.gradients)
 
     def aggregate(self) -> AggregateBundle:
-        """The bundle that the accepted lead to. Raises ContentMissing, ContentInvalid or Rejected (naming a rule)."""
+        """The bundle that the accepted lead to. Raises ContentMissing, ContentInvalid, Rejected or NoAggregate (naming
+        a rule)."""
         given: Mapping[int, tuple[bytes, Weights]] = {member: self._weights(member) for member in self.state.accepted}
         return aggregate_bundle(
             self.config,
@@ -155,13 +165,14 @@ class Recount:
             contract=self.state.domain.contract,
             round=self.state.number,
             global_bundle=self.state.opened.global_bundle,
+            start=self.global_weights(),
             submissions=given,
         )
 
     def _weights(self, member: int) -> tuple[bytes, Weights]:
-        digest = self.state.submissions[member].bundle
-        files = self.store.get_directory(digest, bundle_limits(self.config))
-        return digest, read_submission(files, self.config, self.claim(member)).weights
+        digest, config = self.state.submissions[member].bundle, self.part_of(member)
+        files = self.store.get_directory(digest, bundle_limits(config))
+        return digest, read_submission(files, config, self.claim(member)).weights
 
 
 def round_key(state: RoundState) -> str:

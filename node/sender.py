@@ -13,7 +13,7 @@ from ledger.actions import Action
 from ledger.crash import Point, reached
 from ledger.outbox import Intent, Outbox, Status
 from node.logs import Log
-from node.watch import Watch
+from node.watch import BaseWatch
 
 PASSING: Final = frozenset(
     {
@@ -36,7 +36,7 @@ class Sender:
     """`ensure` intends, `pump` makes progress; both are safe to repeat."""
 
     outbox: Outbox
-    watch: Watch
+    watch: BaseWatch
     log: Log
     _given_up: set[str] = field(default_factory=set)
 

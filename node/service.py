@@ -27,7 +27,7 @@ from node.logs import Log
 from node.sender import Sender
 from node.settings import BaseSettings, ContentSettings
 from node.verifying import Board
-from node.watch import Watch
+from node.watch import BaseWatch, Watch
 from proofs.errors import CandorError, LocalFault, PeerFault, WireFault
 
 FOLLOWER, OUTBOX, SIGNING, MEMBER, AGGREGATOR, PRIVACY, CONTRIBUTIONS = (
@@ -80,7 +80,7 @@ def opened(settings: BaseSettings, role: str, stop: threading.Event) -> Iterator
         local = EmbeddedStore(settings.content.path)
         server = serve_pages(Pages(watch, local, board), settings.http.host, settings.http.port)
         stack.callback(server.close)
-        chain = _connect(settings, watch, log, stop)
+        chain = connect(settings, watch, log, stop)
         folder, confirmations = settings.state, settings.chain.confirmations
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         fees = FeePolicy(cap_wei=settings.chain.max_fee_gwei * GWEI)
@@ -166,12 +166,14 @@ def _whose(fault: CandorError) -> str:
     return "unknown"
 
 
-def _connect(settings: BaseSettings, watch: Watch, log: Log, stop: threading.Event) -> ChainPort:
+def connect(
+    settings: BaseSettings, watch: BaseWatch, log: Log, stop: threading.Event, audit_log: bytes = b""
+) -> ChainPort:
     """Tries until the chain answers. Raises WrongChain, or Stopped."""
     pause_s = settings.poll_s
     while not stop.is_set():
         try:
-            return EvmChain(settings.chain.rpc_url, settings.chain.rounds)
+            return EvmChain(settings.chain.rpc_url, settings.chain.rounds, log=audit_log)
         except WireFault as error:
             watch.beat(f"{type(error).__name__}: {error}")
             log.warning("no chain yet", why=error)

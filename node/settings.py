@@ -5,9 +5,9 @@
     [content]  path, peers, kubo, timeout_s
     [http]     listen
     [state]    path
-    [node]     poll_s, device                                                (an aggregator has no device)
+    [node]     poll_s, device, checkpointing                                 an aggregator has poll_s alone
     [model]    path                                                          an aggregator needs none, see below
-    [data]     path, format, text_column, label_column                       member only
+    [data]     path, format, text_column; label_column for tasks with labels member only
     [privacy]  max_epsilon, max_delta, insecure_no_noise                     member only
     [coordinator]  config, rounds, voids, global                             aggregator only, optional
 
@@ -76,6 +76,8 @@ class HttpSettings:
 
 @dataclass(frozen=True)
 class DataSettings:
+    """label_column: "" where there is none, which is enough for the task next-token."""
+
     path: Path
     format: Format
     text_column: str
@@ -106,12 +108,13 @@ class BaseSettings:
 
 @dataclass(frozen=True)
 class NodeSettings(BaseSettings):
-    """model: a folder, or "package:NAME"."""
+    """model: a folder, or "package:NAME". checkpointing: compute activations twice, to keep fewer of them."""
 
     model: str
     data: DataSettings
     privacy: PrivacySettings
     device: Device
+    checkpointing: bool = False
 
 
 @dataclass(frozen=True)
@@ -137,19 +140,20 @@ class AggregatorSettings(BaseSettings):
 
 def load_node(path: Path) -> NodeSettings:
     """Raises SettingsInvalid."""
-    file = _File(path)
-    base = _base(file)
+    file = SettingsFile(path)
+    base = base_settings(file)
     data, node = file.table("data"), file.table("node", required=False)
     settings = NodeSettings(
         **base,
         poll_s=node.number("poll_s", 1.0, least=0.01),
         device=cast(Device, node.choice("device", ("auto", "cpu", "cuda"), "auto")),
-        model=_model(file),
+        checkpointing=node.flag("checkpointing", False),
+        model=model_path(file),
         data=DataSettings(
             data.path("path"),
             cast(Format, data.choice("format", ("jsonl", "csv", "parquet"))),
             data.text("text_column"),
-            data.text("label_column"),
+            data.text("label_column", ""),
         ),
         privacy=_privacy(file.table("privacy")),
     )
@@ -159,16 +163,16 @@ def load_node(path: Path) -> NodeSettings:
 
 def load_aggregator(path: Path) -> AggregatorSettings:
     """Raises SettingsInvalid."""
-    file = _File(path)
-    base = _base(file)
+    file = SettingsFile(path)
+    base = base_settings(file)
     poll_s = file.table("node", required=False).number("poll_s", 1.0, least=0.01)
-    model = _model(file) if file.has("model") else ""
+    model = model_path(file) if file.has("model") else ""
     settings = AggregatorSettings(**base, poll_s=poll_s, coordinator=_coordinator(file), model=model)
     file.done()
     return settings
 
 
-def _base(file: _File) -> dict[str, Any]:
+def base_settings(file: SettingsFile) -> dict[str, Any]:
     chain, key, content = file.table("chain"), file.table("key"), file.table("content")
     return {
         "chain": ChainSettings(
@@ -190,20 +194,20 @@ def _base(file: _File) -> dict[str, Any]:
     }
 
 
-def _http(table: _Table) -> HttpSettings:
+def _http(table: SettingsTable) -> HttpSettings:
     host, colon, port = table.text("listen", "127.0.0.1:0").rpartition(":")
     if not colon or not host or not port.isdecimal() or int(port) > 65535:
         raise table.fault("listen", 'expected "HOST:PORT"')
     return HttpSettings(host.strip("[]"), int(port))
 
 
-def _model(file: _File) -> str:
+def model_path(file: SettingsFile) -> str:
     table = file.table("model")
     name = table.text("path")
     return name if name.startswith("package:") else str(file.folder / name)
 
 
-def _privacy(table: _Table) -> PrivacySettings:
+def _privacy(table: SettingsTable) -> PrivacySettings:
     delta = table.text("max_delta", "1/100000")
     try:
         most = Fraction(delta)
@@ -214,7 +218,7 @@ def _privacy(table: _Table) -> PrivacySettings:
     return PrivacySettings(table.number("max_epsilon", least=0.0), most, table.flag("insecure_no_noise", False))
 
 
-def _coordinator(file: _File) -> CoordinatorSettings | None:
+def _coordinator(file: SettingsFile) -> CoordinatorSettings | None:
     if not file.has("coordinator"):
         return None
     table = file.table("coordinator")
@@ -226,7 +230,7 @@ def _coordinator(file: _File) -> CoordinatorSettings | None:
     )
 
 
-class _File:
+class SettingsFile:
     """The parsed file; remembers which tables and keys were asked for, so that `done` finds the others."""
 
     def __init__(self, path: Path) -> None:
@@ -236,19 +240,18 @@ class _File:
             self._tables = tomllib.loads(self.text)
         except tomllib.TOMLDecodeError as error:
             raise SettingsInvalid(f"{path}: {error}") from error
-        self._taken: dict[str, _Table] = {}
+        self._taken: dict[str, SettingsTable] = {}
 
     def has(self, name: str) -> bool:
         return name in self._tables
 
-    def table(self, name: str, *, required: bool = True) -> _Table:
+    def table(self, name: str, *, required: bool = True) -> SettingsTable:
         found = self._tables.get(name, None if required else {})
         if found is None:
             raise SettingsInvalid(f"{self.path}: the table [{name}] is missing")
         if not isinstance(found, dict):
             raise SettingsInvalid(f"{self.path}, line {self.line('', name)}: {name} must be a table: [{name}]")
-        self._taken[name] = _Table(self, name, found)
-        return self._taken[name]
+        return self._taken.setdefault(name, SettingsTable(self, name, found))
 
     def done(self) -> None:
         for name in self._tables:
@@ -271,8 +274,8 @@ class _File:
         return 1
 
 
-class _Table:
-    def __init__(self, file: _File, name: str, values: dict[str, Any]) -> None:
+class SettingsTable:
+    def __init__(self, file: SettingsFile, name: str, values: dict[str, Any]) -> None:
         self._file, self._name, self._values = file, name, values
         self._taken: set[str] = set()
 

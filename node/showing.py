@@ -159,7 +159,7 @@ class Showing:
         self, recount: Recount, seat: Seat, secrets: Secrets, conduct: HonestMember, tell: Callable[[str], None]
     ) -> Mapping[str, bytes]:
         """The directory. Nothing of it has left the process yet."""
-        state, config, prover = recount.state, recount.config, self.prover
+        state, config, prover = recount.state, recount.part_of(seat.member), self.prover
         contributions = self.kept.get(round_key(state))
         if prover is None or contributions is None:
             missing = "base to prove on" if prover is None else "contributions of this round"

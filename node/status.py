@@ -75,9 +75,14 @@ def _common(settings: BaseSettings) -> tuple[ChainPort, Key, dict[str, Any]]:
             "round": latest,
             "phase": (view.phase if view else Phase.NONE).name,
             "deadline_block": view.deadline_block if view else 0,
-            "intents": [_intent(intent) for intent in _intents(settings, chain, key.address)],
+            "intents": intents_of(settings, chain, key.address),
         },
     )
+
+
+def intents_of(settings: BaseSettings, chain: ChainPort, address: bytes) -> list[dict[str, Any]]:
+    """What it meant to send, and what became of it."""
+    return [_intent(intent) for intent in _intents(settings, chain, address)]
 
 
 def _intents(settings: BaseSettings, chain: ChainPort, address: bytes) -> list[Intent]:

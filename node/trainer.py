@@ -7,6 +7,7 @@ before the member commits to a round.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from ledger.config import Config
@@ -30,7 +31,8 @@ class Trainer(Protocol):
         """Load what takes long, so that no round's commit phase is spent on it. Raises LocalFault."""
 
     def check(self, config: Config) -> None:
-        """Base digest, adapter layout, labels, number of rows; under a proof policy, that a proof can hold them."""
+        """Base digest, adapter layout, labels, number of rows, that each has something to learn; that gradients are per
+        example (node.selftest); under a proof policy, that a proof can hold the rows."""
 
     def rows(self, config: Config) -> Sequence[bytes]:
         """Canonical bytes of every row, in order: what the dataset root commits to where nothing is proven."""
@@ -47,9 +49,11 @@ class Trainer(Protocol):
 class ModelTrainer:
     """The real one. torch, peft and transformers are loaded when it is first used."""
 
-    def __init__(self, model_path: str, data: DataSettings, device: Device) -> None:
-        self._model_path, self._data, self._device = model_path, data, device
+    def __init__(self, model_path: str, data: DataSettings, device: Device, *, checkpointing: bool = False) -> None:
+        self._model_path, self._data = model_path, data
+        self.device, self.checkpointing = device, checkpointing
         self._base: LoadedBase | None = None
+        self._tested: bytes | None = None
         self._dataset: tuple[tuple[str, ...], Dataset] | None = None
 
     def warm_up(self) -> None:
@@ -59,19 +63,35 @@ class ModelTrainer:
         self.base()
 
     def check(self, config: Config) -> None:
-        from node.model import attach
+        from node.selftest import check_gradients
 
-        attach(self.base(), config)
         self.dataset(config).check_capacity(config.privacy.capacity)
+        self.check_lengths(config)
         if config.proven:
             self.texts(config)
+        if self._tested != config.digest:
+            check_gradients(self, config)
+            self._tested = config.digest
 
     def rows(self, config: Config) -> Sequence[bytes]:
         return self.dataset(config).rows
 
     def texts(self, config: Config) -> Texts:
-        data, width = self.dataset(config), config.task.max_tokens
-        return Texts.of(self.base().encode(data.texts, width), data.labels, width)
+        data = self.dataset(config)
+        return Texts.of(self.base().encode(data.texts, config.task), data.labels, config.task.max_tokens)
+
+    def check_lengths(self, config: Config) -> None:
+        """Under next-token, that each text has tokens to predict. Raises NothingToPredict, naming the first without."""
+        from node.model import NothingToPredict
+
+        if config.task.kind != "next-token":
+            return
+        for number, ids in enumerate(self.base().encode(self.dataset(config).texts, config.task), start=1):
+            if len(ids) < 2:
+                raise NothingToPredict(
+                    f"{self._data.path}: text {number} is one token long, so there is nothing to predict in it; "
+                    "remedy: drop the row"
+                )
 
     def train(
         self, config: Config, weights: Weights, words: SecretWords, beacon: bytes, binding: Binding, on_step: OnStep
@@ -80,8 +100,8 @@ class ModelTrainer:
         from node.training import TrainingJob, train
 
         model = attach(self.base(), config)
-        job = TrainingJob(config, model, self.dataset(config), weights, words, beacon, binding, self._device)
-        return train(job, on_step)
+        job = TrainingJob(config, model, self.dataset(config), weights, words, beacon, binding, self.device)
+        return train(replace(job, checkpointing=self.checkpointing), on_step)
 
     def base(self) -> LoadedBase:
         from node.model import load_base
@@ -91,7 +111,7 @@ class ModelTrainer:
         return self._base
 
     def dataset(self, config: Config) -> Dataset:
-        """Read once for each list of labels: what was committed to is what is trained on."""
+        """Read once for each list of labels, or for none: what was committed to is what is trained on."""
         from node.data import load_dataset
 
         data, labels = self._data, config.task.labels

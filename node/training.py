@@ -38,6 +38,7 @@ from proofs.words import Binding, SecretWords, combine, public_draws, public_noi
 
 Device = Literal["auto", "cpu", "cuda"]
 MICROBATCH = 32
+MOST_SCORES = 1 << 27  # of a microbatch under next-token, one for each token and word of the vocabulary: half a GiB
 
 
 class DeviceMissing(LocalFault):
@@ -57,6 +58,7 @@ class TrainingJob:
     binding: Binding
     device: Device = "auto"
     threads: int = 1
+    checkpointing: bool = False
 
 
 def train(job: TrainingJob, on_step: Callable[[int, int], None]) -> Trained:
@@ -67,6 +69,8 @@ def train(job: TrainingJob, on_step: Callable[[int, int], None]) -> Trained:
     config = job.config
     job.dataset.check_capacity(config.privacy.capacity)
     job.model.to(pick_device(job.device)).load_weights(job.weights)
+    if job.checkpointing:
+        job.model.checkpoint()
     ids, run = job.model.encode(job.dataset.texts), _Run(job)
     trajectory = np.zeros((config.steps, config.adapter.parameters), dtype=np.int32)
     with torch_threads(job.threads):
@@ -91,7 +95,7 @@ class _Run:
         optimizer = self._optimizer
         drawn = drawn_rows(self._job, step)
         optimizer.expect_noise(step_noise(self._job, self._table, step))
-        parts = list(microbatches(drawn, ids))
+        parts = list(microbatches(drawn, ids, MOST_SCORES // self._gradients.model.scores_a_token))
         for number, rows in enumerate(parts, start=1):
             self._fill(rows, ids)
             optimizer.signal_skip_step(do_skip=number < len(parts))
@@ -130,11 +134,18 @@ def step_noise(job: TrainingJob, table: NoiseTable | None, step: int) -> NDArray
     return table.lookup(combine(job.words.noise(step), public))
 
 
-def microbatches(rows: NDArray[np.int64], ids: list[list[int]]) -> Iterator[list[int]]:
-    """Rows in parts of at most MICROBATCH, of like length to pad little; one empty part for an empty draw."""
-    ordered = sorted(rows.tolist(), key=lambda row: (len(ids[row]), row))
-    for start in range(0, max(1, len(ordered)), MICROBATCH):
-        yield ordered[start : start + MICROBATCH]
+def microbatches(rows: NDArray[np.int64], ids: list[list[int]], most_tokens: int = MOST_SCORES) -> Iterator[list[int]]:
+    """Rows in parts of like length, to pad little; one empty part for an empty draw.
+
+    A part has at most MICROBATCH rows, and, padded, most_tokens tokens unless one row alone has more.
+    """
+    part: list[int] = []
+    for row in sorted(rows.tolist(), key=lambda row: (len(ids[row]), row)):
+        if part and (len(part) == MICROBATCH or (len(part) + 1) * len(ids[row]) > most_tokens):
+            yield part
+            part = []
+        part.append(row)
+    yield part
 
 
 def pick_device(device: Device) -> str:

@@ -1,4 +1,4 @@
-"""One GET from a server that is not trusted with our time or memory.
+"""One GET, or POST of canonical JSON, from a server that is not trusted with our time or memory.
 
 No redirect is followed, nothing is decompressed, no cookie or proxy is used. The whole exchange, from connecting to the
 last byte, ends by its deadline, however slowly bytes trickle in: a timer shuts the socket down. (Only the resolution
@@ -74,7 +74,7 @@ class Wanted:
 
 
 @contextmanager
-def get(base: Base, wanted: Wanted, timeout_s: float) -> Iterator[Iterator[bytes]]:
+def get(base: Base, wanted: Wanted, timeout_s: float, *, post: bytes | None = None) -> Iterator[Iterator[bytes]]:
     """The chunks of a 200 answer of the wanted type. Raises StatusRefused, Expired, StoreUnavailable or CarrierLied.
 
     Errors of the body are raised from the iterator; the deadline covers the time that the caller takes.
@@ -88,7 +88,11 @@ def get(base: Base, wanted: Wanted, timeout_s: float) -> Iterator[Iterator[bytes
             connection.sock.settimeout(min(_STALL_S, timeout_s))
             timer = _shutdown_at(ends, connection.sock)
             headers = {"Accept": wanted.accept, "Accept-Encoding": "identity", "Connection": "close"}
-            connection.request("GET", base.path + wanted.target, headers=headers)
+            if post is None:
+                connection.request("GET", base.path + wanted.target, headers=headers)
+            else:
+                headers["Content-Type"] = "application/json"
+                connection.request("POST", base.path + wanted.target, post, headers)
             response = connection.getresponse()
         with response:
             if time.monotonic() >= ends:  # Python takes headers that were cut off for complete ones

@@ -13,7 +13,7 @@ import io
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from http.client import HTTPException
 from typing import Any, BinaryIO
@@ -54,6 +54,13 @@ class KuboStore(RemoteStore):
         block = raw_block(data)
         self._import(block, [])
         return block.cid.digest
+
+    def put_blocks(self, blocks: Iterable[Block], roots: Sequence[Block]) -> None:
+        """Imported, and the roots pinned, when it returns. What is below them and not among `blocks` must be there:
+        Kubo would search for it. Raises StoreUnavailable."""
+        others = list(blocks)
+        for root in roots:
+            self._import(root, others)
 
     def import_car(self, source: BinaryIO, limits: Limits) -> list[Cid]:
         """Verified here first, then imported root by root: the client cannot read the answer to several."""

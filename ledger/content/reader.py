@@ -44,6 +44,12 @@ def read_directory(root: Cid, fetch: Fetch, limits: Limits, layout: Layout = PRO
     return reader.files
 
 
+def read_file(root: Cid, path: str, fetch: Fetch, limits: Limits) -> bytes | None:
+    """One file below a directory, and no more blocks than lead there; None where the directory has no such name. The
+    folders on the way are not read whole, so what they declare of other names stays unchecked."""
+    return Reader(fetch, limits).file(root, path)
+
+
 @dataclass
 class Reader:
     """One budget, spent by every tree read through it."""
@@ -73,18 +79,52 @@ class Reader:
             raise NotCanonicalBlock(f"{root} is a file where a directory belongs")
         return self._directory(block, node, "", 0)
 
-    def _directory(self, block: bytes, node: Node, path: str, depth: int) -> int:
-        where = path or "the root"
-        if depth >= self.limits.max_depth and node.links:
-            raise LimitExceeded(f"{where}: more than {self.limits.max_depth} levels")
+    def file(self, root: Cid, path: str) -> bytes | None:
+        *folders, name = path.split("/")
+        if len(folders) >= self.limits.max_depth:
+            raise LimitExceeded(f"{path}: more than {self.limits.max_depth} levels")
+        node, at = self._folder(root, "the root"), ""
+        for folder in folders:
+            link = next((link for link in node.links if link.name == folder), None)
+            if link is None:
+                return None
+            at = f"{at}/{folder}" if at else folder
+            node = self._folder(link.cid, at)
+        found = next((link for link in node.links if link.name == name), None)
+        if found is None:
+            return None
+        if found.cid.codec is Codec.DAG_PB and decode_unixfs(decode_node(self._block(found.cid)).data) is None:
+            raise NotCanonicalBlock(f"{path} is a directory where a file belongs")
+        self._spend(1, path)
+        self._entry(found, at, len(folders))
+        return self.files[path]
+
+    def _folder(self, cid: Cid, where: str) -> Node:
+        """A directory's own block, with its names checked, and nothing below it."""
+        if cid.codec is not Codec.DAG_PB:
+            raise NotCanonicalBlock(f"{where} is not a directory: its codec is raw")
+        block = self._block(cid)
+        node = decode_node(block)
+        if decode_unixfs(node.data) is not None:
+            raise NotCanonicalBlock(f"{where} is a file where a directory belongs")
+        self._check_names(block, node, where)
+        return node
+
+    def _check_names(self, block: bytes, node: Node, where: str) -> None:
         if len(block) > MAX_DIRECTORY_BYTES:
             raise NotCanonicalBlock(f"{where}: a plain directory above {MAX_DIRECTORY_BYTES} bytes")
-        if not node.links and depth:
-            raise NotCanonicalBlock(f"{where}: an empty directory below the root")
         for link in node.links:
             check_name(link.name)
         if not names_sorted(link.name for link in node.links):
             raise NotCanonicalBlock(f"{where}: names are not unique and sorted")
+
+    def _directory(self, block: bytes, node: Node, path: str, depth: int) -> int:
+        where = path or "the root"
+        if depth >= self.limits.max_depth and node.links:
+            raise LimitExceeded(f"{where}: more than {self.limits.max_depth} levels")
+        self._check_names(block, node, where)
+        if not node.links and depth:
+            raise NotCanonicalBlock(f"{where}: an empty directory below the root")
         self._spend(len(node.links), where)
         return len(block) + sum(self._entry(link, path, depth) for link in node.links)
 

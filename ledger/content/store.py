@@ -24,7 +24,7 @@ from ledger.content.errors import (
     StoreDamaged,
 )
 from ledger.content.reader import Fetch, Limits, Reader, read_directory
-from ledger.content.unixfs import MAX_LEVELS, PROFILE, directory_blocks
+from ledger.content.unixfs import MAX_LEVELS, PROFILE, directory_blocks, edited_blocks
 
 EXPORT_LIMITS = Limits(max_files=1 << 20, max_file_bytes=1 << 34, max_total_bytes=1 << 36, max_depth=MAX_LEVELS)
 Root = Cid | bytes  # 32 bytes alone name a directory
@@ -53,6 +53,12 @@ class ContentStore(Protocol):
         """
 
 
+class PutBlocks(Protocol):
+    """Takes blocks of which it has what is below them."""
+
+    def put_blocks(self, blocks: Iterable[Block], roots: Sequence[Block]) -> None: ...
+
+
 class BlockStore(ABC):
     """A ContentStore over blocks that are at hand."""
 
@@ -78,6 +84,19 @@ class BlockStore(ABC):
     def put_directory(self, files: Mapping[str, bytes]) -> bytes:
         root, others = directory_blocks(files)
         self.put_blocks(others, [root])
+        return root.cid.digest
+
+    def edit_directory(
+        self, digest: bytes | None, changes: Mapping[str, bytes | None], mirrors: Sequence[PutBlocks] = ()
+    ) -> bytes:
+        """Digest of the directory `digest` (None: an empty one) with these files in their places, None: taken away.
+
+        Costs what changes, not what is there. `mirrors` must have the rest already. Raises ContentMissing where a
+        folder on the way is not here.
+        """
+        root, others = edited_blocks(None if digest is None else Cid.directory(digest), changes, self.get_block)
+        for store in (self, *mirrors):
+            store.put_blocks(others, [root])
         return root.cid.digest
 
     def get_directory(self, digest: bytes, limits: Limits) -> dict[str, bytes]:

@@ -9,10 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
-from ledger.content.cid import MAX_BLOCK_BYTES, Block, Codec
-from ledger.content.dagpb import DIRECTORY_DATA, FileData, Link, Node, encode_file, encode_node
-from ledger.content.errors import NameRefused, NotPublishable
+from ledger.content.cid import MAX_BLOCK_BYTES, Block, Cid, Codec
+from ledger.content.dagpb import (
+    DIRECTORY_DATA,
+    FileData,
+    Link,
+    Node,
+    decode_node,
+    decode_unixfs,
+    encode_file,
+    encode_node,
+)
+from ledger.content.errors import NameRefused, NotCanonicalBlock, NotPublishable
 
 MAX_DIRECTORY_BYTES = 256 << 10
 MAX_NAME_BYTES = 255
@@ -21,6 +31,8 @@ MAX_LEVELS = 32
 Put = Callable[[Block], None]
 Read = Callable[[int], bytes | memoryview]
 Tree = dict[str, "bytes | Tree"]
+Changes = dict[str, "bytes | Changes | None"]
+Load = Callable[[Cid], bytes]  # verified
 
 
 @dataclass(frozen=True)
@@ -52,6 +64,43 @@ def directory_blocks(files: Mapping[str, bytes]) -> tuple[Block, list[Block]]:
     blocks: list[Block] = []
     add_directory(_tree(files), blocks.append)
     return blocks[-1], blocks[:-1]
+
+
+def edited_blocks(root: Cid | None, changes: Mapping[str, bytes | None], load: Load) -> tuple[Block, list[Block]]:
+    """(root, the other new blocks) of the directory `root` with these files put in their places, None: taken away.
+
+    Reads and writes only the folders on the way to what changes; the same bytes as if all were added at once. Raises
+    NotPublishable, and what `load` raises.
+    """
+    blocks: list[Block] = []
+    edited = _edit(root, _tree(changes), load, blocks.append)
+    if edited is None:
+        _put_node(Node((), DIRECTORY_DATA), blocks.append, MAX_DIRECTORY_BYTES)
+    return blocks[-1], blocks[:-1]
+
+
+def _edit(folder: Cid | None, changes: Changes, load: Load, put: Put) -> Link | None:
+    """None for a folder in which nothing is left: it goes too."""
+    links = {link.name: link for link in (_folder_links(folder, load(folder)) if folder else ())}
+    for name, change in changes.items():
+        if isinstance(change, dict):
+            found = links.get(name)
+            changed = _edit(found.cid if found else None, change, load, put)
+        else:
+            changed = None if change is None else add_bytes(change, put)
+        if changed is None:
+            links.pop(name, None)
+        else:
+            links[name] = Link(changed.cid, name, changed.tree_bytes)
+    ordered = tuple(links[name] for name in sorted(links, key=str.encode))
+    return _put_node(Node(ordered, DIRECTORY_DATA), put, MAX_DIRECTORY_BYTES) if ordered else None
+
+
+def _folder_links(cid: Cid, block: bytes) -> tuple[Link, ...]:
+    node = decode_node(block) if cid.codec is Codec.DAG_PB else None
+    if node is None or decode_unixfs(node.data) is not None:
+        raise NotCanonicalBlock(f"{cid} is a file where a folder belongs")
+    return node.links
 
 
 def add_directory(tree: Tree, put: Put) -> Link:
@@ -98,8 +147,8 @@ def _refused(point: int) -> bool:
     )
 
 
-def _tree(files: Mapping[str, bytes]) -> Tree:
-    root: Tree = {}
+def _tree(files: Mapping[str, Any]) -> dict[str, Any]:
+    root: dict[str, Any] = {}
     for path, data in files.items():
         *folders, name = path.split("/")
         if len(folders) >= MAX_LEVELS:
@@ -112,7 +161,7 @@ def _tree(files: Mapping[str, bytes]) -> Tree:
     return root
 
 
-def _folder(parent: Tree, name: str, path: str) -> Tree:
+def _folder(parent: dict[str, Any], name: str, path: str) -> dict[str, Any]:
     if name not in parent:
         _check_new(parent, name, path)
         parent[name] = {}
@@ -122,7 +171,7 @@ def _folder(parent: Tree, name: str, path: str) -> Tree:
     return entry
 
 
-def _check_new(parent: Tree, name: str, path: str) -> None:
+def _check_new(parent: dict[str, Any], name: str, path: str) -> None:
     try:
         check_name(name)
     except NameRefused as error:

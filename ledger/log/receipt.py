@@ -318,13 +318,19 @@ def check_receipt(
     later one would push the deadline back with it.
     """
     entry = receipt.entry
+    check_promise(receipt, server, head_block)
+    _require(ReceiptRule.BUNDLE, entry.bundle == bundle, f"answered by {entry.bundle.hex()}")
+    check_texts(entry, Record(receipt.decoding, receipt.salt, request, response))
+    return Owed(entry.promise)
+
+
+def check_promise(receipt: Receipt, server: Server, head_block: int) -> None:
+    """The server's key promised a place by a block, and no later than it may. Raises ReceiptRefused."""
+    entry = receipt.entry
     check_signature(receipt, server)
     allowed = entry.issued_block + server.promise_blocks
     _require(ReceiptRule.PROMISE, entry.issued_block < entry.due_block <= allowed, f"due at {entry.due_block}")
     _require(ReceiptRule.ISSUED, entry.issued_block <= head_block, f"issued at {entry.issued_block}")
-    _require(ReceiptRule.BUNDLE, entry.bundle == bundle, f"answered by {entry.bundle.hex()}")
-    check_texts(entry, Record(receipt.decoding, receipt.salt, request, response))
-    return Owed(entry.promise)
 
 
 def check_signature(receipt: Receipt, server: Server) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+
+from eth_abi.abi import encode
+from eth_utils.crypto import keccak
 
 
 class Outcome(IntEnum):
@@ -129,3 +133,8 @@ class Anchored:
     block_hash: bytes
     tx_hash: bytes
     log_index: int
+
+
+def auditors_digest(auditors: Sequence[bytes]) -> bytes:
+    """What LogServer.auditors is once these (20 bytes each) have been named: keccak256(abi.encode(address[]))."""
+    return keccak(encode(("address[]",), (list(auditors),)))

@@ -165,16 +165,17 @@ class LogStore:
                 self._fold()
             return first
 
-    def publish(self) -> list[Tile]:
-        """Put the partial tiles of the present size on the disk; all the tiles of that size, so that they can be handed
-        on. Raises StorageFault."""
+    def publish(self, size: int | None = None) -> list[Tile]:
+        """Put the partial tiles of `size` (the present one) on the disk, in the place of those of earlier sizes, which
+        `read` still answers; all the tiles of that size, so that they can be handed on. Raises StorageFault."""
         with self._mutex:
             self._fold()
-            tiles = list(tiles_of(self.size))
+            tiles = list(tiles_of(self.size if size is None else size))
             for tile in tiles:
                 data = self._unfinished(tile) if tile.width < WIDTH else None
                 if data is not None and self._stored(tile.path) != data:
                     write_durably(self.folder / tile.path, data)
+                    _keep_only(self.folder / tile.path)
             reached(Point.LOG_PUBLISHED)
             return tiles
 
@@ -272,6 +273,16 @@ def _count_bundles(folder: Path) -> int:
         middle = (low + high) // 2
         low, high = (middle + 1, high) if there(middle) else (low, middle)
     return low
+
+
+def _keep_only(path: Path) -> None:
+    """Of the partial tiles in a folder, this one: the others are its beginning, or newer than what is published."""
+    try:
+        for other in path.parent.iterdir():
+            if other != path:
+                other.unlink()
+    except OSError as error:
+        raise fault(path, error) from error
 
 
 def _take_lock(folder: Path) -> int:

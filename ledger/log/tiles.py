@@ -2,6 +2,7 @@
 
     tile/<level>/<index>[.p/<width>]       hashes of 32 bytes; at level 0 of leaves, above of full tiles one level below
     tile/entries/<index>[.p/<width>]       the entries under a tile of level 0, each behind its length in two bytes
+    record/<index>                         Candor's own: the sealed record of one entry (ledger.log.sealing)
 
 A full tile is 256 wide. A partial one belongs to a tree of exactly one size at its level, and is never hashed into the
 level above. Nothing in a tile is signed: what is read from one is believed once a path from it leads to an anchored
@@ -28,7 +29,10 @@ ENTRIES: Final = -1
 MAX_ENTRY_BYTES: Final = 0xFFFF
 LENGTH_BYTES: Final = 2
 MAX_INDEX: Final = 2**64 // WIDTH - 1
-_PATH: Final = re.compile(r"tile/(entries|[0-7])/((?:x[0-9]{3}/){0,6}[0-9]{3})(?:\.p/([1-9][0-9]{0,2}))?")
+MAX_SEQUENCE: Final = 2**64 - 1
+_INDEX: Final = "(?:x[0-9]{3}/){0,6}[0-9]{3}"
+_PATH: Final = re.compile(rf"tile/(entries|[0-7])/({_INDEX})(?:\.p/([1-9][0-9]{{0,2}}))?")
+_RECORD: Final = re.compile(rf"record/({_INDEX})")
 
 
 class TileInvalid(PeerFault):
@@ -54,12 +58,38 @@ class Tile:
         >>> Tile(0, 1234067).path, Tile(ENTRIES, 5, 17).path
         ('tile/0/x001/x234/067', 'tile/entries/005.p/17')
         """
-        groups = [self.index % 1000]
-        while self.index >= 1000 ** len(groups):
-            groups.insert(0, self.index // 1000 ** len(groups) % 1000)
-        name = "/".join([f"x{group:03d}" for group in groups[:-1]] + [f"{groups[-1]:03d}"])
+        name = index_path(self.index)
         level = "entries" if self.level == ENTRIES else str(self.level)
         return f"tile/{level}/{name}" + ("" if self.width == WIDTH else f".p/{self.width}")
+
+
+def index_path(index: int) -> str:
+    """
+    >>> index_path(7), index_path(1234067)
+    ('007', 'x001/x234/067')
+    """
+    groups = [index % 1000]
+    while index >= 1000 ** len(groups):
+        groups.insert(0, index // 1000 ** len(groups) % 1000)
+    return "/".join([f"x{group:03d}" for group in groups[:-1]] + [f"{groups[-1]:03d}"])
+
+
+def record_path(sequence: int) -> str:
+    """Where the sealed record of the entry at this index lies."""
+    return f"record/{index_path(sequence)}"
+
+
+def parse_record_path(path: str) -> int:
+    """Inverse of `record_path`. Raises TileInvalid for anything else."""
+    found = _RECORD.fullmatch(path) if len(path) < 64 else None
+    sequence = _number(found[1]) if found else -1
+    if not 0 <= sequence <= MAX_SEQUENCE or record_path(sequence) != path:
+        raise TileInvalid(f"no record has the path {path[:64]!r}")
+    return sequence
+
+
+def _number(index: str) -> int:
+    return int(index.replace("x", "").replace("/", ""))
 
 
 def parse_path(path: str) -> Tile:
@@ -71,7 +101,7 @@ def parse_path(path: str) -> Tile:
     try:
         tile = Tile(
             ENTRIES if level == "entries" else int(level),
-            int(index.replace("x", "").replace("/", "")),
+            _number(index),
             int(width or WIDTH),
         )
     except LocalFault as error:

@@ -57,8 +57,9 @@ class TileTree:
         self._read = read
         self._tiles: dict[Tile, list[bytes]] = {}
 
-    def root(self) -> bytes:
-        return root_at(self.node, self.size)
+    def root(self, size: int | None = None) -> bytes:
+        """Of the first `size` entries (all of them)."""
+        return root_at(self.node, self.size if size is None else size)
 
     def inclusion(self, index: int) -> list[bytes]:
         return inclusion_path_at(self.node, index, self.size)
@@ -72,6 +73,13 @@ class TileTree:
     def entry(self, index: int) -> bytes:
         tile = tile_holding(ENTRIES, index, self.size)
         return decode_bundle(tile, read_tile(self._read, tile))[index % WIDTH]
+
+    def entries(self, first: int, last: int) -> Iterator[tuple[int, bytes]]:
+        """(index, entry) from `first` to before `last`, each bundle read once."""
+        for start in range(first - first % WIDTH, last, WIDTH):
+            tile = tile_holding(ENTRIES, start, self.size)
+            found = enumerate(decode_bundle(tile, read_tile(self._read, tile)), start)
+            yield from ((index, entry) for index, entry in found if first <= index < last)
 
     def node(self, level: int, index: int) -> bytes:
         """Root of the complete subtree over leaves index·2^level … (index+1)·2^level − 1."""
@@ -98,18 +106,31 @@ def read_tile(read: Read, tile: Tile) -> bytes:
     data = read(whole.path) if tile != whole else None
     if data is None:
         raise TileMissing(f"{tile.path} is missing")
+    return beginning(whole, data, tile.width)
+
+
+def beginning(tile: Tile, data: bytes, width: int) -> bytes:
+    """What `data` of a tile was when it was only `width` wide. Raises TileInvalid."""
     if tile.level == ENTRIES:
-        entries = decode_bundle(whole, data)[: tile.width]
+        entries = decode_bundle(tile, data)[:width]
         return data[: sum(LENGTH_BYTES + len(entry) for entry in entries)]
-    decode_tile(whole, data)
-    return data[: tile.width * HASH_BYTES]
+    decode_tile(tile, data)
+    return data[: width * HASH_BYTES]
 
 
-def fsck(read: Read, size: int, roots: Mapping[int, bytes] | None = None, *, partial: bool = True) -> Iterator[Flaw]:
+def fsck(
+    read: Read,
+    size: int,
+    roots: Mapping[int, bytes] | None = None,
+    *,
+    partial: bool = True,
+    each: Callable[[int, bytes], None] | None = None,
+) -> Iterator[Flaw]:
     """Rebuild every hash of a log of `size` from its entries, and compare: with its tiles, and with the roots that its
     checkpoints have (by size). Yields what is wrong, as far as there are entries to go on from.
 
     partial: False where partial tiles of hashes are not kept, as before anything is published.
+    each: is shown every entry with its index: the very bytes from which the roots are rebuilt.
     """
     rebuilt = _Rebuilt(read, partial)
     for tile in tiles_of(size):
@@ -120,8 +141,10 @@ def fsck(read: Read, size: int, roots: Mapping[int, bytes] | None = None, *, par
         except PeerFault as error:
             yield Flaw(tile.path, str(error))
             return  # every root from here on depends on what is not there
-        for hashed in map(leaf_hash, entries):
-            yield from rebuilt.append(hashed, roots or {})
+        for index, entry in enumerate(entries, tile.index * WIDTH):
+            yield from rebuilt.append(leaf_hash(entry), roots or {})
+            if each is not None:
+                each(index, entry)
     yield from rebuilt.end()
     for beyond in sorted(over for over in roots or {} if over > size):
         yield Flaw("", f"a checkpoint covers {beyond} entries, and there are {size}")

@@ -82,13 +82,17 @@ def prove(
 
 def _fill_tests(circuit: Circuit, tests: Tests) -> None:
     """The cells of phase 1, which depend on what was drawn."""
-    keyed = [relation.cells(tests.gamma) for relation in circuit.relations if isinstance(relation, Keyed)]
     tests_group = circuit.tests_group()
     for group in list(circuit.groups.values()):
         if group is tests_group:
             group.fill(tests_of(circuit.pairs, tests.left, tests.right))
         elif group.phase == 1:
-            group.fill(np.concatenate(keyed, axis=1))
+            group.fill(np.concatenate([one.cells(tests.gamma) for one in _keyed(circuit, group)], axis=1))
+
+
+def _keyed(circuit: Circuit, group: Group) -> list[Keyed]:
+    """The relations that say what the cells of a group of public rows are, in the order of its strips."""
+    return [one for one in circuit.relations if isinstance(one, Keyed) and one.index.terms[0].group is group]
 
 
 class _Run:
@@ -114,13 +118,13 @@ class _Run:
         for name, table in self._circuit.tables.items():
             counted = np.zeros(len(table.entries), dtype=np.int64)
             for group, column in self._users(name):
-                places = table.places(group.units(column) if group.phase == 0 else self._ids())
+                places = table.places(group.units(column) if group.phase == 0 else self._ids(group))
                 counted += np.bincount(places.reshape(-1), minlength=len(counted))
             counts[counts_of(name)] = self._laid(counted, layout.count_rows(name))
         return self.columns(0) | counts
 
-    def _ids(self) -> Units:
-        return np.concatenate([one.ids.known() for one in self._circuit.relations if isinstance(one, Keyed)])
+    def _ids(self, group: Group) -> Units:
+        return np.concatenate([one.ids.known() for one in _keyed(self._circuit, group)])
 
     def _users(self, table: str) -> list[tuple[Group, int]]:
         return [

@@ -117,7 +117,7 @@ def rounded(
     last = stages[-1]
     step = last.place + last.bits - shift
     if result is None and bits > SUM_BITS and NARROW_BITS < last.carry_bits + step <= WIDE_BITS:
-        result = _in_limbs(circuit, shape, lanes, last.carry_bits + step, cut)
+        result = in_limbs(circuit, shape, lanes, last.carry_bits + step, cut)
     if result is None or (last.bound << step) + (1 << (bits + last.bits)) + (2 << (step + last.bits)) >= P:
         if result is None and last.carry_bits + step > bits:
             raise CircuitRefused(f"{name}: {last.carry_bits} + {step} bits do not keep a result to {bits}")
@@ -217,8 +217,8 @@ def close_stage(circuit: Circuit, parts: Sequence[Part], claimed: Wire) -> None:
         circuit.linear((None, flat.scaled(-1)), *linear)
 
 
-def _in_limbs(circuit: Circuit, shape: tuple[int, ...], lanes: int, bits: int, cut: int) -> Result:
-    """Makes the cells of a wide result: its limbs of `cut` bits."""
+def in_limbs(circuit: Circuit, shape: tuple[int, ...], lanes: int, bits: int, cut: int) -> Result:
+    """A `result` of `rounded`: makes the cells of a wide one, its limbs of `cut` bits."""
 
     def make(units: Units | None) -> Wire:
         found = limb_cells(circuit, shape, lanes, limb_plan(1 << (bits - 1), cut), units)
@@ -243,6 +243,16 @@ def apply(
     cut: int = LIMB_BITS,
 ) -> Wire:
     """x (in,) · matrix (out, in)ᵀ + bias (out,) → (out,); `transposed`: x (out,) → (in,)."""
+    parts = applied_parts(circuit, x, matrix, transposed)
+    at = x.fraction + matrix.fraction
+    shape = (matrix.shape[1],) if transposed else (matrix.shape[0],)
+    if bias is not None:
+        parts += addends(bias.finer(at).units, sorted({part.place for part in parts}), shape, x.lanes)
+    return rounded(circuit, name, parts, shape, x.lanes, at - fraction, fraction, bits, cut=cut)
+
+
+def applied_parts(circuit: Circuit, x: Wire, matrix: Matrix, transposed: bool = False) -> list[Part]:
+    """Parts of x (in,) · matrix (out, in)ᵀ: limbs of x by the digits of the matrix that leave each sum short enough."""
     found = limbs(circuit, x)
     limit = min(sum_limit(limb.bound) for _, limb in found)
     parts = list[Part]()
@@ -251,11 +261,7 @@ def apply(
             weight = part.units.T if transposed else part.units
             units = None if limb.units is None else exactly(weight, limb.units)
             parts.append(Part(place + part.place, limb.bound * part.reach, units, ((weight, limb.with_(limbs=None)),)))
-    at = x.fraction + matrix.fraction
-    shape = (matrix.shape[1],) if transposed else (matrix.shape[0],)
-    if bias is not None:
-        parts += addends(bias.finer(at).units, sorted({part.place for part in parts}), shape, x.lanes)
-    return rounded(circuit, name, parts, shape, x.lanes, at - fraction, fraction, bits, cut=cut)
+    return parts
 
 
 def addends(offset: Units, places: Sequence[int], shape: tuple[int, ...], lanes: int) -> list[Part]:
@@ -316,8 +322,10 @@ def multiply(
     most: int | None = None,
     whole: bool = False,
     cut: int = LIMB_BITS,
+    result: Result | None = None,
 ) -> Wire:
-    """x · y place by place, of one shape. `most`: a bound on |x·y| that the caller knows; `whole`: y enters uncut."""
+    """x · y place by place, of one shape. `most`: a bound on |x·y| that the caller knows; `whole`: y enters uncut;
+    result, cut: as of `rounded`."""
     halves = LIMB_BITS if whole else HALF_BITS
     lefts = [(0, x)] if most is not None else limbs(circuit, x, halves)
     rights = [(0, y)] if whole or most is not None else limbs(circuit, y, halves)
@@ -328,7 +336,7 @@ def multiply(
             bound = most if most is not None else left.bound * right.bound
             parts.append(Part(place + beside, bound, found.units, ((None, found),)))
     shift = x.fraction + y.fraction - fraction
-    return rounded(circuit, name, parts, x.shape, x.lanes, shift, fraction, bits, cut=cut)
+    return rounded(circuit, name, parts, x.shape, x.lanes, shift, fraction, bits, result, cut)
 
 
 def product_parts(circuit: Circuit, x: Factor, y: Factor) -> list[Part]:

@@ -12,11 +12,12 @@ import numpy as np
 from proofs.circuit.builder import Circuit
 from proofs.circuit.builder import Table as Lookups
 from proofs.circuit.integers import divide, inverse_root, squares
-from proofs.circuit.relations import Factor
+from proofs.circuit.relations import Factor, Keyed
 from proofs.circuit.rounding import (
     HALF_BITS,
     Part,
     apply,
+    in_limbs,
     joined,
     limb_cells,
     limb_plan,
@@ -26,13 +27,14 @@ from proofs.circuit.rounding import (
     rounded,
     scaled,
 )
-from proofs.circuit.wire import Units, Wire
+from proofs.circuit.wire import Lookup, Units, Wire, strips_of
+from proofs.field import DEGREE
 from proofs.gradient import tables
 from proofs.gradient.feedforward import SLOPE_BITS
 from proofs.gradient.linear import scaled_b
 from proofs.gradient.matrix import Matrix
 from proofs.gradient.norms import ROOT_BITS, normed_fraction, root_shift, rounded_ratio
-from proofs.gradient.numbers import LIMB_BITS, NARROW_BITS, WIDE_BITS, ProgramRefused, constant
+from proofs.gradient.numbers import LIMB_BITS, NARROW_BITS, WIDE_BITS, OutOfRange, ProgramRefused, constant, largest
 from proofs.gradient.program import Formats, GatedMlp, Linear, Norm, Pair, PlainMlp
 
 Gradients = dict[str, Wire]
@@ -61,6 +63,24 @@ def lookups(table: tables.Table) -> Lookups:
 
 def look_up(circuit: Circuit, table: tables.Table, x: Wire) -> Wire:
     return circuit.look_up(lookups(table), x).with_(fraction=table.fraction, bound=table.bound)
+
+
+def rows_of(circuit: Circuit, name: str, matrix: Matrix, ids: Wire) -> Wire:
+    """(d,): the rows of a public matrix that the hidden ids (1,) of each place name. Raises OutOfRange."""
+    count, width = matrix.shape
+    table = circuit.table(Lookups(name, 0, np.arange(count, dtype=np.int64)[:, None], rows=matrix.units))
+    units = None
+    if ids.units is not None:
+        if ids.units.min() < 0 or ids.units.max() >= count:
+            raise OutOfRange(f"a token id beyond the {count} of the model")
+        units = np.ascontiguousarray(matrix.units[ids.units[0]].T)
+    found = circuit.free((width,), circuit.lanes, units, largest(matrix.units), matrix.fraction)
+    columns = (("1", 0), *((f"e{e}", 1 + e) for e in range(DEGREE)))
+    group = circuit.group(name, circuit.lanes, 1 + DEGREE, (Lookup(table, columns),), phase=1)
+    first = group.append(1, None)
+    cells = [strips_of(group, column, first, (1,)) for column in range(1 + DEGREE)]
+    circuit.relations.append(Keyed(cells[0], tuple(cells[1:]), ids, found))
+    return found
 
 
 def ranged(circuit: Circuit, x: Wire, bits: int) -> Wire:
@@ -233,7 +253,9 @@ def mlp(
     gate, gate_state = linear(circuit, layer.gate, x, hidden, NARROW_BITS, low)
     up, up_state = linear(circuit, layer.up, x, hidden, NARROW_BITS, low)
     opened = look_up(circuit, tables.silu(hidden, hidden), gate)
-    after = multiply(circuit, f"{name}.gated", opened, up, out, NARROW_BITS)
+    wide = formats.gated > NARROW_BITS
+    cells = in_limbs(circuit, up.shape, up.lanes, formats.gated, HALF_BITS) if wide else None
+    after = multiply(circuit, f"{name}.gated", opened, up, out, formats.gated, result=cells)
     y, down_state = linear(circuit, layer.down, after, *residual, low)
     return y, MlpWires({"gate": gate_state, "up": up_state, "down": down_state}, gate, opened, up)
 
@@ -270,4 +292,16 @@ def passed(gradient: Wire | None) -> Wire:
     return gradient
 
 
-__all__ = ["Gradients", "Units", "factor", "inner_product", "linear", "look_up", "mlp", "norm", "outer", "ranged"]
+__all__ = [
+    "Gradients",
+    "Units",
+    "factor",
+    "inner_product",
+    "linear",
+    "look_up",
+    "mlp",
+    "norm",
+    "outer",
+    "ranged",
+    "rows_of",
+]

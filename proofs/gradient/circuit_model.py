@@ -9,12 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from proofs.circuit.builder import Circuit, Table
+from proofs.circuit.builder import Circuit
 from proofs.circuit.integers import Total, inverse_root, squares
-from proofs.circuit.relations import Keyed
 from proofs.circuit.rounding import apply, multiply, pieces, product, scaled
-from proofs.circuit.wire import Lookup, Units, Wire, constant_wire, strips_of
-from proofs.field import DEGREE
+from proofs.circuit.wire import Units, Wire, constant_wire
 from proofs.gradient import head as heads
 from proofs.gradient import tables
 from proofs.gradient.circuit_attention import (
@@ -41,10 +39,12 @@ from proofs.gradient.circuit_layers import (
     norm_backward,
     ranged,
     row,
+    rows_of,
 )
+from proofs.gradient.circuit_next_token import Following, next_token_gradient
 from proofs.gradient.clip import FACTOR_BITS, FACTOR_FRACTION, free_factor
-from proofs.gradient.numbers import NARROW_BITS, SUM_BITS, WIDE_BITS, OutOfRange, ProgramRefused, Value, largest
-from proofs.gradient.program import Group, Head, Layer, Program, Trained
+from proofs.gradient.numbers import NARROW_BITS, SUM_BITS, WIDE_BITS, OutOfRange, ProgramRefused, Value
+from proofs.gradient.program import Group, Head, Layer, NextToken, Program, Trained
 from proofs.gradient.transformer import GRADIENT_FRACTION
 
 IN_PAIRS = "rows of the embedding"
@@ -52,11 +52,13 @@ IN_PAIRS = "rows of the embedding"
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """ids: one strip of token ids. label: (labels,) of one lane, 1 at the label."""
+    """ids: one strip of token ids. label: (labels,) of one lane, 1 at the label; or following: what comes after each
+    token."""
 
     ids: Wire
     text: Text
-    label: Wire
+    label: Wire | None
+    following: Following | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,13 +75,14 @@ def contribution(circuit: Circuit, program: Program, example: Example) -> list[t
     states, last = list[LayerWires](), len(program.layers) - 1
     for index, layer in enumerate(program.layers):
         run = _prenorm_layer if program.prenorm else _postnorm_layer
-        x, state = run(circuit, program, f"layer{index}", layer, x, example.text, index == last)
+        alone = index == last and not program.predicts
+        x, state = run(circuit, program, f"layer{index}", layer, x, example.text, alone)
         states.append(state)
     final = None
     if program.final_norm is not None:
         x, final = norm(circuit, "final_norm", program.final_norm, x)
     found: Gradients = {}
-    gradient = _head(circuit, program.head, x, example.label, program, found)
+    gradient = _loss(circuit, program, x, example, found)
     lowest = program.lowest_adapted
     if lowest <= last:
         if final is not None and program.final_norm is not None:
@@ -99,21 +102,7 @@ def contribution(circuit: Circuit, program: Program, example: Example) -> list[t
 
 
 def _embedded(circuit: Circuit, program: Program, example: Example) -> Wire:
-    matrix = program.embedding
-    vocabulary, width = matrix.shape
-    ids = np.arange(vocabulary, dtype=np.int64)[:, None]
-    name = circuit.table(Table(IN_PAIRS, 0, ids, rows=matrix.units))
-    units = None
-    if example.ids.units is not None:
-        if example.ids.units.min() < 0 or example.ids.units.max() >= vocabulary:
-            raise OutOfRange(f"a token id beyond the {vocabulary} of the model")
-        units = np.ascontiguousarray(matrix.units[example.ids.units[0]].T)
-    x = circuit.free((width,), circuit.lanes, units, largest(matrix.units), matrix.fraction)
-    columns = (("1", 0), *((f"e{e}", 1 + e) for e in range(DEGREE)))
-    group = circuit.group(IN_PAIRS, circuit.lanes, 1 + DEGREE, (Lookup(name, columns),), phase=1)
-    first = group.append(1, None)
-    cells = [strips_of(group, column, first, (1,)) for column in range(1 + DEGREE)]
-    circuit.relations.append(Keyed(cells[0], tuple(cells[1:]), example.ids, x))
+    x = rows_of(circuit, IN_PAIRS, program.embedding, example.ids)
     if program.positions is None or program.embedding_norm is None:
         return _finer(x, program.formats.residual)
     if circuit.lanes > program.positions.shape[0]:
@@ -164,13 +153,25 @@ def _residual(circuit: Circuit, name: str, x: Wire, fraction: int) -> Wire:
 # ----------------------------------------------------------------------------------------------- head and backward
 
 
+def _loss(circuit: Circuit, program: Program, x: Wire, example: Example, found: Gradients) -> Wire:
+    """The loss's gradient by what the head sees, and those of the head where it is trained."""
+    if isinstance(program.head, NextToken):
+        if example.following is None:
+            raise ProgramRefused("a text without what follows its tokens")
+        formats, fraction = program.formats, GRADIENT_FRACTION
+        return next_token_gradient(circuit, program.head, x, example.following, formats, fraction)
+    if example.label is None:
+        raise ProgramRefused("a text without a label")
+    return _head(circuit, program.head, x, example.label, program, found)
+
+
 def _head(circuit: Circuit, layer: Head, x: Wire, label: Wire, program: Program, found: Gradients) -> Wire:
     """The loss's gradient, the head's own, and what is passed on to the token that speaks for the text."""
     f, before = GRADIENT_FRACTION, None
     if layer.pooler is not None:
         before = apply(circuit, "pooler", x, layer.pooler.weight, heads.TANH_IN, NARROW_BITS, bias=layer.pooler.bias)
         x = look_up(circuit, tables.tanh(heads.TANH_IN, heads.TANH_OUT), before)
-    dlogits = _loss(circuit, layer, x, label, program)
+    dlogits = _label_loss(circuit, layer, x, label, program)
     column, line = factor(row(dlogits), "lanes"), factor(row(x), "lanes")
     found[layer.weight_name] = product(circuit, "classifier.dW", column, line, f, WIDE_BITS, flat=True).shaped(
         lambda strips: strips[0]
@@ -185,7 +186,7 @@ def _head(circuit: Circuit, layer: Head, x: Wire, label: Wire, program: Program,
     return apply(circuit, "pooler.back", inner, layer.pooler.weight, f, WIDE_BITS, transposed=True)
 
 
-def _loss(circuit: Circuit, layer: Head, x: Wire, label: Wire, program: Program) -> Wire:
+def _label_loss(circuit: Circuit, layer: Head, x: Wire, label: Wire, program: Program) -> Wire:
     """dlogits (labels,) of one lane: a softmax in which every label counts, less the label."""
     classifier, fraction = layer.classifier, program.formats.logits
     logits = apply(circuit, "classifier", x, classifier.weight, fraction, NARROW_BITS, bias=classifier.bias)

@@ -10,8 +10,9 @@ from proofs.circuit.builder import Circuit
 from proofs.circuit.wire import Units, Wire, constant_wire
 from proofs.gradient.circuit_attention import Text
 from proofs.gradient.circuit_model import Example
+from proofs.gradient.circuit_next_token import following
 from proofs.gradient.numbers import OutOfRange, ProgramRefused
-from proofs.gradient.program import Program
+from proofs.gradient.program import Head, NextToken, Program
 
 
 def cells_of(tokens: Sequence[int], label: int, places: int) -> Units:
@@ -24,7 +25,7 @@ def cells_of(tokens: Sequence[int], label: int, places: int) -> Units:
 
 
 def example(circuit: Circuit, program: Program, cells: Wire) -> Example:
-    """cells (lanes + 2,) of one lane: token ids, label, length."""
+    """cells (lanes + 2,) of one lane: token ids, label, length. Where tokens are predicted, nothing reads the label."""
     places = circuit.lanes
     known = cells.units[:, 0] if circuit.proving and cells.units is not None else None
     whole = np.eye(places, dtype=np.int64)
@@ -34,24 +35,38 @@ def example(circuit: Circuit, program: Program, cells: Wire) -> Example:
     ones, steps = np.ones((1, places), dtype=np.int64), np.arange(1, places + 1, dtype=np.int64)[None]
     circuit.across([(ones, end)], [_constant(np.array([-1]))])
     circuit.across([(steps, end)], [_picked(cells, places + 1, places + 2).scaled(-1)])
+    count = _heads(program)
+    if program.predicts:
+        mask = _looking_back(circuit, count)
+        return Example(ids, Text(end, mask, mask), None, following(circuit, ids, end))
     valid = circuit.free(
         (1,), places, None if known is None else (np.arange(places) < known[-1])[None].astype(np.int64)
     )
     circuit.across([(whole - np.eye(places, k=1, dtype=np.int64), valid), (-whole, end)])
-    return Example(ids, _text(circuit, program, end, valid), _label(circuit, program, cells))
+    return Example(ids, _text(circuit, program, end, valid, count), _label(circuit, program.head, cells))
 
 
-def _text(circuit: Circuit, program: Program, end: Wire, valid: Wire) -> Text:
-    places, heads = circuit.lanes, {layer.attention.heads for layer in program.layers}
-    causal = {layer.attention.causal for layer in program.layers}
-    if len(heads) != 1 or causal != {program.prenorm}:
+def _heads(program: Program) -> int:
+    heads = {layer.attention.heads for layer in program.layers}
+    if len(heads) != 1 or {layer.attention.causal for layer in program.layers} != {program.prenorm}:
         raise ProgramRefused("all layers have the same heads, and the same view of the text")
-    count = heads.pop()
+    if program.predicts and not program.prenorm:
+        raise ProgramRefused("a token that sees those after it does not predict them")
+    return heads.pop()
+
+
+def _looking_back(circuit: Circuit, heads: int) -> Wire:
+    """(heads·tokens,): each token counts for itself and for those after it."""
+    places = circuit.lanes
+    sees = np.arange(places)[None, :] >= np.arange(places)[:, None]  # [token asked, token asking]
+    allowed = np.tile(sees.astype(np.int64), (heads, 1))
+    return Wire((heads * places,), places, (), allowed, allowed, 0, 1)
+
+
+def _text(circuit: Circuit, program: Program, end: Wire, valid: Wire, count: int) -> Text:
+    places = circuit.lanes
     if program.prenorm:
-        sees = np.arange(places)[None, :] >= np.arange(places)[:, None]  # [token asked, token asking]
-        allowed = np.tile(sees.astype(np.int64), (count, 1))
-        mask = Wire((count * places,), places, (), allowed, allowed, 0, 1)
-        return Text(end, mask, _spread(circuit, valid, count, 1))
+        return Text(end, _looking_back(circuit, count), _spread(circuit, valid, count, 1))
     first = _one_hot(0, places)
     asking = circuit.free((1, 1), places, first[None, None] if circuit.proving else None, 1)
     circuit.across([(np.eye(places, dtype=np.int64), asking)], [_constant(-first)])
@@ -69,8 +84,10 @@ def _spread(circuit: Circuit, valid: Wire, heads: int, lanes: int) -> Wire:
     return found.shaped(lambda strips: strips.reshape(-1))
 
 
-def _label(circuit: Circuit, program: Program, cells: Wire) -> Wire:
-    labels, places = program.head.classifier.weight.shape[0], circuit.lanes
+def _label(circuit: Circuit, head: Head | NextToken, cells: Wire) -> Wire:
+    if isinstance(head, NextToken):
+        raise ProgramRefused("what predicts tokens has no labels")
+    labels, places = head.classifier.weight.shape[0], circuit.lanes
     units = None
     if circuit.proving:
         label = int(cells.known()[places, 0])

@@ -36,7 +36,7 @@ def mlp(
     gate, gate_state = linear(tape, layer.gate, x, hidden, NARROW_BITS, low)
     up, up_state = linear(tape, layer.up, x, hidden, NARROW_BITS, low)
     opened = tape.look_up(f"{name}.silu", tables.silu(hidden, hidden), gate.units)
-    after = tape.multiply(f"{name}.gated", opened, up, out, NARROW_BITS)
+    after = tape.multiply(f"{name}.gated", opened, up, out, formats.gated)
     y, down_state = linear(tape, layer.down, after, *residual, low)
     return y, MlpState({"gate": gate_state, "up": up_state, "down": down_state}, gate.units, opened, up)
 

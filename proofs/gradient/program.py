@@ -1,29 +1,33 @@
 """A model's program as data: what is computed, on which integers. Everything here is public.
 
-    Program ── embedding ── Layer × n ── final norm ── Head
+    Program ── embedding ── Layer × n ── final norm ── Head or NextToken
     Layer   ── Norm, Attention, Norm, GatedMlp or PlainMlp
     Linear  ── weight, bias, and a LoRA pair where there is one
 
-Llama-like (`prenorm`): x ← x + f(norm(x)), RMSNorm, rotary positions, causal, the last token speaks for the text.
+Llama-like (`prenorm`): x ← x + f(norm(x)), RMSNorm, rotary positions, causal. To classify, the last token speaks for
+the text; under NextToken every token predicts the one after it.
 BERT-like: x ← norm(x + f(x)), LayerNorm, learned positions, every token sees every other, the first token speaks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from fractions import Fraction
 from hashlib import sha256
 
 import numpy as np
 
 from proofs.gradient.matrix import Matrix
-from proofs.gradient.numbers import Value
+from proofs.gradient.numbers import NARROW_BITS, Value
 
 
 @dataclass(frozen=True)
 class Formats:
-    """Fraction bits of every kind of value that is not bounded by the weights themselves; see README.md."""
+    """Fraction bits of every kind of value that is not bounded by the weights themselves; see README.md.
+
+    gated: bits of what goes into the last matrix of a gated block.
+    """
 
     residual: int
     query: int
@@ -35,9 +39,11 @@ class Formats:
     embedding: int = 12
     low_rank: int = 11
     logits: int = 10
+    gated: int = NARROW_BITS
 
 
 LLAMA = Formats(residual=12, query=11, key=11, value=11, hidden=10, activation=9, scores=7)
+PREDICTING = replace(LLAMA, gated=18)  # where every token goes all the way up, some have long activations
 BERT = Formats(residual=10, query=10, key=11, value=11, hidden=9, activation=9, scores=7, embedding=14)
 
 
@@ -143,6 +149,13 @@ class Head:
     pooler: Linear | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class NextToken:
+    """logits = weight·y of every token, over the vocabulary (vocabulary, d): the base's own matrix, never trained."""
+
+    weight: Matrix
+
+
 @dataclass(frozen=True)
 class Group:
     """A clipping group: clip to `clip`, of which one unit is the `clip_units`-th part."""
@@ -169,7 +182,7 @@ class Program:
     embedding_norm: Norm | None
     layers: tuple[Layer, ...]
     final_norm: Norm | None
-    head: Head
+    head: Head | NextToken
     prenorm: bool
     trained: tuple[Trained, ...]
     groups: dict[str, Group]
@@ -178,6 +191,11 @@ class Program:
     def digest(self) -> bytes:
         """SHA-256 over everything that decides what is computed."""
         return sha256(b"candor/gradient-program/1\0" + _encoded(self)).digest()
+
+    @property
+    def predicts(self) -> bool:
+        """Is the loss that of the next token, so that every token asks in the last layer too?"""
+        return isinstance(self.head, NextToken)
 
     @property
     def lowest_adapted(self) -> int:

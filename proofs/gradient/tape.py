@@ -58,6 +58,12 @@ SCORE_BITS = 20  # of the largest score of a row
 INEQUALITY_VALUES = 24  # limbs and carries of one inequality k²·v ≤ n < (k + 1)²·v: k of 3 bytes, v of 6, both sides
 
 
+def check_apart(name: str, below: Units) -> None:
+    """Raises OutOfRange."""
+    if below.max(initial=0) >= 1 << LOOKUP_BITS:
+        raise OutOfRange(f"{name}: scores of one row are {int(below.max())} units apart; 2^16 do not fit the table")
+
+
 @dataclass(frozen=True, eq=False)
 class Step:
     """One operation as it was recorded: named arrays. `given` were there before, `made` are new to the witness."""
@@ -173,8 +179,7 @@ class Tape:
         top = np.where(mask, raw, np.iinfo(np.int64).min).max(axis=-1, keepdims=True)
         check_range(name, top, SCORE_BITS)
         below = np.where(mask, top - raw, 0)
-        if below.max(initial=0) >= 1 << LOOKUP_BITS:
-            raise OutOfRange(f"{name}: scores of one row are {int(below.max())} units apart; 2^16 do not fit the table")
+        check_apart(name, below)
         live = int(mask.sum()) * q.shape[0]
         self._count_round(live, stages, LOOKUP_BITS)
         self._count(values=top.size, looked_up=top.size * lookups(SCORE_BITS))
@@ -182,6 +187,30 @@ class Tape:
         if self.recording:
             made = chain(name, total.shape, parts, stages, shift, raw)
             self._keep(name, "scores", {"q": q.units, "k": k.units}, {"below": below, "top": top, **made})
+        return below
+
+    def distances(self, name: str, x: Value, matrix: Matrix, fraction: int) -> Units:
+        """x (…, in) · matrix (out, in)ᵀ = s, rounded → max_j s − s ≥ 0 over the last axis, below 2^16 as the table of
+        exponentials needs. Raises OutOfRange."""
+        (units, _, bound), *more = limbs(x)
+        if more:
+            raise ProgramRefused(f"{name}: what is compared with a whole vocabulary is narrow")
+        shift = x.fraction + matrix.fraction - fraction
+        digits = matrix.parts(sum_limit(bound), False)
+        parts: list[Part] = [(one.place, bound * one.reach, times(units, one.units, False)) for one in digits]
+        stages = stages_of(name, [(place, reach) for place, reach, _ in parts], shift, SCORE_BITS + 1)
+        total = x.units @ matrix.units.T
+        raw = (total + ((1 << shift) >> 1)) >> shift
+        top = raw.max(axis=-1, keepdims=True)
+        check_range(name, top, SCORE_BITS)
+        below: Units = top - raw
+        check_apart(name, below)
+        self._count_round(raw.size, stages, LOOKUP_BITS)
+        self._count(values=top.size, looked_up=top.size * lookups(SCORE_BITS))
+        self.counts.macs += len(parts) * x.units.size * matrix.shape[0]
+        if self.recording:
+            made = chain(name, total.shape, parts, stages, shift, raw)
+            self._keep(name, "distances", {"x": x.units}, {"below": below, "top": top, **made})
         return below
 
     def look_up(self, name: str, table: Table, x: Units, live: float = 1.0) -> Value:

@@ -1,7 +1,7 @@
 """H: one example's contribution, from token ids to clip units.
 
-Only what the loss depends on is computed: in the last layer one token asks (the first or the last of the text), and
-gradients stop at the lowest layer that has a pair.
+Only what the loss depends on is computed: in the last layer of a classifier one token asks (the first or the last of
+the text), and gradients stop at the lowest layer that has a pair.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ import numpy as np
 from proofs.gradient.attention import AttentionState, attention, attention_backward
 from proofs.gradient.clip import contribution
 from proofs.gradient.feedforward import MlpState, mlp, mlp_backward
-from proofs.gradient.head import HeadState, head, head_backward, loss_gradient
+from proofs.gradient.head import head, head_backward, loss_gradient
 from proofs.gradient.linear import Gradients
+from proofs.gradient.next_token import next_token_gradient
 from proofs.gradient.norms import NormState, norm, norm_backward
 from proofs.gradient.numbers import SUM_BITS, WIDE_BITS, OutOfRange, Units, Value, constant
-from proofs.gradient.program import Layer, Program
+from proofs.gradient.program import Layer, NextToken, Program
 from proofs.gradient.tape import Tape
 
 GRADIENT_FRACTION = 18  # units of the backward pass: they reach to ±32
@@ -34,42 +35,49 @@ class LayerState:
 
 @dataclass(frozen=True, eq=False)
 class ForwardState:
+    """y: what the head sees, (1, d), or (n, d) where every token predicts."""
+
     layers: tuple[LayerState, ...]
     final_norm: NormState | None
-    head: HeadState
+    y: Value
 
 
 def contribute(program: Program, tokens: Sequence[int], label: int, tape: Tape | None = None) -> Units:
-    """H: (P,) clip units. Raises OutOfRange where the example leaves the program's ranges."""
+    """H: (P,) clip units. Raises OutOfRange where the example leaves the program's ranges.
+
+    label: of a classifier alone.
+    """
     tape = tape or Tape()
-    logits, state = forward(tape, program, tokens)
-    return contribution(tape, program, backward(tape, program, state, logits, label))
+    return contribution(tape, program, backward(tape, program, forward(tape, program, tokens), tokens, label))
 
 
-def forward(tape: Tape, program: Program, tokens: Sequence[int]) -> tuple[Value, ForwardState]:
-    """Logits (1, labels), and what the backward pass needs."""
+def forward(tape: Tape, program: Program, tokens: Sequence[int]) -> ForwardState:
+    """What the head sees, and what the backward pass needs."""
     x, states = _embedded(tape, program, tokens), []
     pooled = len(tokens) - 1 if program.prenorm else 0
     everyone = np.arange(len(tokens))
     for index, layer in enumerate(program.layers):
-        asking = everyone if index < len(program.layers) - 1 else np.array([pooled])
+        asking = everyone if program.predicts or index < len(program.layers) - 1 else np.array([pooled])
         run = _prenorm_layer if program.prenorm else _postnorm_layer
         x, state = run(tape, program, f"layer{index}", layer, x, asking)
         states.append(state)
     final = None
     if program.final_norm is not None:
         x, final = norm(tape, "final_norm", program.final_norm, x)
-    logits, head_state = head(tape, program.head, x, program.formats)
-    return logits, ForwardState(tuple(states), final, head_state)
+    return ForwardState(tuple(states), final, x)
 
 
 def backward(
-    tape: Tape, program: Program, state: ForwardState, logits: Value, label: int, fraction: int = GRADIENT_FRACTION
+    tape: Tape,
+    program: Program,
+    state: ForwardState,
+    tokens: Sequence[int],
+    label: int,
+    fraction: int = GRADIENT_FRACTION,
 ) -> Gradients:
-    """Gradients of the cross-entropy by name of the trained tensor, in units of 2^−fraction."""
+    """Gradients of the loss by name of the trained tensor, in units of 2^−fraction."""
     found: Gradients = {}
-    dlogits = loss_gradient(tape, logits, label)
-    gradient = head_backward(tape, program.head, state.head, dlogits, found, fraction)
+    gradient = _loss(tape, program, state.y, tokens, label, found, fraction)
     lowest = program.lowest_adapted
     if lowest == len(program.layers):
         return found
@@ -83,6 +91,16 @@ def backward(
             return found
         gradient = passed
     return found
+
+
+def _loss(
+    tape: Tape, program: Program, y: Value, tokens: Sequence[int], label: int, found: Gradients, fraction: int
+) -> Value:
+    """The loss's gradient by y, and those of the head where it is trained."""
+    if isinstance(program.head, NextToken):
+        return next_token_gradient(tape, program.head, y, tokens, program.formats, fraction)
+    logits, state = head(tape, program.head, y, program.formats)
+    return head_backward(tape, program.head, state, loss_gradient(tape, logits, label), found, fraction)
 
 
 def _embedded(tape: Tape, program: Program, tokens: Sequence[int]) -> Value:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from hashlib import sha256
@@ -18,6 +18,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 
+from benchmarks.cases import Recoded
 from ledger.bundle import Claim, SubmissionBundle
 from ledger.config import (
     AdapterSpec,
@@ -33,13 +34,12 @@ from ledger.privacy import Spend, epsilon_micro, spend_of
 from ledger.records import Policy
 from ledger.tensors import Weights, flatten, unflatten
 from ledger.verdict import SubmissionFacts
-from proofs import columns as trees
-from proofs import kernels, prover, relation, second_verifier
+from proofs import prover, relation, second_verifier
 from proofs.commitment import Committed
 from proofs.field import P, ext_inverse
 from proofs.gaussian import noise_table
 from proofs.mechanism import release, selected_rows, to_grid
-from proofs.parameters import BLOWUP, DATA, LOOKUPS, NORM_SHIFT, RANGE, SECRETS, parameters
+from proofs.parameters import DATA, LOOKUPS, NORM_SHIFT, RANGE, SECRETS, parameters
 from proofs.proof import ProofInvalid
 from proofs.relation import Public
 from proofs.statement import Statement
@@ -388,25 +388,7 @@ def recoded(found: Committed, tree: int, coded: Callable[[int, np.ndarray], None
     """The same commitment with its columns changed, and everything above them."""
     if coded is None:
         return found
-    code = kernels.encode(found.rows, BLOWUP)
-    coded(tree, code)
-    return Recoded.of(found, code)
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Recoded(Committed):
-    """A commitment whose columns (n, m) are not the code of its rows."""
-
-    code: np.ndarray
-
-    @classmethod
-    def of(cls, found: Committed, code: np.ndarray) -> Recoded:
-        _, salts, _ = found.opened(range(len(code)))
-        leaves = [trees.leaf(salt, line.tobytes()) for salt, line in zip(salts, code, strict=True)]
-        return cls(found.rows, trees.levels(leaves), found.salts, code)
-
-    def columns(self, positions: Sequence[int]) -> np.ndarray:
-        return self.code[list(positions)]
+    return Recoded.of(found, lambda code: coded(tree, code))
 
 
 @pytest.fixture

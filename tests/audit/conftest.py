@@ -312,6 +312,7 @@ class Federation:
             contract=self.chain.rounds_address,
             round=state.number,
             global_bundle=state.opened.global_bundle,
+            start=self.global_weights(),
             submissions=given,
         )
 

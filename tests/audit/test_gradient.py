@@ -14,6 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 import ledger.audit_cli
+import ledger.audit_door
 from ledger.audit import audit, why
 from ledger.audit_cli import app
 from ledger.audit_file import export_round, verify_file, why_file
@@ -252,7 +253,7 @@ def test_without_the_config_it_is_said_where_the_picks_would_come_from(command: 
 
 def test_the_base_is_named_by_its_folder(command: Any, honest: Any, tmp_path: Path, monkeypatch: Any) -> None:
     assert command("verify", "--content", "x", "--base", str(tmp_path / "nowhere")).exit_code == 2
-    monkeypatch.setattr(ledger.audit_cli, "BaseGradients", lambda folder: honest.gradients)
+    monkeypatch.setattr(ledger.audit_door, "BaseGradients", lambda folder: honest.gradients)
     told = command("verify", "--content", "x", "--base", str(tmp_path))
     assert told.exit_code == 0
     assert "NOT PROVEN gradient" not in told.stdout

@@ -46,6 +46,7 @@ from ledger.log.records import (
     OmissionReported,
     Outcome,
     ServerRegistered,
+    auditors_digest,
 )
 from ledger.log.sealing import Auditor, AuditorKey
 from ledger.log.statements import Checkpoint, Promise
@@ -53,7 +54,6 @@ from ledger.log.store import LogStore
 from ledger.outbox import Outbox, Status
 from ledger.ports import ContractRefused, WrongChain, address_of
 from ledger.signing import Key
-from ledger.twin_log import auditors_digest
 from proofs.merkle import consistency_path, inclusion_path, leaf_hash, root_of_hashes
 
 PROMISE_BLOCKS = 30

@@ -158,8 +158,8 @@ def test_the_schedule_names_every_point() -> None:
     nodes.add(Point.NODE_VERIFIER_INTENT)  # keys are registered at the founding; tests/node/test_verdicts.py walks it
     nodes |= {Point.NODE_SHOWN, Point.NODE_PROVE_INTENT}  # no round of this schedule proves; tests/node/test_showing.py
     aggregators = {point for points in AGGREGATOR_POINTS.values() for point in points}
-    assert nodes == {point for point in Point if not point.name.startswith(("AGGREGATOR_", "LOG_"))}
-    assert aggregators == {point for point in Point if not point.name.startswith(("NODE_", "LOG_"))}
+    assert nodes == {point for point in Point if not point.name.startswith(("AGGREGATOR_", "LOG_", "SERVE_"))}
+    assert aggregators == {point for point in Point if not point.name.startswith(("NODE_", "LOG_", "SERVE_"))}
 
 
 def test_every_plug_was_pulled(aftermath: Aftermath) -> None:

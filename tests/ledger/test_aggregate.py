@@ -13,13 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ledger.aggregate import aggregate_files, average, excluded_root, included_root, round_half_even
+from ledger.aggregation import NoAggregate
 from ledger.bundle import read_weights
 from ledger.config import AggregationSpec, Config
 from ledger.records import Reason
 from ledger.tensors import Weights
-from proofs.errors import LocalFault
 
 MakeWeights = Callable[[Config, int], Weights]
+START: Weights = {}  # where a round started matters to no plain mean
 
 
 def some_weights(config: Config, seed: int) -> Weights:
@@ -40,7 +41,7 @@ def test_ties_go_to_the_even_unit_on_both_sides_of_zero() -> None:
 def test_the_mean_is_that_of_exact_fractions(config: Config) -> None:
     weighed = replace(config, aggregation=AggregationSpec("ffa", ((1, 65536), (2, 3))))
     given_weights = {member: some_weights(config, member) for member in (0, 1, 2)}
-    found = average(weighed, given_weights)
+    found = average(weighed, START, given_weights)
     for name, mean in found.items():
         for index in np.ndindex(mean.shape):
             total = sum(w * int(given_weights[m][name][index]) for m, w in ((0, 1), (1, 65536), (2, 3)))
@@ -49,30 +50,30 @@ def test_the_mean_is_that_of_exact_fractions(config: Config) -> None:
 
 def test_the_order_in_which_members_arrive_changes_nothing(config: Config) -> None:
     given_weights = {member: some_weights(config, member) for member in (2, 0, 1)}
-    one, two = average(config, given_weights), average(config, dict(sorted(given_weights.items())))
+    one, two = average(config, START, given_weights), average(config, START, dict(sorted(given_weights.items())))
     assert all((one[name] == two[name]).all() for name in one)
 
 
 def test_one_member_alone_is_its_own_mean_and_equal_ones_stay_equal(config: Config) -> None:
     alone = some_weights(config, 1)
     for submissions in ({3: alone}, {0: alone, 1: alone, 2: alone}):
-        assert all((average(config, submissions)[name] == alone[name]).all() for name in alone)
+        assert all((average(config, alone, submissions)[name] == alone[name]).all() for name in alone)
 
 
 def test_256_members_at_the_edge_of_the_grid_do_not_overflow(config: Config) -> None:
     full = {t.name: np.full(t.shape, 1 << 24) for t in config.adapter.tensors}
     heavy = replace(config, aggregation=AggregationSpec("ffa", tuple((m, 65536) for m in range(256))))
-    assert all((mean == 1 << 24).all() for mean in average(heavy, dict.fromkeys(range(256), full)).values())
+    assert all((mean == 1 << 24).all() for mean in average(heavy, full, dict.fromkeys(range(256), full)).values())
 
 
 def test_nothing_has_no_mean(config: Config) -> None:
-    with pytest.raises(LocalFault):
-        average(config, {})
+    with pytest.raises(NoAggregate):
+        average(config, {}, {})
 
 
-def files_of(config: Config, submissions: dict[int, tuple[bytes, Weights]]) -> dict[str, bytes]:
+def files_of(config: Config, submissions: dict[int, tuple[bytes, Weights]], start: Weights = START) -> dict[str, bytes]:
     return aggregate_files(
-        config, chain_id=1, contract=bytes(20), round=7, global_bundle=bytes(32), submissions=submissions
+        config, chain_id=1, contract=bytes(20), round=7, global_bundle=bytes(32), start=START, submissions=submissions
     )
 
 
@@ -80,7 +81,7 @@ def test_the_bundle_is_the_same_bytes_for_everyone_and_reads_back(config: Config
     submissions = {member: (bytes([member]) * 32, some_weights(config, member)) for member in (0, 1, 2)}
     files = files_of(config, submissions)
     assert files == files_of(config, dict(reversed(submissions.items())))
-    mean = average(config, {member: weights for member, (_, weights) in submissions.items()})
+    mean = average(config, START, {member: weights for member, (_, weights) in submissions.items()})
     found = read_weights(files, config)
     assert all((found[name] == mean[name]).all() for name in mean)
 

@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 
 from ledger import canonical
 from ledger.canonical import FieldInvalid, NotCanonical
-from ledger.config import MAX_CONFIG_BYTES, Config
+from ledger.config import MAX_CONFIG_BYTES, Config, TaskSpec
+from ledger.privacy import spend_of
 
 DIGEST = "530300ae73e47a17"  # of the config in conftest.py; a change renames every config on any chain
 GRADIENT_DIGEST = "d0d32c4362fbcb46"  # of the one that asks for gradients
+LANGUAGE_DIGEST = "d8baf614693c3332"  # of the one of a language model
 
 
 def edited(config: Config, edit: Callable[[Any], None]) -> bytes:
@@ -203,6 +205,49 @@ def test_the_shape_of_a_config_counts_groups_and_slots(config: Config) -> None:
     assert [len(columns) for columns in config.groups.values()] == list(shape.groups)
     assert list(config.groups) == ["adapter", "head"]
     assert shape.slots <= config.privacy.capacity
+
+
+# ---- next-token
+
+
+@pytest.fixture(scope="module")
+def language(config: Config) -> Config:
+    """The same, of a language model: the tensors of the adapter alone."""
+    adapter = replace(config.adapter, head=(), tensors=config.adapter.tensors[2:])
+    return replace(config, task=TaskSpec((), 64, "next-token"), adapter=adapter)
+
+
+def test_a_language_model_has_one_clipping_group_and_a_digest_of_its_own(language: Config) -> None:
+    assert Config.decode(language.encode()) == language
+    assert language.digest.hex()[:16] == LANGUAGE_DIGEST
+    assert json.loads(language.encode())["task"] == {"kind": "next-token", "max_tokens": 64}
+    assert list(language.groups) == ["adapter"]
+    assert language.shape.groups == (16,)
+    assert spend_of(language).groups == 1
+
+
+LANGUAGE_REFUSED: list[tuple[str, Callable[[Any, Any], None], Any, str]] = [
+    ("labels", at("task", "labels"), ["a", "b"], "config.task"),
+    ("no labels, said in so many words", at("task", "labels"), [], "config.task"),
+    ("nothing to predict", at("task", "max_tokens"), 1, "config.task.max_tokens"),
+    ("a module of a head", at("adapter", "head"), ["classifier"], "config.adapter.head"),
+    ("a tensor of a head", at("adapter", "tensors", 1, "role"), "head", "config.adapter"),
+    ("labels wanted after all", at("task", "kind"), "classification", "config.task: missing field .labels"),
+]
+
+
+@pytest.mark.parametrize(("flaw", "put", "value", "named"), LANGUAGE_REFUSED, ids=[f for f, *_ in LANGUAGE_REFUSED])
+def test_a_language_model_with_a_head_to_train_is_refused(
+    language: Config, flaw: str, put: Callable[[Any, Any], None], value: Any, named: str
+) -> None:
+    with pytest.raises(FieldInvalid, match=named):
+        Config.decode(edited(language, lambda json_value: put(json_value, value)))
+
+
+def test_every_proof_policy_is_there_for_a_language_model(language: Config, proving: Config) -> None:
+    asked = replace(proving, task=language.task, adapter=language.adapter)
+    assert Config.decode(asked.encode()).gradient == proving.gradient
+    assert Config.decode(replace(language, proof_policy="mechanism").encode()).proven
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:

@@ -147,7 +147,8 @@ def test_the_points_of_the_daemons_are_all_walked_here() -> None:
     """A point without a test is a defect."""
     elsewhere = {Point.NODE_OBJECT_INTENT, Point.NODE_DISSENT_INTENT, Point.NODE_VERIFIER_INTENT}  # test_verdicts.py
     in_prove = {Point.NODE_SHOWN, Point.NODE_PROVE_INTENT}  # test_showing.py
-    daemons = {point for point in Point if not point.name.startswith("LOG_")}  # tests/log walks the others
+    others = ("LOG_", "SERVE_")  # tests/log and tests/serving walk these
+    daemons = {point for point in Point if not point.name.startswith(others)}
     assert {*NODE_POINTS, *OTHER_POINTS, *elsewhere, *in_prove} == daemons
 
 

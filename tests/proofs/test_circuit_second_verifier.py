@@ -171,6 +171,26 @@ class TestHonest:
             case = Case(lambda proving, pairs=pairs: build(proving, pairs), 256)  # type: ignore[misc]
             case.agreed(case.prove(), None)
 
+    def test_both_accept_rows_of_two_public_matrices_and_of_no_other(self) -> None:
+        """An embedding, and a head that is another matrix: each is looked up among its own rows."""
+
+        def build(proving: bool) -> Circuit:
+            made = object.__new__(Toy)
+            made.circuit, made._lanes, made._rng = Circuit(4, proving), 4, np.random.default_rng(0)
+            made.circuit.tests_group()
+            made.keyed()
+            made.keyed("others", 5, 3)
+            return made.circuit
+
+        case = Case(build, 256)
+        data = case.prove()
+        case.agreed(data, None)
+        for name in ("rows", "others"):
+            circuit = build(False)
+            table = circuit.tables[name]
+            circuit.tables[name] = replace(table, rows=np.roll(table.rows, 1, axis=0))
+            case.refused(data, name, circuit=circuit)
+
     def test_both_accept_a_circuit_of_single_cells(self) -> None:
         def build(proving: bool) -> Circuit:
             circuit = Circuit(1, proving)

@@ -153,3 +153,22 @@ def test_more_rows_than_the_capacity_are_refused_with_a_remedy(write: Write) -> 
     dataset.check_capacity(3)
     with pytest.raises(DatasetTooLarge, match="remedy"):
         dataset.check_capacity(2)
+
+
+# ---- the task next-token: texts alone
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
+def test_without_labels_one_column_is_enough(tmp_path: Path, kind: str) -> None:
+    lot = notes.members(1, 5, 4)[0]
+    notes.write(tmp_path / "notes", lot, kind)  # type: ignore[arg-type]
+    for column in ("", "label", "no such column", "text"):
+        found = load_dataset(tmp_path / "notes", kind, "text", column, ())
+        assert found.texts == [note.text for note in lot]
+        assert found.labels == [0] * 5
+        assert found.rows[0] == data.row_bytes(lot[0].text) != data.row_bytes(lot[0].text, lot[0].label)
+
+
+def test_with_labels_their_column_must_be_named(write: Write) -> None:
+    with pytest.raises(DatasetInvalid, match=r"remedy: name their column in data\.label_column"):
+        load(write("a", lines({"text": "x", "label": "repay"})), label="")

@@ -102,7 +102,7 @@ def case_of(model: LoadedModel, ids: list[list[int]], labels: list[int], tokens:
     return Case(statement, program, words, texts, (short,))
 
 
-@pytest.fixture(scope="module", params=["llama", "bert"])
+@pytest.fixture(scope="module", params=["llama", "bert", "language"])
 def case(request: pytest.FixtureRequest, model_for: Build) -> Case:
     return case_of(model_for(request.param), [[2, 5], [4, 7, 3]], [1, 2], 3)
 

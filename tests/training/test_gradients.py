@@ -11,9 +11,10 @@ import torch
 from opacus.grad_sample import GradSampleModule
 
 from node.gradients import NotPerExample, PerExampleGradients
-from node.model import LoadedModel
+from node.model import LoadedModel, NothingToPredict
 
-MODELS = [(kind, rule) for kind in ("bert", "llama") for rule in ("fedavg", "ffa")]
+KINDS = ["bert", "llama", "language"]
+MODELS = [(kind, rule) for kind in KINDS for rule in ("fedavg", "ffa")]
 LABELS = [0, 2, 1, 0, 1, 2]
 
 Build = Callable[..., LoadedModel]
@@ -33,11 +34,18 @@ def one_by_one(model: LoadedModel, ids: list[list[int]], labels: list[int]) -> S
         parameter.requires_grad_(True)
     rows = []
     for row, label in zip(ids, labels, strict=True):
-        loss = torch.nn.functional.cross_entropy(model.logits([row]), torch.tensor([label]))
-        rows.append(torch.autograd.grad(loss, list(trained.values())))
+        rows.append(torch.autograd.grad(loss_of_one(model, row, label), list(trained.values())))
     for parameter in trained.values():
         parameter.requires_grad_(False)
     return {name: torch.stack([row[place] for row in rows]) for place, name in enumerate(trained)}
+
+
+def loss_of_one(model: LoadedModel, row: list[int], label: int) -> torch.Tensor:
+    """transformers' own loss: of a language model a mean over the tokens of the whole batch, here of one example."""
+    if model.config.task.kind == "next-token":
+        loss: torch.Tensor = model.module(input_ids=torch.tensor([row]), labels=torch.tensor([row])).loss
+        return loss
+    return torch.nn.functional.cross_entropy(model.logits([row]), torch.tensor([label]))
 
 
 def stock_opacus(model: LoadedModel, ids: list[list[int]], labels: list[int]) -> Samples:
@@ -50,7 +58,7 @@ def stock_opacus(model: LoadedModel, ids: list[list[int]], labels: list[int]) ->
         module.training = isinstance(module, torch.nn.Linear)  # Opacus looks at modules in training only; no dropout
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch on full backward hooks where no input needs a gradient
-        torch.nn.functional.cross_entropy(model.logits(ids), torch.tensor(labels), reduction="sum").backward()
+        model.losses(ids, labels).sum().backward()  # type: ignore[no-untyped-call]
     found = {name: parameter.grad_sample.detach() for name, parameter in trained.items()}  # type: ignore[attr-defined]
     hooked.to_standard_module()
     model.module.eval()
@@ -87,7 +95,7 @@ def test_the_fast_route_is_what_stock_opacus_hooks_give(
     assert_equal(fast(model, ids, LABELS), stock_opacus(model, ids, LABELS))
 
 
-@pytest.mark.parametrize("kind", ["bert", "llama"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_changing_one_example_changes_only_its_own_gradient(model_for: Build, texts: list[str], kind: str) -> None:
     model = model_for(kind)
     ids = model.encode(texts)
@@ -100,7 +108,7 @@ def test_changing_one_example_changes_only_its_own_gradient(model_for: Build, te
         assert not torch.allclose(value[2], after[name][2], rtol=1e-2)
 
 
-@pytest.mark.parametrize("kind", ["bert", "llama"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_an_examples_gradient_does_not_depend_on_its_company_or_its_padding(
     model_for: Build, texts: list[str], kind: str
 ) -> None:
@@ -109,6 +117,26 @@ def test_an_examples_gradient_does_not_depend_on_its_company_or_its_padding(
     together, alone = fast(model, ids, LABELS), fast(model, ids[3:4], LABELS[3:4])
     assert len(ids[3]) < max(map(len, ids))
     assert_equal({name: value[3:4] for name, value in together.items()}, alone)
+
+
+def test_the_batch_loss_of_transformers_would_couple_the_examples(model_for: Build, texts: list[str]) -> None:
+    """Why it is never used: its mean is over the tokens of all texts, so long texts outweigh short ones."""
+    model = model_for("language")
+    ids = model.encode(texts)
+    width = max(map(len, ids))
+    padded = torch.tensor([row + [0] * (width - len(row)) for row in ids])
+    targets = torch.tensor([row + [-100] * (width - len(row)) for row in ids])
+    with torch.no_grad():
+        theirs = model.module(input_ids=padded, labels=targets).loss
+        ours = model.losses(ids, LABELS)
+        alone = torch.stack([model.losses([row], [0])[0] for row in ids])
+    assert torch.allclose(ours, alone, atol=1e-5)
+    assert abs(float(theirs) - float(ours.mean())) > 0.05
+
+
+def test_a_text_of_one_token_has_no_loss(model_for: Build) -> None:
+    with pytest.raises(NothingToPredict):
+        fast(model_for("language"), [[1, 70, 71], [1]], [0, 0])
 
 
 def test_no_parameter_asks_autograd_for_a_gradient(model_for: Build, texts: list[str]) -> None:
@@ -167,7 +195,7 @@ def test_anything_but_one_gradient_per_example_is_refused(
 def test_a_head_that_is_not_made_of_linear_layers_is_refused(model_for: Build) -> None:
     model = model_for("bert")
     wrapper = model.module.base_model.model.classifier.modules_to_save
-    wrapper["default"] = torch.nn.Bilinear(32, 32, 3)
+    wrapper["default"] = torch.nn.Bilinear(64, 64, 3)
     model.parameters["base_model.model.classifier.weight"] = wrapper["default"].weight
     with pytest.raises(NotPerExample, match="neither a LoRA pair nor a Linear"):
         PerExampleGradients(model)

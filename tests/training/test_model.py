@@ -17,7 +17,7 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
 from ledger.bundle import GenesisBundle
-from ledger.config import Config
+from ledger.config import Config, TaskSpec
 from node.model import (
     BaseMismatch,
     BaseUnusable,
@@ -34,7 +34,7 @@ from node.model import (
 
 Build = Callable[..., LoadedModel]
 GENESIS = "af03338bbe1773f3158e985fc6a65520cf697eb45f9fa0a8b7b2741542306854"
-MODELS = [(kind, rule) for kind in ("bert", "llama") for rule in ("fedavg", "ffa")]
+MODELS = [(kind, rule) for kind in ("bert", "llama", "language") for rule in ("fedavg", "ffa")]
 
 
 @pytest.fixture
@@ -220,7 +220,8 @@ def test_peft_loads_the_bundle_as_it_is_and_gives_the_same_scores(
     for path, data in GenesisBundle(model.config, weights).files().items():
         (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).write_bytes(data)
-    loaded = PeftModel.from_pretrained(model.base.build(3, model.config.adapter.head), tmp_path).eval()
+    base = model.base.build(len(model.config.task.labels), model.config.adapter.head)
+    loaded = PeftModel.from_pretrained(base, tmp_path).eval()
     ids = model.encode(texts)
     theirs = LoadedModel(model.config, model.base, loaded, dict(loaded.named_parameters()))
     with torch.no_grad():
@@ -231,3 +232,52 @@ def test_texts_are_cut_at_the_configs_length(model_for: Build) -> None:
     ids = model_for("llama").encode(["x" * 100, "y"])
     assert [len(row) for row in ids] == [24, 3]
     assert ids[0][-1] == 2, "the end mark survives the cut"
+
+
+def test_a_text_to_predict_ends_in_the_end_mark_unless_it_is_cut(model_for: Build) -> None:
+    ids = model_for("language").encode(["x" * 100, "y"])
+    assert [len(row) for row in ids] == [24, 3]
+    assert ids[1] == [1, ids[0][1] + 1, 2]
+    assert 2 not in ids[0], "a cut is no end"
+
+
+def test_an_end_mark_that_the_tokenizer_does_not_set_is_set(bert_folder: Path, tmp_path: Path) -> None:
+    """As with GPT-2: what never sees an end never learns to stop."""
+    base = load_base(str(bert_folder))
+    base.tokenizer.eos_token = "nothing"
+    words = TaskSpec((), 5, "next-token")
+    end = base.tokenizer.eos_token_id
+    assert base.encode(["paid late", "court calls the farm again"], words) == [
+        [*base.tokenizer("paid late")["input_ids"], end],
+        base.tokenizer("court calls the farm again")["input_ids"][:5],
+    ]
+
+
+@pytest.fixture
+def tiny_copy(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(Path(__file__).parents[2] / "devnet" / "tiny" / "model", tmp_path / "tiny"))
+
+
+def test_a_language_model_must_bring_its_own_head(tiny_copy: Path, bases: dict[str, LoadedBase]) -> None:
+    """Tied to the embedding, or in the weights: a head drawn at random would be nobody's model."""
+    assert load_base(str(tiny_copy)).build(0, [])
+    edit_config(tiny_copy, tie_word_embeddings=False)
+    with pytest.raises(BaseUnusable, match="lm_head"):
+        load_base(str(tiny_copy)).build(0, [])
+    rewrite(tiny_copy, lambda t: t.update({"lm_head.weight": t["model.embed_tokens.weight"] * 2}))
+    built = load_base(str(tiny_copy)).build(0, [])
+    assert torch.equal(built.lm_head.weight, 2 * built.model.embed_tokens.weight)  # type: ignore[union-attr, operator]
+    with pytest.raises(BaseUnusable, match="not in the weights"):
+        bases["bert"].build(0, [])
+
+
+def test_no_weight_of_a_language_model_is_drawn_at_random(tiny_copy: Path) -> None:
+    rewrite(tiny_copy, lambda tensors: tensors.pop("model.norm.weight"))
+    with pytest.raises(BaseUnusable, match=r"model\.norm\.weight"):
+        load_base(str(tiny_copy)).build(0, [])
+
+
+def test_the_output_layer_of_a_language_model_takes_no_adapter(bases: dict[str, LoadedBase]) -> None:
+    for targets in (["lm_head"], ["q_proj", "lm_head"]):
+        with pytest.raises(BaseUnusable, match="output layer"):
+            layout(bases["language"], rank=2, alpha=4, targets=targets, head=[], labels=0, rule="ffa")

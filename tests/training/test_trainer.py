@@ -10,12 +10,16 @@ from typing import Any
 
 import pytest
 
+import node.gradients
 from ledger.config import Config, TaskSpec
-from node.model import LoadedBase, attach
+from node.gradients import NotPerExample
+from node.model import LoadedBase, NothingToPredict, attach
+from node.selftest import check_gradients
 from node.settings import DataSettings
 from node.trainer import ModelTrainer
 from proofs.texts import TextsInvalid
 
+TINY = Path(__file__).parents[2] / "devnet" / "tiny" / "model"
 ROWS = [("paid the loan", "repay"), ("never paid again the shop owes nothing", "default"), ("a", "watch")]
 
 
@@ -49,7 +53,29 @@ def test_a_text_that_no_proof_holds_is_refused_before_the_member_commits(
     monkeypatch.setattr(LoadedBase, "encode", lambda self, texts, width: [[1], [], [1]])
     with pytest.raises(TextsInvalid, match="row 1: no token at all"):
         trainer.check(proven)
-    trainer.check(replace(proven, proof_policy="none"))
+    with pytest.raises(NotPerExample, match=r"query\.lora_B\.weight: an example's gradient differs"):
+        trainer.check(replace(proven, proof_policy="none"))
+
+
+def test_a_member_whose_gradients_are_not_per_example_does_not_train(
+    trainer: ModelTrainer, config_for: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tried once for each config, before the member commits; the layer is named."""
+    honest, calls = node.gradients._gradients, []
+
+    def coupled(*given: Any) -> Any:
+        calls.append(given)
+        for parameter, value in honest(*given):
+            yield parameter, value.mean(dim=0, keepdim=True).expand_as(value)
+
+    monkeypatch.setattr(node.gradients, "_gradients", coupled)
+    config = config_for("bert", method="dora")
+    with pytest.raises(NotPerExample, match=r"layer\.0\.attention\.self\.query\.lora_B\.weight: "):
+        trainer.check(config)
+    monkeypatch.setattr(node.gradients, "_gradients", honest)
+    trainer.check(config)
+    monkeypatch.setattr(node.gradients, "_gradients", coupled)
+    trainer.check(config)
 
 
 def test_nothing_of_the_rows_shows_in_the_refusal(
@@ -63,3 +89,39 @@ def test_nothing_of_the_rows_shows_in_the_refusal(
         trainer.texts(proven)
     assert "987" not in str(caught.value)
     assert "never" not in str(caught.value)
+
+
+# ---- next-token
+
+
+@pytest.fixture
+def language(config_for: Callable[..., Config]) -> Config:
+    return config_for("language")
+
+
+def rows_of(tmp_path: Path, *texts: str) -> ModelTrainer:
+    path = tmp_path / "texts.jsonl"
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    return ModelTrainer(str(TINY), DataSettings(path, "jsonl", "text", ""), "cpu")
+
+
+def test_a_member_without_a_label_column_trains_a_language_model(tmp_path: Path, language: Config) -> None:
+    trainer = rows_of(tmp_path, "paid", "late")
+    trainer.check(language)
+    texts = trainer.texts(language)
+    assert texts.labels.tolist() == [0, 0]
+    assert texts.lengths.tolist() == [6, 6]
+
+
+def test_a_text_with_nothing_to_predict_is_refused_by_its_number_and_not_quoted(
+    tmp_path: Path, language: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = rows_of(tmp_path, "paid", "late")
+    monkeypatch.setattr(LoadedBase, "encode", lambda self, texts, task: [[1, 2], [1]])
+    with pytest.raises(NothingToPredict, match="text 2 is one token long") as caught:
+        trainer.check(language)
+    assert "late" not in str(caught.value)
+
+
+def test_the_doctor_compares_gradients_of_predicted_tokens_too(tmp_path: Path, language: Config) -> None:
+    assert check_gradients(rows_of(tmp_path, "paid", "late again", "never"), language) < 1e-4

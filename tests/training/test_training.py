@@ -247,6 +247,11 @@ def test_microbatches_keep_every_row_once_and_are_of_like_length() -> None:
     assert list(microbatches(np.arange(0), ids)) == [[]]
 
 
+def test_a_microbatch_of_long_texts_is_smaller_so_that_its_scores_fit_the_memory() -> None:
+    ids = [[0] * length for length in (2, 3, 3, 9, 30, 40)]
+    assert list(microbatches(np.arange(6), ids, 20)) == [[0, 1, 2], [3], [4], [5]]
+
+
 MACHINES = [("cpu", 2), *([("cuda", 1)] if torch.cuda.is_available() else [])]
 
 

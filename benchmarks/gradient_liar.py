@@ -1,0 +1,185 @@
+"""A prover of statement G that lies: what tests of forgeries prove with.
+
+It proves as an honest member does, but that nothing is refused on the way, and that all that follows from its lie is
+made to fit it. A value that is in no table gets the inverse that it should have (then the sums of the look-ups do not
+fit), or that of an entry (then the cell does not).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+
+from benchmarks.cases import Recoded
+from benchmarks.gradient_cases import GradientRound
+from proofs import mechanism, witness
+from proofs.circuit import prover
+from proofs.circuit.builder import Circuit, Table
+from proofs.circuit.equations import weights_of
+from proofs.circuit.wire import Wire
+from proofs.commitment import Committed
+from proofs.field import P, element, ext, ext_inverse, mul
+from proofs.gradient.claim import PROTOCOL, GradientStatement, Secret, claim_circuit, claim_layout
+from proofs.gradient.program import Program
+from proofs.gradient.verifier import verify
+from proofs.proof import ProofInvalid
+from proofs.prover import data_and_slots
+from proofs.witness import Cells
+
+_P = np.uint64(P)
+Lie = Callable[[Circuit], None]
+
+
+def no_lie(_: Circuit) -> None:
+    """Leaves everything as it is."""
+
+
+class Lying(prover._Run):
+    """The honest steps of a proof, without their refusals."""
+
+    public: Circuit  # whose relations are claimed
+    false_inverses = False
+    coded: Callable[[np.ndarray], None] | None = None
+    counted: Callable[[Cells], None] = staticmethod(lambda _: None)  # type: ignore[assignment]
+
+    def commit(self, tree: int, cells: Cells, whole: Cells | None = None) -> Committed:
+        found = super().commit(tree, cells, whole)
+        if self.coded is None or tree != 0:
+            return found
+        return Recoded.of(found, self.coded)
+
+    def values(self) -> Cells:
+        found = super().values()
+        self.counted(found)
+        return found
+
+    def inverses(self, tests: Any, alpha: np.ndarray) -> Cells:
+        found, first = super().inverses(tests, alpha), 0
+        wide = self._layout.blocks * self._layout.strip
+        for shape, number, name in self._layout.looked_up():
+            group, table = self._circuit.groups[shape.name], self._circuit.tables[name]
+            if group.phase == 0 and not self.false_inverses:
+                columns = dict(group.lookups[number].columns)
+                key = group.units(columns["1"]).reshape(-1)
+                value = group.units(columns["β"]).reshape(-1) if "β" in columns else np.zeros_like(key)
+                there = np.clip(key - table.first, 0, len(table.entries) - 1)
+                entry = table.entries[there]
+                wrong = np.flatnonzero((entry[:, 0] != key) | ("β" in columns and entry[:, -1] != value))
+                cells = ext(element(key[wrong])) + mul(element(value[wrong])[:, None], tests.beta)
+                inverses = ext_inverse((alpha + _P - cells % _P) % _P)
+                for e in range(4):
+                    found[f"inverses_{e}"][first + wrong // wide, wrong % wide] = inverses[:, e]
+            first += self._layout.rows(shape)
+        return found
+
+    def _cells(self, *arguments: Any) -> np.ndarray:
+        honest, length = prover.from_coset, self._layout.row + self._layout.pads
+
+        def cut(values: np.ndarray, sizes: Any) -> np.ndarray:
+            found = honest(values, sizes)
+            found[length:] = 0
+            return found
+
+        with patch.object(prover, "from_coset", cut):
+            return super()._cells(*arguments)
+
+    def _sums(self, sections: Any, drawn: Any) -> np.ndarray:
+        weights, honest = weights_of(self.public, drawn.tests, drawn.sums), prover.from_coset
+        share = mul(weights.target, np.uint64(pow(self._layout.row, P - 2, P)))
+
+        def fitted(values: np.ndarray, sizes: Any) -> np.ndarray:
+            found = honest(values, sizes)
+            found[0] = (share + _P - found[sizes.row]) % _P
+            return found
+
+        with (
+            patch.object(prover, "from_coset", fitted),
+            patch.object(prover, "weights_of", lambda *_: weights),
+        ):
+            return super()._sums(sections, drawn)
+
+
+@contextmanager
+def refusing_nothing() -> Iterator[None]:
+    """A circuit takes values that do not obey it, and ranges hold what is out of them."""
+    honest, counting = Circuit.within, witness.count_cells
+
+    def within(self: Circuit, shape: Any, lanes: int, low: int, high: int, units: Any) -> Wire:
+        if units is None:
+            return honest(self, shape, lanes, low, high, None)
+        made = honest(self, shape, lanes, low, high, np.clip(units, low, high))
+        group = made.terms[0].group
+        group.units(0)[made.terms[0].index.reshape(-1)] = units.reshape(-1, lanes)
+        return made.with_(units=np.asarray(units))
+
+    def counted(values: np.ndarray, size: int, *rest: Any) -> np.ndarray:
+        return np.asarray(counting(np.minimum(values, size - 1), size, *rest))
+
+    def places(self: Table, keys: np.ndarray) -> np.ndarray:
+        return np.clip(keys - self.first, 0, len(self.entries) - 1)
+
+    with (
+        patch.object(Circuit, "within", within),
+        patch.object(Circuit, "check", lambda *_: None),
+        patch.object(Table, "places", places),
+        patch.object(mechanism, "check_contributions", lambda *_: None),
+        patch.object(witness, "count_cells", counted),
+    ):
+        yield
+
+
+def forge(
+    case: GradientRound,
+    statement: GradientStatement,
+    *,
+    running: Program | None = None,
+    secret: Secret | None = None,
+    building: Callable[[ExitStack], None] = lambda _: None,
+    lie: Lie = no_lie,
+    tested: Lie = no_lie,
+    **changes: Any,
+) -> bytes:
+    """A proof of the statement, whatever is so. running: the program that the values come from. building: patches
+    while they are computed. lie, tested: change the cells of phase 0, and of phase 1. changes: to `Lying`."""
+    program = case.program(statement.step)
+    with refusing_nothing(), ExitStack() as patches:
+        with ExitStack() as more:
+            building(more)
+            circuit = claim_circuit(statement, running or program, secret or case.secret(statement))
+        lie(circuit)
+        public = claim_circuit(statement, program)
+        honest = prover._fill_tests
+
+        def filled(circuit: Circuit, tests: Any) -> None:
+            honest(circuit, tests)
+            tested(circuit)
+
+        changed = type("Changed", (Lying,), {"public": public, **changes})
+        patches.enter_context(patch.object(prover, "_Run", changed))
+        patches.enter_context(patch.object(prover, "_fill_tests", filled))
+        trees = data_and_slots(statement.mechanism, case.words, case.texts, case.contributions)
+        layout = claim_layout(public, case.shape)
+        return prover.prove(statement.digest(program), circuit, layout, trees, bytes(32), None, PROTOCOL)
+
+
+def refused(case: GradientRound, statement: GradientStatement, proof: bytes, *errors: type[ProofInvalid]) -> None:
+    """The verifier in use refuses it, for one of these reasons."""
+    try:
+        verify(statement, case.program(statement.step), proof)
+    except errors:
+        return
+    raise AssertionError("a forgery passed")
+
+
+def fitting(case: GradientRound, units: np.ndarray) -> np.ndarray:
+    """No longer than the clip, as the mechanism's proof asks for: H rounds, and may be a little above it."""
+    found = units.astype(np.float64)
+    for columns in case.config.groups.values():
+        length, clip = np.linalg.norm(found[columns]), case.shape.clip_units
+        if length > clip:
+            found[columns] = np.trunc(found[columns] * (clip / length))
+    return np.rint(found).astype(np.int64)

@@ -1,0 +1,290 @@
+"""candor-audit inference: what was answered, by which model, and is it all in the log?
+
+    candor-audit inference list                        servers: sizes, roots, auditors, omissions, delays
+    candor-audit inference verify RECEIPT              NOT YET DUE, INCLUDED or OMITTED (--report: on the chain)
+    candor-audit inference replay RECEIPT|SEQUENCE     open the record with an auditor's key, and run the model again
+    candor-audit inference watch                       look again and again; alarm on forks, delays, omissions
+    candor-audit inference fsck                        rebuild every root from the tiles, look at every entry
+    candor-audit inference prove RECEIPT               ask the server for a proof of the forward pass
+    candor-audit inference key                         an auditor's own key (--register: on the chain)
+
+RECEIPT is a folder with `request`, `response` and `receipt.json`, or the receipt's file. --log says where the server's
+log is read: its URL, a CID, or a folder.
+
+Exit codes: 0  nothing is wrong
+            1  something FAILs, or an alarm stands
+            2  wrong usage, or this machine's fault
+            3  NOT PROVEN: not due yet, or the chain, the log or a proof could not be had
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from ledger.audit_door import (
+    EXIT_OF,
+    FAIL,
+    PASS,
+    UNREADABLE,
+    AuditLog,
+    ConfigFile,
+    Content,
+    FromBlock,
+    Json,
+    Rounds,
+    Rpc,
+    WrongUsage,
+    places_from,
+    told,
+)
+from ledger.audit_open import Places, address_in, open_chain, open_contents
+from ledger.content.http_get import Base as Url
+from ledger.deploy import act
+from ledger.inference_print import LogPrinter
+from ledger.log.actions import LogAction, RegisterAuditor
+from ledger.log.check import check_log, host_of
+from ledger.log.follower import log_domain, settled_log
+from ledger.log.inclusion import verify_receipt
+from ledger.log.kept import RECEIPT as RECEIPT_FILE
+from ledger.log.kept import Kept, open_kept
+from ledger.log.key_file import create_key_file, open_key_file
+from ledger.log.proof_request import ask_for_proof
+from ledger.log.reader import LogReader, open_log
+from ledger.log.receipt import Entry, Record
+from ledger.log.replaying import Asked, Place, Replayed, installed_replayer, replay_entry, replay_report
+from ledger.log.watching import Alarm, Kind, Memory, Watchtower
+from ledger.ports import ContractRefused
+from ledger.report import Status
+from ledger.signing import open_keystore, read_password
+from proofs.errors import CandorError, WireFault
+
+HELP: Final = (__doc__ or "").replace("\n\n", "\n\n\b\n")
+app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode=None)
+
+RECEIPT = Annotated[Path, typer.Argument(help="Folder with request, response and receipt.json; or the receipt's file.")]
+LogPlace = Annotated[str, typer.Option("--log", help="Where the server's log is: its URL, a CID, or a folder.")]
+ServerOption = Annotated[str, typer.Option("--server", help="Address of the server, 0x….")]
+Request = Annotated[Path | None, typer.Option("--request", help="The request's bytes, beside a receipt's file.")]
+Response = Annotated[Path | None, typer.Option("--response", help="The response's bytes.")]
+Signer = Annotated[Path | None, typer.Option("--signer", help="Ethereum keystore that pays for what is reported.")]
+Password = Annotated[
+    Path | None, typer.Option("--password-file", help="Of the key; without it, CANDOR_KEY_PASSWORD is read.")
+]
+Report = Annotated[bool, typer.Option("--report", help="Report to the contract what it takes (with --signer).")]
+Bundle = Annotated[str, typer.Option("--bundle", help="Digest of the model that was asked for, 64 hex digits.")]
+LogPlaces = Annotated[list[str] | None, typer.Option("--log", help="Places of the log: URL, CID or folder; several.")]
+Receipts = Annotated[Path | None, typer.Option("--receipts", help="Folder of receipts' folders to watch over.")]
+State = Annotated[Path, typer.Option("--state", help="File in which everything seen is kept.")]
+Register = Annotated[bool, typer.Option("--register", help="Register the key on the chain (with --signer).")]
+BaseModel = Annotated[Path | None, typer.Option("--base", help="The base model: its folder, or package:NAME.")]
+SignerPassword = Annotated[Path | None, typer.Option("--signer-password-file", help="Of --signer, likewise.")]
+
+
+@app.command(name="list")
+def list_servers(
+    rpc: Rpc = "", rounds: Rounds = "", audit_log: AuditLog = "", from_block: FromBlock = 0,
+    config: ConfigFile = None, json: Json = False,
+) -> None:  # fmt: skip
+    """Servers: entries anchored, root, promised delay, auditors, reported omissions, forks."""
+    with told(json) as printer:
+        places = places_from(rpc, rounds, None, from_block, config, audit_log)
+        found, links = settled_log(open_chain(places), places.from_block)
+        LogPrinter(printer).servers(found, links)
+        raise typer.Exit(FAIL if any(link.status is Status.FAIL for link in links) else PASS)
+
+
+@app.command()
+def verify(
+    receipt: RECEIPT,
+    request: Request = None, response: Response = None, log: LogPlace = "",
+    bundle: Bundle = "", report: Report = False,
+    signer: Signer = None, signer_password: SignerPassword = None,
+    rpc: Rpc = "", rounds: Rounds = "", audit_log: AuditLog = "", content: Content = None, from_block: FromBlock = 0,
+    config: ConfigFile = None, json: Json = False,
+) -> None:  # fmt: skip
+    """Is the receipt good, and is the answer in the anchored log, in time?"""
+    with told(json) as printer:
+        places = places_from(rpc, rounds, content, from_block, config, audit_log)
+        kept, chain = open_kept(receipt, request, response), open_chain(places)
+        reader = _reader(chain, log, kept.receipt.entry.server, places) if log else None
+        wanted = _digest(bundle) if bundle else None
+        found = verify_receipt(chain, kept, reader, bundle=wanted, first_block=places.from_block)
+        reported = _act(chain, found.omission(), signer, signer_password) if report else ""
+        LogPrinter(printer).verified(found, reported)
+        raise typer.Exit(EXIT_OF[found.report.status])
+
+
+@app.command()
+def replay(
+    what: Annotated[str, typer.Argument(help="A receipt (folder or file), or the sequence number of an entry.")],
+    key: Annotated[Path, typer.Option("--key", help="The auditor's key file, made by `inference key`.")],
+    password: Password = None, log: LogPlace = "", server: ServerOption = "", base: BaseModel = None,
+    rpc: Rpc = "", rounds: Rounds = "", audit_log: AuditLog = "", content: Content = None, from_block: FromBlock = 0,
+    config: ConfigFile = None, json: Json = False,
+) -> None:  # fmt: skip
+    """Open a record with an auditor's key, and have the model give the answer again (needs the room `node`)."""
+    with told(json) as printer:
+        replayer, opener = installed_replayer(), open_key_file(key, read_password(password))
+        places = places_from(rpc, rounds, content, from_block, config, audit_log)
+        kept = None if what.isdecimal() else open_kept(Path(what))
+        sequence = int(what[:20]) if kept is None else kept.receipt.entry.sequence
+        chain, contents = open_chain(places), open_contents(places.content)
+        found, links = settled_log(chain, places.from_block)
+        host = host_of(found, kept.receipt.entry.server if kept else _address(server))
+        at = Place(found, host, _reader(chain, log, host.address, places))
+        expected = kept.receipt.entry if kept else None
+        first = places.from_block
+
+        def run(entry: Entry, record: Record) -> Replayed:
+            return replayer(Asked(entry, record, chain, contents, base, first))
+
+        looked = replay_entry(at, sequence, expected, opener, run)
+        report = replay_report(at, looked, links, sequence)
+        LogPrinter(printer).report(report)
+        raise typer.Exit(EXIT_OF[report.status])
+
+
+@app.command()
+def fsck(
+    log: LogPlace = "", server: ServerOption = "",
+    rpc: Rpc = "", rounds: Rounds = "", audit_log: AuditLog = "", content: Content = None, from_block: FromBlock = 0,
+    config: ConfigFile = None, json: Json = False,
+) -> None:  # fmt: skip
+    """Rebuild every anchored root from the tiles; look at every entry, its record, its deadline."""
+    with told(json) as printer:
+        places = places_from(rpc, rounds, content, from_block, config, audit_log)
+        chain = open_chain(places)
+        found, links = settled_log(chain, places.from_block)
+        host = host_of(found, _address(server))
+        report = check_log(found, host, links, _reader(chain, log, host.address, places))
+        LogPrinter(printer).report(report)
+        raise typer.Exit(EXIT_OF[report.status])
+
+
+@app.command()
+def watch(
+    state: State, log: LogPlaces = None, receipts: Receipts = None,
+    once: Annotated[bool, typer.Option("--once", help="One look, then end.")] = False,
+    interval: Annotated[float, typer.Option("--interval", min=0.1, help="Seconds between two looks.")] = 60.0,
+    report: Report = False,
+    signer: Signer = None, signer_password: SignerPassword = None, server: ServerOption = "",
+    rpc: Rpc = "", rounds: Rounds = "", audit_log: AuditLog = "", content: Content = None, from_block: FromBlock = 0,
+    config: ConfigFile = None, json: Json = False,
+) -> None:  # fmt: skip
+    """A watchtower: alarms on late checkpoints, forks and omissions, and remembers all that it saw."""
+    with told(json) as printer:
+        if json and not once:
+            raise WrongUsage("--json goes with --once: a value is printed at the end")
+        places = places_from(rpc, rounds, content, from_block, config, audit_log)
+        chain, contents, memory = open_chain(places), open_contents(places.content), Memory(state)
+        host = host_of(settled_log(chain, places.from_block)[0], _address(server)).address
+        readers = [_reader(chain, place, host, places) for place in log or ()]
+        tower = Watchtower(chain, memory, host, places.from_block, contents if places.content else None)
+        shown, known = LogPrinter(printer), set[str]()
+        while True:
+            alarms = _look(tower, readers, receipts, once)
+            reported = [_report(chain, alarm, signer, signer_password) for alarm in alarms if report and alarm.action]
+            shown.alarms(alarms, known, reported)
+            known |= {alarm.text for alarm in alarms}
+            if once:
+                certain = any(alarm.kind is not Kind.UNREADABLE for alarm in alarms)
+                raise typer.Exit(FAIL if certain else UNREADABLE if alarms else PASS)
+            time.sleep(interval)
+
+
+@app.command()
+def prove(
+    receipt: RECEIPT,
+    log: Annotated[str, typer.Option("--log", help="The server's URL.")],
+    json: Json = False,
+) -> None:
+    """Ask the server for a zero-knowledge proof of the forward pass."""
+    with told(json) as printer:
+        link = ask_for_proof(Url.parse(log), open_kept(receipt).receipt)
+        LogPrinter(printer).proof(link)
+        raise typer.Exit(EXIT_OF[link.status])
+
+
+@app.command()
+def key(
+    file: Annotated[Path, typer.Argument(help="The key file: made if it is not there.")],
+    password: Password = None,
+    register: Register = False,
+    signer: Signer = None, signer_password: SignerPassword = None,
+    rpc: Rpc = "", rounds: Rounds = "", audit_log: AuditLog = "", config: ConfigFile = None, json: Json = False,
+) -> None:  # fmt: skip
+    """An auditor's X25519 key: made under a password, its public key printed, and registered if asked."""
+    with told(json) as printer:
+        secret = read_password(password)
+        found = open_key_file(file, secret) if file.exists() else create_key_file(file, secret)
+        reported = ""
+        if register:
+            chain = open_chain(places_from(rpc, rounds, None, 0, config, audit_log))
+            reported = _act(chain, RegisterAuditor(found.public), signer, signer_password)
+        LogPrinter(printer).key(file, found.public, reported)
+
+
+def _reader(chain: Any, place: str, server: bytes, places: Places) -> LogReader:
+    if not place:
+        raise WrongUsage("--log is needed: where the server's log is, its URL, a CID, or a folder")
+    return LogReader(open_log(place, open_contents(places.content)), log_domain(chain), server)
+
+
+def _act(chain: Any, action: LogAction, signer: Path | None, password: Path | None) -> str:
+    """Sent, and in a block. Raises ContractRefused, LocalFault."""
+    if signer is None:
+        raise WrongUsage("--signer is needed: who reports pays for it")
+    receipt = act(chain, open_keystore(signer, read_password(password)), action)
+    return f"{type(action).__name__} in block {receipt.block_number}, transaction 0x{receipt.tx_hash.hex()}"
+
+
+def _look(tower: Watchtower, readers: list[LogReader], receipts: Path | None, once: bool) -> list[Alarm]:
+    """A chain that is away ends one look, and no watch."""
+    kept, broken = _kept(receipts)
+    try:
+        return [*tower.look(readers, kept), *broken]
+    except WireFault as error:
+        if once:
+            raise
+        return [Alarm(Kind.UNREADABLE, str(error)), *broken]
+
+
+def _kept(folder: Path | None) -> tuple[list[Kept], list[Alarm]]:
+    """What users left, one folder an answer; and what cannot be read of it."""
+    found, broken = [], []
+    for path in sorted(folder.iterdir()) if folder else ():
+        if not (path / RECEIPT_FILE).is_file():
+            continue
+        try:
+            found.append(open_kept(path))
+        except CandorError as error:
+            broken.append(Alarm(Kind.UNREADABLE, f"{path}: {error}"))
+    return found, broken
+
+
+def _report(chain: Any, alarm: Alarm, signer: Path | None, password: Path | None) -> str:
+    """What the contract makes of it; somebody else may have been faster."""
+    if alarm.action is None:
+        return ""
+    try:
+        return _act(chain, alarm.action, signer, password)
+    except ContractRefused as error:
+        return f"{type(alarm.action).__name__}: {error}"
+
+
+def _address(text: str) -> bytes | None:
+    return address_in(text, "--server") if text else None
+
+
+def _digest(text: str) -> bytes:
+    try:
+        found = bytes.fromhex(text.removeprefix("0x"))
+    except ValueError:
+        found = b""
+    if len(found) != 32:
+        raise WrongUsage(f"--bundle: expected 32 bytes in hex, found {text[:80]!r}")
+    return found

@@ -1,0 +1,120 @@
+"""From a chain to the history of its logs, and to the links that say how far that history is to be believed.
+
+The same grounds as for rounds (ledger.audit_chain, audit_blocks, audit_code): events through their law, receipts up to
+headers, the code at the address. The contract's storage is compared on the node's word; what rests on headers is not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from ledger.audit_blocks import Shown, blocks_link
+from ledger.audit_code import log_code_link
+from ledger.eip712 import Domain
+from ledger.headers import Header
+from ledger.log.events import LOG_EVENTS, encode_log_event
+from ledger.log.history import LogHistory
+from ledger.log.records import Anchored, LogServer
+from ledger.ports import ContractRefused, WrongChain
+from ledger.report import Anchor, Link, Name, Status, failed, not_proven, passed
+from proofs.errors import PeerFault
+
+PAGE_BLOCKS: Final = 2000
+MAX_EVENTS: Final = 1 << 20
+RETRIES: Final = 3
+LOG_TOPICS: Final = frozenset(abi.topic for abi in LOG_EVENTS)
+
+
+class LogSource(Protocol):
+    """What auditing logs reads of a chain. Every ChainPort has it."""
+
+    @property
+    def chain_id(self) -> int: ...
+
+    @property
+    def log_address(self) -> bytes: ...
+
+    def head(self) -> Header: ...
+
+    def header(self, number: int) -> Header: ...
+
+    def log_events(self, first: int, last: int) -> list[Anchored]: ...
+
+    def log_server(self, address: bytes) -> LogServer: ...
+
+    def answer_blocks(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class LogReplay:
+    """All events up to `head`, or up to the one at which it broke: `broken` says why."""
+
+    history: LogHistory
+    head: Header
+    events: tuple[Anchored, ...]
+    broken: str = ""
+
+    @property
+    def anchor(self) -> Anchor:
+        domain = self.history.domain
+        return Anchor(domain.chain_id, domain.contract, self.head.number, self.head.hash)
+
+
+def log_domain(source: LogSource) -> Domain:
+    """Raises WrongChain where no AuditLog was named."""
+    if not source.log_address:
+        raise WrongChain("no AuditLog contract was named: give its address with --audit-log")
+    return Domain(source.chain_id, source.log_address)
+
+
+def replay_log(source: LogSource, first_block: int = 0) -> LogReplay:
+    """Raises WireFault, WrongChain; a peer's fault is in `broken`."""
+    history = LogHistory(log_domain(source), source.answer_blocks())
+    head, seen = source.head(), list[Anchored]()
+    for start in range(first_block, head.number + 1, PAGE_BLOCKS):
+        try:
+            for at in source.log_events(start, min(start + PAGE_BLOCKS - 1, head.number)):
+                if len(seen) >= MAX_EVENTS:
+                    return LogReplay(history, head, tuple(seen), f"more than {MAX_EVENTS} events")
+                history.take(at)
+                seen.append(at)
+        except PeerFault as error:
+            return LogReplay(history, head, tuple(seen), f"after {len(seen)} events: {error}")
+    return LogReplay(history, head, tuple(seen))
+
+
+def settled_log(source: LogSource, first_block: int = 0) -> tuple[LogReplay, tuple[Link, ...]]:
+    """The history, and the links log, headers and contract. Read again while the contract's storage, which is read
+    after the events, has moved on in between."""
+    for _ in range(RETRIES):
+        found = replay_log(source, first_block)
+        link = log_link(source, found)
+        if link.status is Status.PASS or source.head().number == found.head.number:
+            break
+    headers = blocks_link(source, found.history.domain.contract, LOG_TOPICS, map(_shown, found.events), found.head)
+    code = log_code_link(source, found.history.domain, found.history.answer_blocks, found.head)
+    return found, (link, headers, code)
+
+
+def log_link(source: LogSource, found: LogReplay) -> Link:
+    """Replayed to the end, and the contract's storage of every server agrees."""
+    data = {"events": len(found.events), "servers": len(found.history.servers), "head": found.head.number}
+    if found.broken:
+        return failed(Name.LOG, f"the replay stopped {found.broken}", **data)
+    for address, server in found.history.servers.items():
+        try:
+            stored = source.log_server(address)
+        except ContractRefused as error:
+            return failed(Name.LOG, f"0x{address.hex()}: {error}", **data)
+        if stored != server.stored():
+            text = f"0x{address.hex()}: the contract holds {stored}, the events lead to {server.stored()}"
+            return failed(Name.LOG, text, **data)
+    text = (
+        f"{len(found.events)} events of {len(found.history.servers)} servers obey the law, and lead to what is stored"
+    )
+    return passed(Name.LOG, text, **data) if found.events else not_proven(Name.LOG, "there are no events", **data)
+
+
+def _shown(at: Anchored) -> Shown:
+    return Shown(at.block_number, at.block_hash, at.log_index, *encode_log_event(at.event))

@@ -1,0 +1,311 @@
+"""A watchtower over one server's log: what was seen anywhere is kept, durably, and compared with all that comes.
+
+Every signed checkpoint counts, wherever it was shown: on the chain, at the server's URL, in the content store, in
+somebody's copy. Alarms:
+
+    FORK        two roots signed for one size: evidence (reportFork)
+    REWRITE     a root signed that the anchored log contradicts: evidence (reportRewrite)
+    DIVERGED    a checkpoint that is signed and does not continue the anchored one: evidence once the log has passed it
+    SHRUNK      a place shows fewer entries than it did
+    LATE        entries that are promised by a block that has passed, and not anchored
+    OMISSION    a receipt at hand that is not kept: evidence (reportOmission); or one that others reported
+    CHAIN       what the node shows of the chain contradicts itself
+    DAMAGED     tiles that are not those of the checkpoint beside them
+    UNREADABLE  a place that did not answer: nothing is known to be wrong
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final
+
+from ledger.database import Database
+from ledger.log.actions import LogAction, ReportFork, ReportRewrite
+from ledger.log.check import conduct_link, host_of
+from ledger.log.follower import LogReplay, LogSource, settled_log
+from ledger.log.history import Hosted, Point
+from ledger.log.inclusion import LogReport, Standing, Verified, place, receipt_link
+from ledger.log.kept import Kept
+from ledger.log.reader import Blocks, ContentFiles, LogReader
+from ledger.log.receipt import Entry
+from ledger.log.statements import Checkpoint
+from ledger.log.tree import TileTree
+from ledger.report import Status
+from proofs.errors import PeerFault, WireFault
+from proofs.merkle import EMPTY_ROOT, ConsistencyInvalid, check_consistency
+
+MAX_ENTRIES: Final = 1 << 12  # of those not anchored yet, read in one look
+SCHEMA: Final = """
+CREATE TABLE seen (
+    chain_id TEXT NOT NULL, contract BLOB NOT NULL, server BLOB NOT NULL, size TEXT NOT NULL, root BLOB NOT NULL,
+    signature BLOB NOT NULL, place TEXT NOT NULL, PRIMARY KEY (chain_id, contract, server, size, root)
+);
+CREATE TABLE longest (
+    chain_id TEXT NOT NULL, contract BLOB NOT NULL, server BLOB NOT NULL, place TEXT NOT NULL, size TEXT NOT NULL,
+    PRIMARY KEY (chain_id, contract, server, place)
+)
+"""
+WHERE: Final = "chain_id=? AND contract=? AND server=?"
+
+
+Of = tuple[str, bytes, bytes]  # chain, contract, server
+
+
+class Kind(StrEnum):
+    FORK = "FORK"
+    REWRITE = "REWRITE"
+    DIVERGED = "DIVERGED"
+    SHRUNK = "SHRUNK"
+    LATE = "LATE"
+    OMISSION = "OMISSION"
+    CHAIN = "CHAIN"
+    DAMAGED = "DAMAGED"
+    UNREADABLE = "UNREADABLE"
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """action: what makes it evidence on the chain, where that is possible."""
+
+    kind: Kind
+    text: str
+    action: LogAction | None = None
+
+    @property
+    def status(self) -> Status:
+        return Status.NOT_PROVEN if self.kind is Kind.UNREADABLE else Status.FAIL
+
+    def to_json(self) -> dict[str, Any]:
+        report = type(self.action).__name__ if self.action else None
+        return {"alarm": self.kind.value, "status": self.status.value, "text": self.text, "report": report}
+
+
+@dataclass(frozen=True)
+class Sight:
+    """A signed checkpoint, and the first place where it was seen."""
+
+    checkpoint: Checkpoint
+    signature: bytes
+    place: str
+
+
+class Memory:
+    """Everything that was seen of any server; durable when a method returns."""
+
+    def __init__(self, path: Path) -> None:
+        self._database = Database(path, "candor/watch/1", SCHEMA)
+
+    def remember(self, of: Of, sights: Iterable[Sight]) -> None:
+        rows = [
+            (*of, str(sight.checkpoint.size), sight.checkpoint.root, sight.signature, sight.place) for sight in sights
+        ]
+        with self._database.write() as cursor:
+            cursor.executemany("INSERT OR IGNORE INTO seen VALUES (?,?,?,?,?,?,?)", rows)
+
+    def sights(self, of: Of) -> list[Sight]:
+        query = f"SELECT size, root, signature, place FROM seen WHERE {WHERE} ORDER BY size, root"
+        rows = self._database.read(query, of)
+        return [Sight(Checkpoint(int(row[0]), bytes(row[1])), bytes(row[2]), row[3]) for row in rows]
+
+    def longest(self, of: Of, place: str, size: int) -> int:
+        """The most entries that this place has shown before; `size` counts from now on."""
+        with self._database.write() as cursor:
+            found = cursor.execute(f"SELECT size FROM longest WHERE {WHERE} AND place=?", (*of, place)).fetchone()
+            before = int(found[0]) if found else 0
+            cursor.execute("INSERT OR REPLACE INTO longest VALUES (?,?,?,?,?)", (*of, place, str(max(before, size))))
+        return before
+
+    def close(self) -> None:
+        self._database.close()
+
+
+@dataclass(frozen=True)
+class Watchtower:
+    """blocks: a content store, where what a server says that it published is looked at too."""
+
+    source: LogSource
+    memory: Memory
+    server: bytes | None = None
+    first_block: int = 0
+    blocks: Blocks | None = None
+
+    def look(self, readers: Sequence[LogReader], receipts: Sequence[Kept] = ()) -> list[Alarm]:
+        """One look at everything. readers: the same log from several places. receipts: what users left here to be
+        watched over. Raises WireFault for a chain that cannot be read, check.NoSuchServer."""
+        found, chain = settled_log(self.source, self.first_block)
+        host = host_of(found, self.server)
+        alarms = [Alarm(Kind.CHAIN, f"{link.name}: {link.evidence}") for link in chain if link.status is Status.FAIL]
+        of = (str(found.history.domain.chain_id), found.history.domain.contract, host.address)
+        self.memory.remember(of, (Sight(p.checkpoint, p.signature, f"the chain, block {p.block}") for p in host.points))
+        for reader in readers:
+            alarms += self._at(of, found, host, reader)
+            alarms += self._published(of, found, host, reader)
+        sights = self.memory.sights(of)
+        alarms += forks(host, sights)
+        alarms += rewrites(host, sights, readers)
+        alarms += omissions(found, host, readers, receipts)
+        return list(dict.fromkeys(alarms))
+
+    def _at(self, of: Of, found: LogReplay, host: Hosted, reader: LogReader) -> Iterator[Alarm]:
+        """What one place shows."""
+        try:
+            shown = reader.checkpoint()
+        except WireFault as error:
+            yield Alarm(Kind.UNREADABLE, str(error))
+            return
+        except PeerFault as error:
+            yield Alarm(Kind.DAMAGED, f"{reader.where}: {error}")
+            return
+        checkpoint = shown[0] if shown else Checkpoint(0, EMPTY_ROOT)
+        if shown:
+            self.memory.remember(of, [Sight(*shown, reader.where)])
+        before = self.memory.longest(of, reader.where, checkpoint.size)
+        if checkpoint.size < before:
+            yield Alarm(Kind.SHRUNK, f"{reader.where}: {checkpoint.size} entries, it has shown {before} before")
+        if checkpoint.size > host.size:
+            yield from _beyond(found, host, reader, checkpoint)
+
+    def _published(self, of: Of, found: LogReplay, host: Hosted, reader: LogReader) -> Iterator[Alarm]:
+        """The directory that the place names, with the checkpoint in it."""
+        if self.blocks is None:
+            return
+        try:
+            told = reader.published()
+            if told is None:
+                return
+            there = LogReader(ContentFiles(told.cid, self.blocks), reader.domain, reader.server)
+            shown = there.checkpoint()
+        except WireFault as error:
+            yield Alarm(Kind.UNREADABLE, str(error))
+            return
+        except PeerFault as error:
+            yield Alarm(Kind.DAMAGED, f"{told.cid if told else reader.where}: {error}")
+            return
+        if shown is None or shown[0] != Checkpoint(told.size, told.root):
+            yield Alarm(Kind.DAMAGED, f"{told.cid}: not the checkpoint of {told.size} entries that is said to be there")
+        yield from self._at(of, found, host, there)
+
+
+def _beyond(found: LogReplay, host: Hosted, reader: LogReader, shown: Checkpoint) -> Iterator[Alarm]:
+    """Entries that are signed for and not anchored: do they continue the log, and are they still in time?"""
+    tree = reader.tree(shown.size)
+    old, old_root = (host.size, host.points[-1].root) if host.points else (0, EMPTY_ROOT)
+    try:
+        if tree.root() != shown.root:
+            yield Alarm(Kind.DAMAGED, f"{reader.where}: its tiles are not those of its checkpoint of {shown.size}")
+            return
+        check_consistency(old, old_root, shown.size, shown.root, tree.consistency(old))
+        yield from _late(found, host, reader, tree)
+    except ConsistencyInvalid as error:
+        text = f"{reader.where}: its checkpoint of {shown.size} does not continue the {old} anchored entries: {error}"
+        yield Alarm(Kind.DIVERGED, text)
+    except WireFault as error:
+        yield Alarm(Kind.UNREADABLE, str(error))
+    except PeerFault as error:
+        yield Alarm(Kind.DAMAGED, f"{reader.where}: {error}")
+
+
+def _late(found: LogReplay, host: Hosted, reader: LogReader, tree: TileTree) -> Iterator[Alarm]:
+    head = found.head.number
+    last = min(tree.size, host.size + MAX_ENTRIES)
+    due = {index: Entry.decode(entry).due_block for index, entry in tree.entries(host.size, last)}
+    late = [index for index, block in due.items() if block < head]
+    if late:
+        first = late[0]
+        text = f"entry {first} was promised by block {due[first]}, the head is {head}, {host.size} are anchored"
+        yield Alarm(Kind.LATE, f"{reader.where}: {text}; {len(late)} entries are late")
+
+
+def forks(host: Hosted, sights: Sequence[Sight]) -> Iterator[Alarm]:
+    """Two roots for one size, seen anywhere."""
+    for size, group in itertools.groupby(sights, key=lambda sight: sight.checkpoint.size):
+        one, *others = group
+        for other in others:
+            action = ReportFork(
+                host.address,
+                size,
+                one.checkpoint.root,
+                one.signature,
+                other.checkpoint.root,
+                other.signature,
+            )
+            text = f"{size} entries have the root {one.checkpoint.root.hex()} at {one.place}"
+            text += f", and {other.checkpoint.root.hex()} at {other.place}; both are signed"
+            yield Alarm(Kind.FORK, text, None if host.forked else action)
+
+
+def rewrites(host: Hosted, sights: Sequence[Sight], readers: Sequence[LogReader]) -> Iterator[Alarm]:
+    """Signed roots of sizes that the anchored log has passed without stopping there."""
+    roots = host.roots
+    passed = [sight for sight in sights if sight.checkpoint.size < host.size and sight.checkpoint.size not in roots]
+    if not passed or not host.points:
+        return
+    last, trusted = host.points[-1], _anchored_tree(host.points[-1], readers)
+    if trusted is None:
+        sizes = ", ".join(str(sight.checkpoint.size) for sight in passed[:8])
+        yield Alarm(
+            Kind.UNREADABLE, f"no place shows the anchored log: checkpoints of {sizes} are not compared with it"
+        )
+        return
+    try:
+        for sight in passed:
+            yield from _rewrite(host, last, trusted, sight)
+    except WireFault as error:
+        yield Alarm(Kind.UNREADABLE, str(error))
+    except PeerFault as error:
+        yield Alarm(Kind.DAMAGED, f"the tiles of the anchored log: {error}")
+
+
+def _rewrite(host: Hosted, last: Point, trusted: TileTree, sight: Sight) -> Iterator[Alarm]:
+    size, root = sight.checkpoint.size, sight.checkpoint.root
+    true_root, proof = trusted.root(size), tuple(trusted.consistency(size))
+    check_consistency(size, true_root, last.size, last.root, proof)
+    if root != true_root:
+        action = ReportRewrite(host.address, size, root, sight.signature, true_root, proof)
+        text = f"{size} entries had the root {true_root.hex()}; signed, and seen at {sight.place}, is {root.hex()}"
+        yield Alarm(Kind.REWRITE, text, None if host.forked else action)
+
+
+def _anchored_tree(last: Point, readers: Sequence[LogReader]) -> TileTree | None:
+    for reader in readers:
+        tree = reader.tree(last.size)
+        try:
+            if tree.root() == last.root:
+                return tree
+        except (PeerFault, WireFault):
+            continue
+    return None
+
+
+def omissions(
+    found: LogReplay, host: Hosted, readers: Sequence[LogReader], receipts: Sequence[Kept]
+) -> Iterator[Alarm]:
+    """Receipts at hand, and what others reported."""
+    conduct = conduct_link(host, found.head.number)
+    if conduct.status is Status.FAIL:
+        yield Alarm(Kind.FORK if host.forked else Kind.OMISSION, f"on the chain: {conduct.evidence}")
+    if conduct.data["open"]:
+        yield Alarm(Kind.OMISSION, f"on the chain: {conduct.data['open']} reported omissions wait for an answer")
+    for kept in receipts:
+        if kept.receipt.entry.server == host.address:
+            yield from _omitted(found, host, readers, kept)
+
+
+def _omitted(found: LogReplay, host: Hosted, readers: Sequence[LogReader], kept: Kept) -> Iterator[Alarm]:
+    receipt, link = kept.receipt, receipt_link(found, host, kept.receipt)
+    for reader in readers or (None,):
+        standing, links = place(found, host, receipt, reader)
+        if standing in (Standing.INCLUDED, Standing.NOT_YET_DUE, Standing.OMITTED):
+            break
+    verified = Verified(standing, LogReport("verify", found.anchor, (link, *links)), receipt, found.head.number)
+    if standing is Standing.OMITTED:
+        reportable = link.status is Status.PASS and found.head.number > receipt.entry.due_block
+        action = verified.omission() if reportable else None
+        known = receipt.entry.promise.digest(found.history.domain) in host.reports
+        yield Alarm(Kind.OMISSION, links[0].evidence, None if known else action)
+    elif standing is Standing.UNSETTLED and link.status is Status.PASS:
+        yield Alarm(Kind.UNREADABLE, f"entry {receipt.entry.sequence}: {links[0].evidence}")
