@@ -113,7 +113,7 @@ class Wire:
         return self.units
 
     def with_(self, **changes: Any) -> Wire:
-        return replace(self, **changes)
+        return Wire(**(vars(self) | changes))
 
     def __add__(self, other: Wire) -> Wire:
         if self.shape != other.shape or self.lanes != other.lanes or self.fraction != other.fraction:
@@ -135,7 +135,10 @@ class Wire:
         """Times a public integer, or one for each strip (broadcast to the shape)."""
         given = np.asarray(factor, dtype=np.int64)
         each = given.reshape((1,) * len(self.shape)) if given.size == 1 else np.broadcast_to(given, self.shape)
-        terms = tuple(replace(term, coefficient=term.coefficient * each[..., None]) for term in self.terms)
+        terms = tuple(
+            Term(term.group, term.column, term.index, term.coefficient * each[..., None], term.turn)
+            for term in self.terms
+        )
         constant = None if self.constant is None else self.constant * each[..., None]
         units = None if self.units is None else self.units * each[..., None]
         most = int(np.abs(each).max(initial=0))
