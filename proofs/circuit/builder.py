@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from math import prod
 
 import numpy as np
@@ -191,7 +191,7 @@ class Circuit:
         """Each wire is zero modulo p."""
         for wire in wires:
             self.check(wire)
-            self.relations.append(Linear(((None, wire),)))
+            self.relations.append(Linear(((None, _bare(wire)),)))
 
     def check(self, wire: Wire) -> None:
         """A prover's own mistakes show here, not at the end."""
@@ -199,18 +199,19 @@ class Circuit:
             raise ValueRefused("the values do not obey a relation of the circuit")
 
     def linear(self, *parts: tuple[Units | None, Wire]) -> None:
-        self.relations.append(Linear(parts))
+        self.relations.append(Linear(tuple((matrix, _bare(wire)) for matrix, wire in parts)))
 
     def across(self, strips: Sequence[tuple[Units, Wire]], wires: Sequence[Wire] = ()) -> None:
-        self.relations.append(AcrossLanes(tuple(strips), tuple(wires)))
+        bare = tuple((matrix, _bare(strip)) for matrix, strip in strips)
+        self.relations.append(AcrossLanes(bare, tuple(map(_bare, wires))))
 
     def spread(self, wire: Wire, strip: Wire) -> None:
-        self.relations.append(Spread(wire, strip))
+        self.relations.append(Spread(_bare(wire), _bare(strip)))
 
     def bilinear(self, pairs: Sequence[Pair], result: Wire) -> None:
         """Raises CircuitRefused where the tests would be known before what they test is fixed."""
         self._before_the_tests(result)
-        self.relations.append(Bilinear(tuple(pairs), result, self.tests))
+        self.relations.append(Bilinear(tuple(pairs), _bare(result), partial(_tests, self.tests_group())))
 
     def pair(self, left: Factor, right: Factor) -> Pair:
         """Tests for one product of hidden matrices; see relations.Factor. Raises as `bilinear` does."""
@@ -228,9 +229,6 @@ class Circuit:
     def tests_group(self) -> Group:
         return self.group("product in K", 1, 3 * DEGREE, identities=products_in_k(), phase=1)
 
-    def tests(self, column: int, first: int, count: int) -> Wire:
-        return strips_of(self.tests_group(), column, first, (count,))
-
     def turn(self, vector: Units) -> int:
         """The number of a public vector over the lanes."""
         number = self._turns.setdefault(vector.tobytes(), len(self.turns))
@@ -243,6 +241,15 @@ class Circuit:
         if part is None:
             raise CircuitRefused("a circuit with values was given none")
         return np.asarray(np.broadcast_to(part, (*shape, lanes)).reshape(prod(shape), lanes))
+
+
+def _bare(wire: Wire) -> Wire:
+    """Without its values, which relations do not need and would keep."""
+    return wire if wire.units is None else wire.with_(units=None, limbs=None)
+
+
+def _tests(group: Group, column: int, first: int, count: int) -> Wire:
+    return strips_of(group, column, first, (count,))
 
 
 def _low(units: Units | None, bits: int) -> Units | None:
