@@ -11,7 +11,8 @@ ARGS   ?=
 demo: $(ENV) $(TOOLS)              ## a whole federation on this machine, ending in an audit
 	$(BIN)/candor-devnet run $(ARGS)
 
-test: $(ENV) $(TOOLS) lint test-contracts   ## what CI runs
+test: $(ENV) $(TOOLS)              ## what CI runs
+	$(MAKE) --no-print-directory -j 2 lint test-contracts
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 test-long: $(ENV) $(TOOLS)         ## the long profile: more fuzzing, more crashes, hours

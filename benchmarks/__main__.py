@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-MODULES = ("training", "content", "round", "mechanism", "accounting", "log_gas")
+MODULES = ("training", "content", "round", "mechanism", "accounting", "log_gas", "fingerprints")
 RESULTS = Path(__file__).parent / "RESULTS.md"
 
 

@@ -108,7 +108,7 @@ class GradientRound:
         return prove(statement, program, self.words, self.texts, self.contributions, progress)
 
 
-def small_base(kind: str, folder: Path) -> Path:
+def small_base(kind: str, folder: Path, layers: int = 2) -> Path:
     """A Llama or a BERT of random weights, over the words of ROWS; with a head where it predicts tokens."""
     words = sorted({word for row in ROWS for word in row})
     names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *words]
@@ -117,10 +117,8 @@ def small_base(kind: str, folder: Path) -> Path:
     core.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     PreTrainedTokenizerFast(tokenizer_object=core, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(folder)
     torch.manual_seed(5)
-    sizes = {"vocab_size": len(names), "hidden_size": 16, "num_hidden_layers": 2, "max_position_embeddings": TOKENS}
-    sizes |= {"num_attention_heads": 2, "intermediate_size": 24} | (
-        {"num_hidden_layers": 1} if kind == PREDICTS else {}
-    )
+    sizes = {"vocab_size": len(names), "hidden_size": 16, "max_position_embeddings": TOKENS}
+    sizes |= {"num_hidden_layers": layers, "num_attention_heads": 2, "intermediate_size": 24}
     spread = {"initializer_range": 0.3 if kind == "bert" else 0.1}  # so that gradients are long enough to be clipped
     if kind == "bert":
         BertModel(BertConfig(**sizes, **spread)).save_pretrained(folder)
@@ -130,9 +128,9 @@ def small_base(kind: str, folder: Path) -> Path:
     return folder
 
 
-def gradient_round(kind: str, folder: Path, steps: int = 2) -> GradientRound:
-    """kind: "llama", "bert" or "next-token", made in the folder."""
-    path = small_base(kind, folder)
+def gradient_round(kind: str, folder: Path, steps: int = 2, layers: int = 2) -> GradientRound:
+    """kind: "llama", "bert" or "next-token", which has one layer; made in the folder."""
+    path = small_base(kind, folder, 1 if kind == PREDICTS else layers)
     model, weights = _model(kind, path, steps)
     config, texts = model.config, [" ".join(row) for row in ROWS]
     labels = [0 if kind == PREDICTS else number % len(LABELS) for number in range(len(texts))]

@@ -2,7 +2,8 @@
 
 It proves as an honest member does, but that nothing is refused on the way, and that all that follows from its lie is
 made to fit it. A value that is in no table gets the inverse that it should have (then the sums of the look-ups do not
-fit), or that of an entry (then the cell does not).
+fit), or that of an entry (then the cell does not). What a circuit is without values depends on slot and program alone,
+so that of the verifier is built once for each.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 from benchmarks.cases import Recoded
 from benchmarks.gradient_cases import GradientRound
 from proofs import mechanism, witness
-from proofs.circuit import prover
+from proofs.circuit import prover, verifier
 from proofs.circuit.builder import Circuit, Table
 from proofs.circuit.equations import weights_of
 from proofs.circuit.wire import Wire
@@ -25,17 +26,34 @@ from proofs.commitment import Committed
 from proofs.field import P, element, ext, ext_inverse, mul
 from proofs.gradient.claim import PROTOCOL, GradientStatement, Secret, claim_circuit, claim_layout
 from proofs.gradient.program import Program
-from proofs.gradient.verifier import verify
 from proofs.proof import ProofInvalid
 from proofs.prover import data_and_slots
 from proofs.witness import Cells
 
 _P = np.uint64(P)
 Lie = Callable[[Circuit], None]
+_CIRCUITS: dict[tuple[Any, ...], Circuit] = {}
 
 
 def no_lie(_: Circuit) -> None:
     """Leaves everything as it is."""
+
+
+def public_circuit(statement: GradientStatement, program: Program) -> Circuit:
+    """As the verifier builds it."""
+    numbers, mechanism = (statement.step, statement.slot, statement.tolerance), statement.mechanism
+    key = (*numbers, mechanism.shape, mechanism.group_of.tobytes(), program.digest())
+    if key not in _CIRCUITS:
+        _CIRCUITS[key] = claim_circuit(statement, program)
+    return _CIRCUITS[key]
+
+
+def check(statement: GradientStatement, program: Program, proof: bytes) -> None:
+    """As proofs.gradient.verifier.verify does, with the circuit at hand."""
+    circuit = public_circuit(statement, program)
+    layout = claim_layout(circuit, statement.mechanism.shape)
+    roots = (statement.mechanism.data_root, statement.slots_root)
+    verifier.verify(statement.digest(program), circuit, layout, roots, proof, PROTOCOL)
 
 
 class Lying(prover._Run):
@@ -146,12 +164,12 @@ def forge(
     """A proof of the statement, whatever is so. running: the program that the values come from. building: patches
     while they are computed. lie, tested: change the cells of phase 0, and of phase 1. changes: to `Lying`."""
     program = case.program(statement.step)
+    public = public_circuit(statement, program)
     with refusing_nothing(), ExitStack() as patches:
         with ExitStack() as more:
             building(more)
             circuit = claim_circuit(statement, running or program, secret or case.secret(statement))
         lie(circuit)
-        public = claim_circuit(statement, program)
         honest = prover._fill_tests
 
         def filled(circuit: Circuit, tests: Any) -> None:
@@ -167,9 +185,9 @@ def forge(
 
 
 def refused(case: GradientRound, statement: GradientStatement, proof: bytes, *errors: type[ProofInvalid]) -> None:
-    """The verifier in use refuses it, for one of these reasons."""
+    """The verifier refuses it, for one of these reasons."""
     try:
-        verify(statement, case.program(statement.step), proof)
+        check(statement, case.program(statement.step), proof)
     except errors:
         return
     raise AssertionError("a forgery passed")

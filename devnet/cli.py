@@ -32,7 +32,7 @@ from rich.table import Table
 from devnet.anvil import Anvil, AnvilOptions
 from devnet.federation import Plan, PlanInvalid, kept_facts
 from devnet.kinds import KINDS, kind_named
-from devnet.presets import Preset, preset_named
+from devnet.presets import RULES, Preset, preset_named, with_rule
 from devnet.processes import Supervisor
 from devnet.progress import GENESIS, Watch, paces
 from devnet.scenarios import Outcome, fresh_folder, run
@@ -59,6 +59,10 @@ def run_command(
     aggregators: Annotated[int, typer.Option(min=1, max=8, help="Aggregators; the first opens the rounds.")] = 1,
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds that must become final.")] = None,
     epsilon: Annotated[float | None, typer.Option(min=0.0, help="ε of all rounds together.")] = None,
+    rule: Annotated[str | None, typer.Option(help=f"How adapters become one: {', '.join(RULES)}.")] = None,
+    rank: Annotated[
+        list[str] | None, typer.Option(metavar="NODE=RANK", help="A node's own rank, under svd and stack.")
+    ] = None,
     misbehave: Annotated[
         list[str] | None,
         typer.Option(metavar="NODE=KIND[@ROUND]", help="Let a daemon misbehave; see `candor-devnet kinds`."),
@@ -71,6 +75,8 @@ def run_command(
     """Run a federation, audit it, and remove it."""
     with _told(), _folder(directory, keep) as folder:
         chosen = preset_named(preset)
+        if rule is not None or rank:
+            chosen = with_rule(chosen, rule or chosen.rule, parse_ranks(rank or [], nodes))
         plan = Plan(
             preset=chosen,
             directory=folder,
@@ -133,7 +139,7 @@ def policy_for(preset: Preset, nodes: int, *, noise: bool = True) -> Policy:
         verify_blocks=VERIFY_BLOCKS.get(preset.name, 600) if proves else 30,
         propose_blocks=60,
         challenge_blocks=6,
-        quorum=min(2, nodes),
+        quorum=max(min(2, nodes), preset.robust.least if preset.robust else 1),
         proof_required=proves,
         verifier_quorum=-(-2 * nodes // 3),
     )
@@ -152,6 +158,18 @@ def parse_misbehave(options: list[str]) -> dict[str, tuple[str, ...]]:
             raise PlanInvalid(f"--misbehave {option}: {kind.name} is a misbehaviour of a {kind.role}")
         chosen[name] += (what,)
     return dict(chosen)
+
+
+def parse_ranks(options: list[str], nodes: int) -> dict[int, int]:
+    """ "1=2", "node-1=2". Raises PlanInvalid."""
+    chosen = {}
+    for option in options:
+        who, _, rank = option.partition("=")
+        node = who.removeprefix("node-")
+        if not (node.isdecimal() and rank.isdecimal() and int(node) < nodes):
+            raise PlanInvalid(f"--rank {option}: expected NODE=RANK, with one of {nodes} nodes")
+        chosen[int(node)] = int(rank)
+    return chosen
 
 
 def _longest_s(plan: Plan) -> float:

@@ -17,9 +17,11 @@ from typing import Self
 
 import torch
 
-from ledger.bundle import bundle_limits, read_weights
+from ledger.aggregate import read_aggregate
+from ledger.bundle import CONFIG, Files, bundle_limits, read_weights
 from ledger.config import MAX_TASK_TOKENS, Config, TaskKind
 from ledger.content import GatewayStore
+from ledger.tensors import Weights
 from node.model import LoadedModel, attach, load_base
 
 BATCH = 64
@@ -44,10 +46,15 @@ MEASURES: dict[TaskKind, Measure] = {
 
 
 class Evaluator:
-    """Answers `score(bundle)` as futures, in the order asked. A context: leaving it drops what is still waiting."""
+    """Answers `score(bundle)` as futures, in the order asked. A context: leaving it drops what is still waiting.
 
-    def __init__(self, config: Config, base_path: str, held_out: Path, gateways: Sequence[str]) -> None:
-        self._config, self._store = config, GatewayStore(list(gateways))
+    largest: the config as the largest bundle has it, for the limits of what is fetched.
+    """
+
+    def __init__(
+        self, config: Config, largest: Config, base_path: str, held_out: Path, gateways: Sequence[str]
+    ) -> None:
+        self._config, self._limits, self._store = config, bundle_limits(largest), GatewayStore(list(gateways))
         rows = [json.loads(line) for line in held_out.read_text(encoding="utf-8").splitlines()]
         self._texts = [row["text"] for row in rows]
         self._labels = [row["label"] for row in rows]
@@ -67,12 +74,17 @@ class Evaluator:
         return self._worker.submit(self._score, bundle)
 
     def _score(self, bundle: bytes) -> float:
-        files = self._store.get_directory(bundle, bundle_limits(self._config))
-        model = self._model.result()
-        model.load_weights(read_weights(files, self._config))
+        files, model = self._store.get_directory(bundle, self._limits), self._model.result()
+        config, weights = read_aggregate(files) if CONFIG in files else self._genesis(files)
+        if config.adapter.rank != model.config.adapter.rank:
+            model = attach(model.base, config)
+        model.load_weights(weights)
         if self._config.task.kind == "next-token":
             return bits_per_byte(model, self._texts)
         return accuracy(model, self._texts, self._labels)
+
+    def _genesis(self, files: Files) -> tuple[Config, Weights]:
+        return self._config, read_weights(files, self._config)
 
 
 def accuracy(model: LoadedModel, texts: Sequence[str], labels: Sequence[str]) -> float:

@@ -27,9 +27,10 @@ import tomli_w
 from devnet import notes
 from devnet.anvil import Anvil, AnvilOptions
 from devnet.kinds import kind_named
-from devnet.presets import Preset, make_config
+from devnet.presets import Preset, last_config, make_config
 from devnet.processes import Child, Supervisor
 from ledger.actions import AddMember, SetAggregators
+from ledger.aggregation import aggregated
 from ledger.bundle import GenesisBundle
 from ledger.config import Config
 from ledger.content import EmbeddedStore
@@ -38,6 +39,7 @@ from ledger.evm import EvmChain
 from ledger.privacy import INFINITE_MICRO
 from ledger.records import Policy
 from ledger.signing import Key, create_keystore
+from node.judging import SHARE, cores
 from node.privacy_ledger import PrivacyLedger
 from node.service import PRIVACY
 from node.showing import TURNS
@@ -152,24 +154,31 @@ class Federation:
     genesis: bytes
     nodes: tuple[Site, ...]
     aggregators: tuple[Site, ...]
+    last: Config | None = None
 
     @property
     def sites(self) -> tuple[Site, ...]:
         return self.nodes + self.aggregators
 
+    @property
+    def largest(self) -> Config:
+        """As the largest bundle has it: the aggregate of all nodes."""
+        return aggregated(self.last or self.config, range(self.plan.nodes))
+
     def chain(self) -> EvmChain:
         return EvmChain(self.anvil.rpc_url, self.deployment.rounds, chain_id=self.deployment.chain_id)
 
     def start(self, supervisor: Supervisor, *, environment: Mapping[str, Mapping[str, str]] | None = None) -> None:
-        """Start every daemon; `environment` adds variables by daemon name."""
+        """Start every daemon, each with its share of the cores; `environment` adds variables by daemon name."""
         for site in (*self.aggregators, *self.nodes):
             self.start_one(supervisor, site, (environment or {}).get(site.name))
 
     def start_one(self, supervisor: Supervisor, site: Site, environment: Mapping[str, str] | None = None) -> Child:
         kinds = self.plan.misbehave.get(site.name, ())
-        shared = {TURNS: str(self.plan.directory / "proving.lock")}  # this machine is all members' own
+        share = {SHARE: str(max(1, cores() // len(self.sites)))}
+        share[TURNS] = str(self.plan.directory / "proving.lock")  # this machine is all members' own
         return supervisor.start(
-            site.name, command(site, kinds), site.folder / "log.txt", {**shared, **(environment or {})}
+            site.name, command(site, kinds), site.folder / "log.txt", share | dict(environment or {})
         )
 
     def audit_arguments(self, content: tuple[Path, ...] | None = None) -> list[str]:
@@ -204,7 +213,8 @@ def found(plan: Plan, anvil: Anvil) -> Federation:
     store = EmbeddedStore(aggregators[0].content)
     genesis = store.put_directory(GenesisBundle(config, weights).files())
     store.put_raw(config.encode())
-    federation = Federation(plan, anvil, deployment, config, genesis, nodes, aggregators)
+    last = last_config(plan.preset, config)
+    federation = Federation(plan, anvil, deployment, config, genesis, nodes, aggregators, last)
     _write_data(plan, nodes)
     _write_settings(federation)
     (plan.directory / "federation.json").write_text(json.dumps(describe(federation), indent=1) + "\n")
@@ -318,6 +328,8 @@ def _write_data(plan: Plan, nodes: tuple[Site, ...]) -> None:
 def _write_settings(federation: Federation) -> None:
     coordinator = federation.aggregators[0]
     (coordinator.folder / "config.json").write_bytes(federation.config.encode())
+    if federation.last is not None:
+        (coordinator.folder / "last.json").write_bytes(federation.last.encode())
     for site in federation.sites:
         peers = [other.url for other in federation.sites if other is not site]
         settings = _common(federation, site, peers)
@@ -330,7 +342,7 @@ def _write_settings(federation: Federation) -> None:
                 "rounds": federation.plan.rounds,
                 "voids": VOIDS,
                 "global": federation.genesis.hex(),
-            }
+            } | ({"last": str(site.folder / "last.json")} if federation.last is not None else {})
         if federation.config.gradient is not None:
             settings["model"] = {"path": federation.plan.preset.base_path}
         site.settings.write_text(tomli_w.dumps(settings))

@@ -8,13 +8,14 @@ for in ε: the notes are invented, so there is nobody to protect. On real data i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
+from typing import Final
 
 from devnet.notes import LABELS
+from ledger.aggregation import GRADIENT_RULES, RobustSpec, Rule, frozen_half, half_of
 from ledger.config import (
     AdapterSpec,
     AggregationSpec,
@@ -30,6 +31,20 @@ from ledger.records import Policy
 from node.model import LoadedBase, Weights, genesis, layout, load_base
 from proofs.errors import LocalFault
 
+PLAIN_RULES: Final[dict[str, tuple[Rule, Rule | None]]] = {
+    "fedavg": ("fedavg", None),
+    "ffa": ("ffa", None),
+    "rolora": ("rolora", None),
+    "stack": ("svd", "stack"),
+    "svd": ("svd", None),
+}
+ROBUST_RULES: Final = {
+    "median": RobustSpec("median"),
+    "trimmed-mean": RobustSpec("trimmed-mean", tolerates=1),
+    "multi-krum": RobustSpec("multi-krum", tolerates=1, keep=2),
+    "norm-clip": RobustSpec("norm-clip"),
+}
+RULES: Final = (*PLAIN_RULES, *ROBUST_RULES)
 WEIGHT_BITS = 16
 GENESIS_SEED = "candor-devnet"
 
@@ -42,7 +57,8 @@ class PresetUnknown(LocalFault):
 class Preset:
     """`epsilon` is the default budget for all rounds together; `sample_rate` · `rows` is about `mean_batch`.
 
-    gradient: what proofs of gradients are asked for, beside those of the mechanism; None: none.
+    gradient: what proofs of gradients are asked for, beside those of the mechanism; None: none. last: the rule of the
+    last round, if another. ranks: (node, rank) of nodes whose rank is not `rank`.
     """
 
     name: str
@@ -53,7 +69,7 @@ class Preset:
     targets: tuple[str, ...]
     head: tuple[str, ...]
     max_tokens: int
-    rule: Literal["fedavg", "ffa"]
+    rule: Rule
     clip_adapter: Fraction
     clip_head: Fraction
     clip_units: int
@@ -68,6 +84,9 @@ class Preset:
     delta: Fraction
     held_out: int
     gradient: GradientSpec | None = None
+    robust: RobustSpec | None = None
+    last: Rule | None = None
+    ranks: tuple[tuple[int, int], ...] = ()
     task: TaskKind = "classification"
 
     @property
@@ -150,6 +169,24 @@ def preset_named(name: str) -> Preset:
     return PRESETS[name]
 
 
+def with_rule(preset: Preset, name: str, ranks: Mapping[int, int] | None = None) -> Preset:
+    """The preset under a rule of ledger/AGGREGATION.md. Robust averages are those of ffa, against one liar; a stack is
+    the last of rounds under svd; proofs of gradients are left out where there are none. Raises PresetUnknown."""
+    if name not in RULES:
+        raise PresetUnknown(f"no rule {name!r}; known: {', '.join(RULES)}")
+    rule, last = PLAIN_RULES.get(name, ("ffa", None))
+    gradient = preset.gradient if rule in GRADIENT_RULES else None
+    own = tuple(sorted((ranks or {}).items()))
+    return replace(preset, rule=rule, last=last, robust=ROBUST_RULES.get(name), ranks=own, gradient=gradient)
+
+
+def last_config(preset: Preset, config: Config) -> Config | None:
+    """The config of the last round, where it is not that of those before."""
+    if preset.last is None:
+        return None
+    return Config.decode(replace(config, aggregation=replace(config.aggregation, rule=preset.last)).encode())
+
+
 def make_config(
     preset: Preset,
     *,
@@ -157,7 +194,6 @@ def make_config(
     rounds: int,
     policy: Policy,
     base: LoadedBase | None = None,
-    rule: Literal["fedavg", "ffa"] | None = None,
     weights: Iterable[tuple[int, int]] = (),
 ) -> tuple[Config, Weights]:
     """The config of every round of a demo federation, and the genesis weights in grid units.
@@ -167,7 +203,7 @@ def make_config(
     """
     base = base or load_base(preset.base_path)
     gradient = None if epsilon is None else preset.gradient
-    adapter = _adapter(preset, base, rule or preset.rule)
+    adapter = _adapter(preset, base)
     config = Config(
         base_name=preset.base_name,
         base_digest=base.digest,
@@ -178,7 +214,7 @@ def make_config(
         optimizer=preset.optimizer,
         steps=preset.steps,
         mean_batch=preset.mean_batch,
-        aggregation=AggregationSpec(rule or preset.rule, tuple(weights)),
+        aggregation=AggregationSpec(preset.rule, tuple(weights), preset.ranks, preset.robust),
         proof_policy="none" if epsilon is None else "gradient" if gradient else "mechanism",
         policy=replace(
             policy,
@@ -190,7 +226,7 @@ def make_config(
     return Config.decode(config.encode()), genesis(adapter.tensors, WEIGHT_BITS, GENESIS_SEED)
 
 
-def _adapter(preset: Preset, base: LoadedBase, rule: Literal["fedavg", "ffa"]) -> AdapterSpec:
+def _adapter(preset: Preset, base: LoadedBase) -> AdapterSpec:
     tensors = layout(
         base,
         rank=preset.rank,
@@ -198,9 +234,18 @@ def _adapter(preset: Preset, base: LoadedBase, rule: Literal["fedavg", "ffa"]) -
         targets=preset.targets,
         head=preset.head,
         labels=len(preset.labels),
-        rule=rule,
+        rule=preset.rule,
     )
     return AdapterSpec(preset.rank, preset.alpha, preset.targets, preset.head, tensors)
+
+
+def _most_coordinates(rule: Rule, adapter: AdapterSpec) -> int:
+    """Of any round: under rolora the halves differ in size, and one σ is for both."""
+    by_round = (
+        sum(tensor.size for tensor in adapter.tensors if half_of(tensor.name) != frozen_half(rule, number))
+        for number in (1, 2)
+    )
+    return max(by_round) if rule == "rolora" else adapter.parameters
 
 
 def _privacy(preset: Preset, adapter: AdapterSpec, epsilon: float | None, rounds: int) -> PrivacySpec:
@@ -214,7 +259,7 @@ def _privacy(preset: Preset, adapter: AdapterSpec, epsilon: float | None, rounds
             groups=len({tensor.role for tensor in adapter.trained}),
             sample_threshold=threshold,
             steps=preset.steps,
-            coordinates=adapter.parameters,
+            coordinates=_most_coordinates(preset.rule, adapter),
             rounds=rounds,
         )
     return PrivacySpec(

@@ -104,7 +104,7 @@ class Watch:
     def bytes_of(self, bundle: bytes, limits: Limits | None = None) -> int | None:
         """Bytes of the files behind a digest, from whichever store of the federation has them; None if none does."""
         if bundle not in self.sizes:
-            self.sizes[bundle] = _size(self.federation, bundle, limits or bundle_limits(self.federation.config))
+            self.sizes[bundle] = _size(self.federation, bundle, limits or bundle_limits(self.federation.largest))
         return self.sizes[bundle]
 
     def _told(self, logged: Logged) -> Iterator[str]:

@@ -114,7 +114,8 @@ def running(plan: Plan, *, environment: Mapping[str, Mapping[str, str]] | None =
         federation = found(plan, anvil)
         gateways = [site.url for site in federation.sites]
         held_out = plan.directory / "held-out.jsonl"
-        evaluator = stack.enter_context(Evaluator(federation.config, plan.preset.base_path, held_out, gateways))
+        evaluator = Evaluator(federation.config, federation.largest, plan.preset.base_path, held_out, gateways)
+        stack.enter_context(evaluator)
         federation.start(supervisor, environment=environment)
         watch = Watch(federation, evaluator)
         stack.callback(watch.close)

@@ -95,6 +95,11 @@ class AggregationSpec:
         return f"{self.rule} with {self.robust.name}" if self.robust else self.rule
 
     @property
+    def told(self) -> str:
+        """What the aggregate is, in words."""
+        return "the integer average" if self.robust is None and self.rule in GRADIENT_RULES else str(self)
+
+    @property
     def least(self) -> int:
         """The fewest accepted members for which there is an aggregate."""
         return self.robust.least if self.robust else 1

@@ -20,6 +20,7 @@ from ledger.audit_chain import (
     CHAIN_LINKS,
     Replay,
     Source,
+    check_unmoved,
     history_link,
     outcome,
     replay,
@@ -30,7 +31,6 @@ from ledger.audit_library import Library, Unsettled
 from ledger.audit_open import Contents
 from ledger.audit_round import RoundAudit
 from ledger.gradients import GradientVerifier
-from ledger.ports import ChainMoved
 from ledger.report import (
     OF_ROUND,
     Anchor,
@@ -77,7 +77,7 @@ def audit(
     _check_asked(source, rounds)
     history = (told, headers_link(source, found), code_link(source, found.history.domain, found.head))
     reports = tuple(_reports(source, Library(contents), found, rounds, gradients))
-    _check_unmoved(source, found)
+    check_unmoved(source, found.head)
     return Report(Anchor(source.chain_id, source.rounds_address, found.head.number, found.head.hash), history, reports)
 
 
@@ -169,9 +169,3 @@ def _blamed(found: Replay, number: int, links: tuple[Link, ...]) -> tuple[Link, 
     if broken is None or broken.round != number or broken.name is Name.HISTORY:
         return links
     return tuple(failed(link.name, broken.cause, **link.data) if link.name is broken.name else link for link in links)
-
-
-def _check_unmoved(source: Source, found: Replay) -> None:
-    now = source.header(found.head.number)
-    if now.hash != found.head.hash:
-        raise ChainMoved(f"block {found.head.number} was {found.head.hash.hex()}, now it is {now.hash.hex()}")

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, runtime_checkable
 
-from ledger.audit_chain import Replay
+from ledger.audit_chain import Headers, Replay
 from ledger.events import TOPICS, encode_log
 from ledger.evidence import decode_receipt, may_hold, receipts_root
 from ledger.headers import Header
@@ -25,12 +25,6 @@ from proofs.errors import PeerFault
 MAX_WALK_BLOCKS: Final = 1 << 14  # beyond it only the blocks that matter are read, and the link says so
 
 Held = list[tuple[int, tuple[bytes, ...], bytes]]  # position in the block, topics and data of each event
-
-
-class Headers(Protocol):
-    """Where headers are read."""
-
-    def header(self, number: int) -> Header: ...
 
 
 @runtime_checkable

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 from ledger.eip712 import Domain
 from ledger.headers import Header
 from ledger.history import History
-from ledger.ports import UnknownBlock
+from ledger.ports import ChainMoved, UnknownBlock
 from ledger.records import (
     AggregateProposed,
     Committed,
@@ -35,6 +35,12 @@ from proofs.errors import LocalFault, PeerFault
 
 PAGE_BLOCKS: Final = 2000
 MAX_EVENTS: Final = 1 << 20
+
+
+class Headers(Protocol):
+    """Where headers are read."""
+
+    def header(self, number: int) -> Header: ...
 
 
 class Source(Protocol):
@@ -152,6 +158,13 @@ def blame(rule: Rule, event: RoundEvent) -> Name:
     if rule in _OF_HISTORY:
         return Name.HISTORY
     return _OF_RULE.get(rule) or _OF_EVENT.get(type(event), Name.FINALITY)
+
+
+def check_unmoved(source: Headers, head: Header) -> None:
+    """Everything was read of one chain. Raises ChainMoved."""
+    now = source.header(head.number)
+    if now.hash != head.hash:
+        raise ChainMoved(f"block {head.number} was {head.hash.hex()}, now it is {now.hash.hex()}")
 
 
 def history_link(source: Source, found: Replay) -> Link:

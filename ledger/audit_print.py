@@ -65,10 +65,14 @@ class Printer:
             self.line(f"NOT PROVEN {name}: {evidence}", COLOURS[Status.NOT_PROVEN])
         if report.anchor is not None:
             self.line(anchor_text(report.anchor))
-        if report.status is Status.PASS and unproven:
-            self.line("PASS, except for what is NOT PROVEN above", COLOURS[Status.PASS])
+        self.status(report.status, report.links)
+
+    def status(self, status: Status, links: Iterable[Link]) -> None:
+        """The last line of a report."""
+        if status is Status.PASS and any(link.status is Status.NOT_PROVEN for link in links):
+            self.line("PASS, except for what is NOT PROVEN above", COLOURS[status])
         else:
-            self.line(report.status.value, COLOURS[report.status])
+            self.line(status.value, COLOURS[status])
 
     def why(self, why: Why) -> None:
         if self.as_json:

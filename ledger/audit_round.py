@@ -216,7 +216,10 @@ class RoundAudit:
             return failed(Name.MECHANISM, text, **data)
         if gone:
             return missing(Name.MECHANISM, f"the proof of member {gone[0]} is not to be had", **data)
-        return passed(Name.MECHANISM, f"members {list(self.state.accepted)}: {coverage(self.config)}", **data)
+        told = f"members {list(self.state.accepted)}: {coverage(self.config)}"
+        own = [(member, part_of(self.config, member).adapter.parameters) for member in self.state.accepted]
+        fewer = ", ".join(f"member {m} has {n}" for m, n in own if n != self.config.adapter.parameters)
+        return passed(Name.MECHANISM, f"{told}; {fewer}" if fewer else told, **data)
 
     def gradient_link(self) -> Link:
         try:
@@ -342,7 +345,7 @@ class RoundAudit:
         root, _ = directory_blocks(bundle.files())
         expected = root.cid.digest
         if expected == proposal.aggregate_bundle:
-            text = f"the integer average of members {list(self.state.accepted)}, rebuilt to the byte"
+            text = f"{self.config.aggregation.told} of members {list(self.state.accepted)}, rebuilt to the byte"
             return passed(Name.AGGREGATE, text, expected=expected.hex(), **data)
         text = f"expected {expected.hex()}, proposed was {proposal.aggregate_bundle.hex()}: {self._difference(bundle)}"
         return failed(Name.AGGREGATE, text, expected=expected.hex(), **data)

@@ -28,6 +28,10 @@ from ledger.report import Anchor, Link, Name, Report, RoundReport, Status, faile
 OF_ANSWER: Final = ((Name.TEXTS, "answer"), (Name.RECEIPT, "receipt"), (Name.INCLUSION, "log"), (Name.DEADLINE, "log"))
 OF_CHAIN: Final = (Name.LOG, Name.HEADERS, Name.CONTRACT)
 PROOFS: Final = (Name.MECHANISM, Name.GRADIENT)
+NOT_REPLAYED: Final = (
+    "that the model gives this answer is not shown here: an auditor with a key runs it again (inference replay); there "
+    "is no proof of a forward pass yet"
+)
 
 
 class TraceSource(Source, LogSource, Protocol):
@@ -88,6 +92,7 @@ def trace(
     steps += [_single("checkpoint", link) for link in told if link.name in OF_CHAIN]
     bundle, history = kept.receipt.entry.bundle, replay(source, first_block).history
     number = round_of(history, bundle)
+    steps.append(_single("model", not_proven(Name.REPLAY, NOT_REPLAYED)))
     steps.append(_single("model", origin_link(history, bundle, number)))
     if number is not None:
         wanted = set(range(1, number + 1))

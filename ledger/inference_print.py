@@ -97,7 +97,7 @@ class LogPrinter:
         rows = [(step.stage, Text(step.status.value, style=COLOURS[step.status]), step.text) for step in trace.steps]
         self._printer.table("From the answer back to the base model", ("stage", "status", "evidence"), rows)
         self._printer.line(anchor_text(trace.anchor))
-        self._printer.line(trace.status.value, COLOURS[trace.status])
+        self._printer.status(trace.status, (link for step in trace.steps for link in step.links))
 
     def _table(self, report: LogReport) -> None:
         for name, value in report.told.items():
@@ -106,7 +106,7 @@ class LogPrinter:
 
     def _verdict(self, report: LogReport) -> None:
         self._printer.line(anchor_text(report.anchor))
-        self._printer.line(report.status.value, COLOURS[report.status])
+        self._printer.status(report.status, report.links)
 
 
 def _host_json(found: LogReplay, host: Hosted) -> dict[str, Any]:

@@ -144,7 +144,7 @@ def fetch_shown(
 
 
 def judge(
-    facts: SubmissionFacts, files: Files | None, shown: Shown | None = None, verify: Verify = verify_here
+    facts: SubmissionFacts, files: Files | None, shown: Shown | None = None, verify: Verify | None = None
 ) -> Verdict:
     """Run the checks. `files` is the directory behind the submission's digest, verified; None if nobody has it.
 
@@ -162,7 +162,7 @@ def judge(
 
 
 def judge_but_gradients(
-    facts: SubmissionFacts, files: Files | None, verify: Verify = verify_here
+    facts: SubmissionFacts, files: Files | None, verify: Verify | None = None
 ) -> SubmissionBundle | Verdict:
     """All checks but the last two: the submission that passes them, or the verdict."""
     if files is None:
@@ -247,13 +247,13 @@ def check_epsilon(facts: SubmissionFacts) -> None:
         raise Rejected(Reason.EPSILON_UNDERSTATED, detail)
 
 
-def check_proof(submission: SubmissionBundle, beacon: bytes, verify: Verify = verify_here) -> None:
+def check_proof(submission: SubmissionBundle, beacon: bytes, verify: Verify | None = None) -> None:
     """The most expensive check, and the last. It is the member's proof, for these sums, this round and this beacon."""
     if not submission.config.proven:
         return
     statement = statement_of(submission.config, submission.claim, beacon, submission.trajectory)
     try:
-        verify(statement, submission.proof)
+        (verify or verify_here)(statement, submission.proof)
     except ProofInvalid as error:
         raise Rejected(Reason.PROOF_INVALID, f"{PROOF}: {type(error).__name__}: {error}") from error
 

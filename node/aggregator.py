@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from ledger.actions import Open, PostVerdicts, Propose
+from ledger.aggregation import in_round
 from ledger.base_gradients import BaseGradients
 from ledger.config import MAX_CONFIG_BYTES, Config
 from ledger.content import ContentStore
@@ -51,12 +52,22 @@ PREPARATIONS: Final = (Do.JUDGE, Do.AVERAGE)
 
 @dataclass(frozen=True)
 class Coordinator:
-    """What the opener of rounds opens. The config is published in its own store."""
+    """What the opener of rounds opens. The configs are published in its own store.
+
+    last: the config of the last round, if it is another.
+    """
 
     config: Config
     rounds: int
     voids: int
     genesis: bytes
+    last: Config | None = None
+
+    def config_of_next(self, history: History) -> Config:
+        """The config of the round that comes: the last one's if all before are Final; under rolora by its number."""
+        final = sum(state.phase is Phase.FINAL for state in history.rounds.values())
+        chosen = self.last if self.last is not None and final == self.rounds - 1 else self.config
+        return in_round(chosen, history.latest + 1)
 
 
 @dataclass(frozen=True)
@@ -142,9 +153,10 @@ class Aggregator:
         self._parts.watch.set(finished=situation is not Situation.READY)
         phase = history.rounds[history.latest].phase if history.latest else Phase.NONE
         if AGGREGATOR_TABLE[phase][situation] is Do.OPEN:
-            self._parts.store.put_raw(mine.config.encode())
+            config = mine.config_of_next(history)
+            self._parts.store.put_raw(config.encode())
             start = history.global_bundle or mine.genesis
-            action = Open(mine.config.digest, start, mine.config.policy)
+            action = Open(config.digest, start, config.policy)
             name = f"round-{history.latest + 1}/open/{start.hex()[:8]}"
             self._parts.sender.ensure(name, action, Point.AGGREGATOR_OPEN_INTENT)
 
@@ -291,16 +303,21 @@ def base_folder(model: str) -> Path:
 
 
 def read_coordinator(settings: CoordinatorSettings) -> Coordinator:
-    """The config file is canonical JSON, as `Config.encode` writes it. Raises SettingsInvalid."""
+    """Raises SettingsInvalid."""
+    config, last = _read_config(settings.config), _read_config(settings.last) if settings.last else None
+    return Coordinator(config, settings.rounds, settings.voids, settings.global_bundle, last)
+
+
+def _read_config(path: Path) -> Config:
+    """The file is canonical JSON, as `Config.encode` writes it. Raises SettingsInvalid."""
     try:
-        if settings.config.stat().st_size > MAX_CONFIG_BYTES:
-            raise SettingsInvalid(f"{settings.config}: more than {MAX_CONFIG_BYTES} bytes")
-        config = Config.decode(settings.config.read_bytes().strip())
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise SettingsInvalid(f"{path}: more than {MAX_CONFIG_BYTES} bytes")
+        return Config.decode(path.read_bytes().strip())
     except OSError as error:
-        raise SettingsInvalid(f"{settings.config}: {error.strerror}") from error
+        raise SettingsInvalid(f"{path}: {error.strerror}") from error
     except PeerFault as error:
-        raise SettingsInvalid(f"{settings.config}: {error}") from error
-    return Coordinator(config, settings.rounds, settings.voids, settings.global_bundle)
+        raise SettingsInvalid(f"{path}: {error}") from error
 
 
 def _verdict_facts(state: RoundState) -> bytes:

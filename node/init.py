@@ -83,6 +83,7 @@ poll_s = 1.0
 # rounds = 3                   # stop when so many are Final
 # voids = 5                    # or when so many in a row were void
 # global = "…"                 # digest of the genesis bundle
+# last = "last.json"           # only where the last round has another config, as for a stack
 """
 )
 

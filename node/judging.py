@@ -29,7 +29,7 @@ from proofs.proof import ProofInvalid
 from proofs.statement import Statement
 from proofs.verifier import verify
 
-CORES: Final = os.cpu_count() or 1
+SHARE: Final = "CANDOR_CORES"  # of this machine's cores, where several daemons were started on it
 WORTH_A_START: Final = 4  # proofs for each process
 
 
@@ -37,11 +37,17 @@ class JudgeDied(LocalFault):
     """A process that verified a proof is gone; the next turn starts another."""
 
 
+def cores() -> int:
+    """How many this process may use: its share, or all of them."""
+    share = os.environ.get(SHARE, "")
+    return int(share) if share.isdecimal() and int(share) else os.cpu_count() or 1
+
+
 class Judges:
     """Verifies proofs on up to `workers` cores, in processes once a round has `worth` proofs for each of them."""
 
-    def __init__(self, workers: int = CORES, worth: int = WORTH_A_START) -> None:
-        self._workers, self._worth = workers, worth
+    def __init__(self, workers: int | None = None, worth: int = WORTH_A_START) -> None:
+        self._workers, self._worth = workers or cores(), worth
         self._pool: ProcessPoolExecutor | None = None
 
     def verdicts(self, recount: Recount, members: Sequence[int]) -> Iterator[tuple[int, Verdict]]:

@@ -121,13 +121,15 @@ class NodeSettings(BaseSettings):
 class CoordinatorSettings:
     """Opens rounds with this config until `rounds` of them are Final, or `voids` in a row were void.
 
-    global_bundle: digest of the genesis bundle that the first round starts from.
+    global_bundle: digest of the genesis bundle that the first round starts from. last: the config of the last round,
+    where that one has another (ledger/AGGREGATION.md, "What becomes of a stack").
     """
 
     config: Path
     rounds: int
     voids: int
     global_bundle: bytes
+    last: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -227,6 +229,7 @@ def _coordinator(file: SettingsFile) -> CoordinatorSettings | None:
         rounds=table.integer("rounds", least=1),
         voids=table.integer("voids", 5, least=1),
         global_bundle=table.digits("global", 32),
+        last=table.path("last") if table.has("last") else None,
     )
 
 

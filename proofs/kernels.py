@@ -3,8 +3,9 @@
 Elements of F are uint32 in [0, p). Products are Montgomery's (1985), R = 2^32: `_times(a, bR)` is a·b mod p, so that
 only constants are ever kept in Montgomery form and data never is. Elements of K are four columns.
 
-Where torch is loaded and finds CUDA, `proofs.torch_kernels` does the same work there. Compiled code is cached on disk
-beside this file (or under NUMBA_CACHE_DIR); `python -m proofs.kernels` compiles it all.
+Where torch is loaded and finds CUDA, `proofs.triton_kernels` does the same work there, or `proofs.torch_kernels` where
+Triton is not installed. Compiled code is cached on disk beside this file (or under NUMBA_CACHE_DIR);
+`python -m proofs.kernels` compiles it all.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from functools import lru_cache
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -34,6 +36,17 @@ def _on_gpu() -> bool:
     """torch is not loaded for this: whoever trains has it, whoever does not has no GPU to prove on."""
     torch = sys.modules.get("torch")
     return torch is not None and bool(torch.cuda.is_available())
+
+
+def _gpu() -> Any:
+    """The twin that runs there."""
+    if find_spec("triton") is not None:
+        from proofs import triton_kernels
+
+        return triton_kernels
+    from proofs import torch_kernels
+
+    return torch_kernels
 
 
 def montgomery(values: NDArray[np.uint64]) -> Rows:
@@ -137,11 +150,9 @@ def coded(rows: Rows, blowup: int) -> Iterator[tuple[int, int, Rows]]:
 
 
 def _coded_on_gpu(rows: Rows, blowup: int) -> Iterator[tuple[int, int, Rows]]:
-    from proofs import torch_kernels
-
-    size = rows.shape[1]
-    for first in range(0, len(rows), torch_kernels.BATCH):
-        code = torch_kernels.encode(rows[first : first + torch_kernels.BATCH], blowup)
+    gpu, size = _gpu(), rows.shape[1]
+    for first in range(0, len(rows), gpu.BATCH):
+        code = gpu.encode(rows[first : first + gpu.BATCH], blowup)
         for start in range(0, code.shape[1], LANES):
             part = np.zeros((len(code), LANES), dtype=np.uint32)
             part[:, : min(LANES, code.shape[1] - start)] = code[:, start : start + LANES]
@@ -155,9 +166,7 @@ def encode(rows: Rows, blowup: int) -> Rows:
     Line c·k + j is the point 3·ω_n^c·ω_k^j, n = blowup·k: coset after coset.
     """
     if _on_gpu():
-        from proofs import torch_kernels
-
-        return torch_kernels.encode(rows, blowup)
+        return np.asarray(_gpu().encode(rows, blowup))
     codeword = np.zeros((blowup * rows.shape[1], len(rows)), dtype=np.uint32)
     for start, line, block in coded(rows, blowup):
         part = codeword[line : line + len(block), start : start + LANES]
@@ -224,9 +233,7 @@ def _combine(rows: Rows, weights: Rows, into: NDArray[np.uint64]) -> None:
 def combine(rows: Rows, weights: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Σ_r weights[r] · rows[r]: (m, k) over F and (m, c) -> (k, c)."""
     if _on_gpu():
-        from proofs import torch_kernels
-
-        return torch_kernels.combine(rows, weights)
+        return np.asarray(_gpu().combine(rows, weights))
     found = np.zeros((rows.shape[1], weights.shape[1]), dtype=np.uint64)
     if len(rows):
         _combine(np.ascontiguousarray(rows), np.ascontiguousarray(montgomery(weights)), found)
@@ -247,9 +254,7 @@ def _square_sums(lines: Rows, into: NDArray[np.uint64]) -> None:
 def square_sums(lines: Rows) -> NDArray[np.uint64]:
     """(n, r) -> (n,): Σ_r lines², modulo p."""
     if _on_gpu():
-        from proofs import torch_kernels
-
-        return torch_kernels.square_sums(lines)
+        return np.asarray(_gpu().square_sums(lines))
     found = np.zeros(len(lines), dtype=np.uint64)
     _square_sums(lines, found)
     return found
@@ -271,9 +276,7 @@ def _sum_products(values: Rows, others: Rows, weights: Rows, into: NDArray[np.ui
 def sum_products(values: Rows, others: Rows, weights: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """(n, r), (n, r) over F and (r, 4) over K -> (n, 4): Σ_r weights[r]·values[:, r]·others[:, r]."""
     if _on_gpu():
-        from proofs import torch_kernels
-
-        return torch_kernels.sum_products(values, others, weights)
+        return np.asarray(_gpu().sum_products(values, others, weights))
     found = np.zeros((len(values), DEGREE), dtype=np.uint64)
     if values.shape[1]:
         _sum_products(values, others, np.ascontiguousarray(montgomery(weights)), found)
@@ -320,6 +323,8 @@ def _row_products(weights: Rows, values: Rows, into: NDArray[np.uint64]) -> None
 
 def row_products(weights: Rows, values: Rows) -> NDArray[np.uint64]:
     """(n, 4·r) over K, four columns for one, and (n, r) over F -> (n, 4): Σ_r weight·value."""
+    if _on_gpu():
+        return np.asarray(_gpu().row_products(weights, values))
     found = np.zeros((len(values), DEGREE), dtype=np.uint64)
     if values.shape[1]:
         _row_products(np.ascontiguousarray(weights), np.ascontiguousarray(values), found)

@@ -1,8 +1,8 @@
 """The prover's hot loops in torch: the same code on a GPU, and on a CPU as a slow twin of `proofs.kernels`.
 
-`proofs.kernels` hands its work over where torch finds CUDA. Products of 31-bit numbers fit int64; sums of products go
-through float64 in halves of 16 bits, exactly as in `proofs.field.matmul`. The results are the same integers everywhere,
-and so are the proofs.
+`proofs.kernels` hands its work over where torch finds CUDA and Triton is not installed. Products of 31-bit numbers fit
+int64; sums of products go through float64 in halves of 16 bits, exactly as in `proofs.field.matmul`. The results are
+the same integers everywhere, and so are the proofs.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from proofs.field import GENERATOR, P, powers, root_of_unity
+from proofs.field import DEGREE, GENERATOR, P, powers, root_of_unity
 
 BATCH = 64  # rows that are encoded at a time: 64 · 2^17 · 8 bytes
 Rows = NDArray[np.uint32]
@@ -56,6 +56,12 @@ def sum_products(values: Rows, others: Rows, weights: NDArray[np.uint64]) -> NDA
     """As `proofs.kernels.sum_products`: (n, r), (n, r), (r, 4) -> (n, 4)."""
     products = (_tensor(values) * _tensor(others)) % P
     return (_matmul(products, _tensor(weights)) % P).cpu().numpy().astype(np.uint64)
+
+
+def row_products(weights: Rows, values: Rows) -> NDArray[np.uint64]:
+    """As `proofs.kernels.row_products`: (n, 4·r), (n, r) -> (n, 4)."""
+    by_row = _tensor(weights).reshape(*values.shape, DEGREE)
+    return (((by_row * _tensor(values)[:, :, None]) % P).sum(dim=1) % P).cpu().numpy().astype(np.uint64)
 
 
 def _tensor(values: NDArray[np.unsignedinteger]) -> torch.Tensor:

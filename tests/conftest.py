@@ -69,6 +69,36 @@ def fake_gradients() -> type[FakeGradients]:
 
 
 @pytest.fixture(scope="session")
+def verified_once() -> Callable[[Any, bytes], None]:
+    """proofs.verifier.verify for tests of other rules: the same proof of the same statement is verified once."""
+    from proofs.verifier import verify
+
+    outcomes: dict[tuple[bytes, bytes], ProofInvalid | None] = {}
+
+    def once(statement: Any, proof: bytes) -> None:
+        key = statement.digest(), sha256(proof).digest()
+        if key not in outcomes:
+            outcomes[key] = None
+            try:
+                verify(statement, proof)
+            except ProofInvalid as invalid:
+                outcomes[key] = invalid
+        found = outcomes[key]
+        if found is not None:
+            raise found
+
+    return once
+
+
+@pytest.fixture(scope="module")
+def judged_once(verified_once: Callable[[Any, bytes], None]) -> Iterator[None]:
+    """Whoever judges in this file verifies each proof of the mechanism once, as in `verified_once`."""
+    with pytest.MonkeyPatch.context() as patches:
+        patches.setattr("ledger.verdict.verify_here", verified_once)
+        yield
+
+
+@pytest.fixture(scope="session")
 def make_case() -> Callable[..., Any]:
     """benchmarks.cases.mechanism_case, each case made once."""
     from benchmarks.cases import mechanism_case

@@ -19,8 +19,9 @@ MODELS = {"peft", "opacus", "transformers", "tokenizers", "safetensors", "datase
 CHAIN = {"web3", "eth_account", "eth_abi", "eth_utils", "coincurve", "rlp", "trie", "py_ecc", "ipfshttpclient"}
 UNSAFE = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "marshal", "shelve", "joblib", "tarfile", "zipfile"}
 
-MAY_IMPORT_OF_THIRD_PARTIES = {"proofs": {"numpy", "mpmath", "torch", "numba"}}
-COMPILED = {"proofs/kernels.py", "proofs/hash_kernels.py"}  # the modules that load a compiler
+MAY_IMPORT_OF_THIRD_PARTIES = {"proofs": {"numpy", "mpmath", "torch", "numba", "triton"}}
+COMPILED = {"proofs/kernels.py", "proofs/hash_kernels.py"}  # what loads a compiler, but for what a GPU runs
+ON_GPU = "proofs/triton_kernels.py"
 MUST_NOT_IMPORT = {
     "ledger": MODELS | {"torch"},
     "node": {"web3", "ipfshttpclient"},
@@ -146,6 +147,12 @@ def test_kernels_alone_load_a_compiler() -> None:
         path.relative_to(ROOT).as_posix() for path in sources("proofs") for _, name in imported(path) if "numba" in name
     }
     assert found == COMPILED
+
+
+def test_one_module_alone_loads_triton_and_one_alone_that_module() -> None:
+    named = [(path, name) for path in sources("proofs") for _, name in imported(path) if "triton" in name]
+    found = {path.relative_to(ROOT).as_posix() for path, _ in named}
+    assert found == {"proofs/kernels.py", ON_GPU}  # the first inside a function, where there is a GPU
 
 
 def test_tests_do_not_import_each_other() -> None:

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from ledger.audit_blocks import Shown, blocks_link
+from ledger.audit_chain import StartedLate, check_unmoved
 from ledger.audit_code import log_code_link
 from ledger.eip712 import Domain
 from ledger.headers import Header
 from ledger.log.events import LOG_EVENTS, encode_log_event
-from ledger.log.history import LogHistory
+from ledger.log.history import LogHistory, LogRule, LogRuleBroken
 from ledger.log.records import Anchored, LogServer
 from ledger.ports import ContractRefused, WrongChain
 from ledger.report import Anchor, Link, Name, Status, failed, not_proven, passed
@@ -69,7 +70,7 @@ def log_domain(source: LogSource) -> Domain:
 
 
 def replay_log(source: LogSource, first_block: int = 0) -> LogReplay:
-    """Raises WireFault, WrongChain; a peer's fault is in `broken`."""
+    """Raises WireFault, WrongChain, StartedLate; a peer's fault is in `broken`."""
     history = LogHistory(log_domain(source), source.answer_blocks())
     head, seen = source.head(), list[Anchored]()
     for start in range(first_block, head.number + 1, PAGE_BLOCKS):
@@ -79,6 +80,10 @@ def replay_log(source: LogSource, first_block: int = 0) -> LogReplay:
                     return LogReplay(history, head, tuple(seen), f"more than {MAX_EVENTS} events")
                 history.take(at)
                 seen.append(at)
+        except LogRuleBroken as error:
+            if first_block and error.rule in (LogRule.SERVER, LogRule.AUDITORS):
+                raise StartedLate(f"block {first_block} is after a registration: start earlier ({error})") from error
+            return LogReplay(history, head, tuple(seen), f"after {len(seen)} events: {error}")
         except PeerFault as error:
             return LogReplay(history, head, tuple(seen), f"after {len(seen)} events: {error}")
     return LogReplay(history, head, tuple(seen))
@@ -86,7 +91,7 @@ def replay_log(source: LogSource, first_block: int = 0) -> LogReplay:
 
 def settled_log(source: LogSource, first_block: int = 0) -> tuple[LogReplay, tuple[Link, ...]]:
     """The history, and the links log, headers and contract. Read again while the contract's storage, which is read
-    after the events, has moved on in between."""
+    after the events, has moved on in between. Raises ChainMoved where blocks were replaced meanwhile."""
     for _ in range(RETRIES):
         found = replay_log(source, first_block)
         link = log_link(source, found)
@@ -94,6 +99,7 @@ def settled_log(source: LogSource, first_block: int = 0) -> tuple[LogReplay, tup
             break
     headers = blocks_link(source, found.history.domain.contract, LOG_TOPICS, map(_shown, found.events), found.head)
     code = log_code_link(source, found.history.domain, found.history.answer_blocks, found.head)
+    check_unmoved(source, found.head)
     return found, (link, headers, code)
 
 

@@ -102,8 +102,8 @@ def verify_receipt(
     chain that cannot be read."""
     found, chain = settled_log(source, first_block)
     receipt, host = kept.receipt, found.history.servers.get(kept.receipt.entry.server)
-    standing, placed = place(found, host, receipt, reader)
-    links = (receipt_link(found, host, receipt), texts_link(kept), model_link(receipt, bundle), *placed, *chain)
+    standing, (signed, *placed) = settle(found, host, receipt, reader)
+    links = (signed, texts_link(kept), model_link(receipt, bundle), *placed, *chain)
     entry = receipt.entry
     told = {
         "standing": standing.value,
@@ -161,13 +161,22 @@ def model_link(receipt: Receipt, bundle: bytes | None) -> Link:
 # ---- online
 
 
-def place(
+def settle(
     found: LogReplay, host: Hosted | None, receipt: Receipt, reader: LogReader | None
 ) -> tuple[Standing, tuple[Link, ...]]:
-    """Where the receipt stands, with the links inclusion and deadline."""
+    """Where the receipt stands, with the links receipt, inclusion and deadline. A bad one accuses nobody."""
+    signed = receipt_link(found, host, receipt)
+    if host is None or signed.status is not Status.PASS:
+        text = "not looked for: the receipt itself does not hold"
+        return Standing.UNSETTLED, (signed, not_proven(Name.INCLUSION, text), not_proven(Name.DEADLINE, text))
+    standing, links = _place(found, host, receipt, reader)
+    return standing, (signed, *links)
+
+
+def _place(
+    found: LogReplay, host: Hosted, receipt: Receipt, reader: LogReader | None
+) -> tuple[Standing, tuple[Link, Link]]:
     entry, head = receipt.entry, found.head.number
-    if host is None or entry.domain != found.history.domain:
-        return Standing.UNSETTLED, (failed(Name.INCLUSION, "no such server has a log on this contract"),)
     covering = host.covering(entry.sequence)
     if covering is None and head <= entry.due_block:
         waiting = f"{host.size} entries are anchored; due by block {entry.due_block}, the head is {head}"

@@ -28,7 +28,7 @@ from ledger.log.actions import LogAction, ReportFork, ReportRewrite
 from ledger.log.check import conduct_link, host_of
 from ledger.log.follower import LogReplay, LogSource, settled_log
 from ledger.log.history import Hosted, Point
-from ledger.log.inclusion import LogReport, Standing, Verified, place, receipt_link
+from ledger.log.inclusion import LogReport, Standing, Verified, settle
 from ledger.log.kept import Kept
 from ledger.log.reader import Blocks, ContentFiles, LogReader
 from ledger.log.receipt import Entry
@@ -296,16 +296,16 @@ def omissions(
 
 
 def _omitted(found: LogReplay, host: Hosted, readers: Sequence[LogReader], kept: Kept) -> Iterator[Alarm]:
-    receipt, link = kept.receipt, receipt_link(found, host, kept.receipt)
+    receipt = kept.receipt
     for reader in readers or (None,):
-        standing, links = place(found, host, receipt, reader)
-        if standing in (Standing.INCLUDED, Standing.NOT_YET_DUE, Standing.OMITTED):
+        standing, links = settle(found, host, receipt, reader)
+        if standing is not Standing.UNSETTLED:
             break
-    verified = Verified(standing, LogReport("verify", found.anchor, (link, *links)), receipt, found.head.number)
     if standing is Standing.OMITTED:
-        reportable = link.status is Status.PASS and found.head.number > receipt.entry.due_block
-        action = verified.omission() if reportable else None
+        verified = Verified(standing, LogReport("verify", found.anchor, links), receipt, found.head.number)
         known = receipt.entry.promise.digest(found.history.domain) in host.reports
-        yield Alarm(Kind.OMISSION, links[0].evidence, None if known else action)
-    elif standing is Standing.UNSETTLED and link.status is Status.PASS:
-        yield Alarm(Kind.UNREADABLE, f"entry {receipt.entry.sequence}: {links[0].evidence}")
+        reportable = not known and found.head.number > receipt.entry.due_block
+        yield Alarm(Kind.OMISSION, links[1].evidence, verified.omission() if reportable else None)
+    elif standing is Standing.UNSETTLED:
+        wrong = links[0] if links[0].status is Status.FAIL else links[1]
+        yield Alarm(Kind.UNREADABLE, f"receipt of entry {receipt.entry.sequence}: {wrong.evidence}")

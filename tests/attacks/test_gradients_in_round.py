@@ -31,7 +31,7 @@ from ledger.gradients import (
 from ledger.optimizer import replay
 from ledger.records import Reason
 from ledger.tensors import flatten
-from ledger.verdict import Shown, SubmissionFacts, Verdict, fetch_shown, judge, judge_but_gradients
+from ledger.verdict import Shown, SubmissionFacts, Verdict, Verify, fetch_shown, judge, judge_but_gradients
 from node.proving import Trained, data_root, proof_of, words_root
 from proofs.errors import LocalFault
 from proofs.words import SecretWords
@@ -42,8 +42,8 @@ BEACON, PROVE_BEACON, BUNDLE, ROWS, PICKS = b"\6" * 32, b"\7" * 32, b"\5" * 32, 
 class Case:
     """An honest submission, the files that answer the beacon after it, and who verifies those."""
 
-    def __init__(self, facts: SubmissionFacts, bundle: SubmissionBundle, verifier: Any) -> None:
-        self.facts, self.bundle, self.verifier = facts, bundle, verifier
+    def __init__(self, facts: SubmissionFacts, bundle: SubmissionBundle, verifier: Any, verify: Verify) -> None:
+        self.facts, self.bundle, self.verifier, self.verify = facts, bundle, verifier, verify
         self.answers = Answers(facts.config, binding_of(facts.claim), facts.bundle, facts.prove_beacon)
         self.submitted = bundle.files()
 
@@ -60,11 +60,12 @@ class Case:
         return self.answers.files(self.proofs())
 
     def judge(self, files: Any, **changed: Any) -> Verdict:
-        return judge(replace(self.facts, **changed), self.submitted, Shown(files, self.verifier.size, self.verifier))
+        shown = Shown(files, self.verifier.size, self.verifier)
+        return judge(replace(self.facts, **changed), self.submitted, shown, self.verify)
 
 
 @pytest.fixture(scope="module")
-def case(honest: Any, fake_gradients: Any) -> Case:
+def case(honest: Any, fake_gradients: Any, verified_once: Verify) -> Case:
     policy = replace(honest.config.policy, prove_blocks=10, proof_required=True)
     config = replace(honest.config, proof_policy="gradient", gradient=GradientSpec(PICKS, 8), policy=policy)
     claim, binding = honest.facts.claim, binding_of(honest.facts.claim)
@@ -78,7 +79,8 @@ def case(honest: Any, fake_gradients: Any) -> Case:
     proof = proof_of(config, claim, BEACON, words, texts, trained, released, lambda _: None)
     moved = honest.retrained(released)
     facts = replace(honest.facts, config=config, claim=claim, beacon=BEACON, bundle=BUNDLE, prove_beacon=PROVE_BEACON)
-    return Case(facts, SubmissionBundle(config, claim, moved.weights, released, proof), fake_gradients())
+    bundle = SubmissionBundle(config, claim, moved.weights, released, proof)
+    return Case(facts, bundle, fake_gradients(), verified_once)
 
 
 def test_the_honest_member_is_accepted_and_told_is_what_is_proven_and_what_is_not(case: Case) -> None:

@@ -536,6 +536,11 @@ def _one_thread() -> Iterator[None]:
     return
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _everybody_judges_alike(judged_once: None) -> None:
+    """A proof is verified when it was made, by every audit, and in `why`: of these tests, once is enough."""
+
+
 @pytest.fixture(scope="session")
 def misdeeds() -> list[str]:
     """Every way to misbehave that one round without proofs can show."""

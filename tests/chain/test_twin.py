@@ -42,7 +42,7 @@ class Player:
     """Draws the same calls from the same seed, whatever chain it plays on."""
 
     def __init__(self, lab: Any, seed: int) -> None:
-        self.lab = lab
+        self.lab, self.history, self.read = lab, lab.history(), lab.chain.head().number
         self.draw = random.Random(seed)
         cast = lab.cast
         self.keys: list[Key] = [*cast.signers, *cast.owners, *cast.aggregators, cast.coordinator, cast.stranger]
@@ -57,8 +57,10 @@ class Player:
         return keccak(text=few + ("a" if drawn < 0.8 else "b")) if drawn < 0.96 else bytes(32)
 
     def state(self) -> RoundState | None:
-        history = self.lab.history()
-        return history.rounds[history.latest] if history.latest else None
+        head = self.lab.chain.head().number
+        if head > self.read:
+            self.history, self.read = self.history.after_all(self.lab.chain.events(self.read + 1, head)), head
+        return self.history.rounds[self.history.latest] if self.history.latest else None
 
     def turn(self) -> tuple[Key, Action] | int:
         """A call and who makes it, or a number of blocks to mine."""
@@ -180,9 +182,10 @@ class Player:
         return (type(action).__name__, "taken")
 
     def seen(self) -> tuple[Any, ...]:
-        """What the chain shows, less what depends on its randomness and addresses."""
-        chain = self.lab.chain
-        rounds = [comparable(chain.round_view(number)) for number in range(1, chain.latest_round() + 1)]
+        """What the chain shows, less what depends on its randomness and addresses. The last two rounds: no others
+        change, and all are looked at in the end."""
+        chain, latest = self.lab.chain, self.lab.chain.latest_round()
+        rounds = [comparable(chain.round_view(number)) for number in range(max(1, latest - 1), latest + 1)]
         return chain.head().number, chain.members(), chain.aggregators(), chain.global_bundle(), rounds
 
 

@@ -13,9 +13,13 @@ from typer.testing import CliRunner
 from devnet.cli import app, parse_misbehave, policy_for
 from devnet.federation import Plan, PlanInvalid, kept_facts
 from devnet.kinds import KINDS, KindUnknown
-from devnet.presets import PRESETS, TINY, Preset, make_config
+from devnet.presets import PRESETS, RULES, TINY, Preset, last_config, make_config, with_rule
 from devnet.scenarios import fresh_folder
-from ledger.config import GradientSpec
+from ledger.aggregation import in_round
+from ledger.canonical import FieldInvalid
+from ledger.config import Config, GradientSpec
+from ledger.privacy import epsilon, spend_of
+from node.model import LoadedBase, load_base
 from proofs.errors import LocalFault
 
 RUN = CliRunner()
@@ -83,12 +87,50 @@ def test_a_policy_and_a_preset_that_differ_about_prove_are_refused(tmp_path: Pat
         Plan(PLAIN, tmp_path, policy_for(SHOWING, 3)).check()
 
 
+# ---- rules of aggregation
+
+
+@pytest.fixture(scope="module")
+def base() -> LoadedBase:
+    return load_base(TINY.base_path)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_every_rule_makes_a_config_and_gradients_are_proven_where_they_can_be(name: str, base: LoadedBase) -> None:
+    ranks = {1: 2} if name in ("svd", "stack") else {}
+    preset = with_rule(TINY, name, ranks)
+    config, weights = make_config(preset, epsilon=None, rounds=1, policy=policy_for(preset, 5, noise=False), base=base)
+    assert Config.decode(config.encode()) == config
+    assert config.aggregation.ranks == tuple(ranks.items())
+    assert config.policy.quorum >= config.aggregation.least
+    assert {tensor.name for tensor in config.adapter.tensors} == weights.keys()
+    assert (preset.gradient is None) == (name in ("rolora", "svd", "stack"))
+    last = last_config(preset, config)
+    assert (last.aggregation.rule if last else None) == ("stack" if name == "stack" else None)
+
+
+def test_ranks_under_a_rule_that_has_none_are_refused_with_the_line(base: LoadedBase) -> None:
+    preset = with_rule(TINY, "ffa", {1: 2})
+    with pytest.raises(FieldInvalid, match=r"config[.]aggregation[.]ranks"):
+        make_config(preset, epsilon=None, rounds=1, policy=policy_for(preset, 3, noise=False), base=base)
+
+
+def test_both_halves_of_rolora_are_within_the_budget_together(base: LoadedBase) -> None:
+    preset = with_rule(TINY, "rolora")
+    odd, _ = make_config(preset, epsilon=8.0, rounds=2, policy=policy_for(preset, 3), base=base)
+    even = in_round(odd, 2)
+    assert 7.5 < epsilon([spend_of(odd), spend_of(even)], odd.privacy.delta) <= 8.0
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
         (["--preset", "huge"], "no preset 'huge'"),
         (["--preset", "tiny", "--misbehave", "9=nan"], "there is no daemon 'node-9'"),
         (["--preset", "tiny", "--misbehave", "1=rude"], "no misbehaviour 'rude'"),
+        (["--preset", "tiny", "--rule", "mode"], "no rule 'mode'"),
+        (["--preset", "tiny", "--rule", "svd", "--rank", "3=2"], "--rank 3=2: expected NODE=RANK"),
+        (["--preset", "tiny", "--rule", "multi-krum"], "a quorum of 5 cannot be met by 3 nodes"),
     ],
 )
 def test_a_plan_that_cannot_be_ends_with_exit_code_2(options: list[str], says: str, tmp_path: Path) -> None:

@@ -31,6 +31,8 @@ from node.recompute import round_key
 from proofs.errors import LocalFault
 from proofs.words import Binding
 
+pytestmark = pytest.mark.usefixtures("judged_once")  # each member's proof of the mechanism is verified by all
+
 MakeWorld = Callable[..., Any]
 HALF = PrivacySpec(Fraction(1, 100_000), 64, Fraction(1), Fraction(1, 2), 128, 1 << 31, 16)
 POLICY = Policy(6, 8, 8, 8, 6, 6, 2, True, 2)

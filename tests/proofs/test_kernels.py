@@ -50,6 +50,7 @@ def test_the_code_twice_as_long_is_every_fourth_coset_of_the_code_eight_times_as
 @pytest.mark.parametrize("gpu", [False, True])
 def test_lines_of_the_code_come_without_the_whole_of_it(count: int, gpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "_on_gpu", lambda: gpu)
+    monkeypatch.setattr(kernels, "_gpu", lambda: torch_kernels)
     message, lines = rows(count, 32), np.array([0, 5, 31, 32, 100, 255])
     assert np.array_equal(kernels.encoded_at(message, 8, lines), kernels.encode(message, 8)[lines])
 
@@ -58,6 +59,7 @@ def test_lines_of_the_code_come_without_the_whole_of_it(count: int, gpu: bool, m
 def test_a_tree_over_a_code_that_goes_by_is_the_tree_over_the_code(gpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is left over of the last sixteen rows: the end of a message lies elsewhere then."""
     monkeypatch.setattr(kernels, "_on_gpu", lambda: gpu)
+    monkeypatch.setattr(kernels, "_gpu", lambda: torch_kernels)
     for count in (*range(19), 40, 100):
         message, salts = rows(count, 16), RNG.bytes(128 * 16)
         code = kernels.encode(message, 8)
@@ -80,10 +82,17 @@ def test_sums_of_squares_and_of_products(twin: Any) -> None:
     assert np.array_equal(twin.sum_products(left, right, weights), Plain().sum_products(*wide, weights))
 
 
+def test_products_with_the_extension(twin: Any) -> None:
+    weights, values = rows(20, 4 * 13), rows(20, 13)
+    slow = (weights.reshape(20, 13, 4).astype(np.uint64) * values[:, :, None] % P).sum(axis=1) % P
+    assert np.array_equal(twin.row_products(weights, values), slow)
+
+
 def test_a_proof_made_with_torch_is_the_same_to_the_byte(
     small_case: Any, small_proof: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kernels, "_on_gpu", lambda: True)
+    monkeypatch.setattr(kernels, "_gpu", lambda: torch_kernels)
     assert small_case.prove() == small_proof
 
 

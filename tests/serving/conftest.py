@@ -8,14 +8,19 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import openai
 import pytest
 
+from devnet.presets import TINY
 from ledger.actions import Action
+from ledger.config import AdapterSpec, AggregationSpec, Config, OptimizerSpec, PrivacySpec, TaskSpec
 from ledger.content import EmbeddedStore
 from ledger.deploy import act
 from ledger.eip712 import Domain
@@ -23,8 +28,11 @@ from ledger.log.actions import RegisterAuditor
 from ledger.log.receipt import Receipt, check_receipt
 from ledger.log.receipt import Server as Believed
 from ledger.log.sealing import AuditorKey
+from ledger.records import Policy
 from ledger.signing import Key, create_keystore
 from ledger.twin import TwinChain
+from node.engine import Engine
+from node.model import LoadedModel, attach, genesis, layout, load_base
 from node.serving.daemon import Server, opened
 from node.serving.engine import Classified, Job, Outcome, Step
 from node.serving.settings import LimitSettings, LogSettings, ServeSettings
@@ -184,3 +192,56 @@ def until() -> Callable[[Callable[[], Any]], Any]:
         raise AssertionError("it never happened")
 
     return wait
+
+
+# ---- the real engine, on the model that ships with this repository
+
+
+def adapted(base_path: str, task: TaskSpec, targets: tuple[str, ...], head: tuple[str, ...], seed: int) -> LoadedModel:
+    """An adapter and head away from zero; another seed is another bundle."""
+    base, one = load_base(base_path), Fraction(1)
+    tensors = layout(base, rank=2, alpha=4, targets=targets, head=head, labels=len(task.labels), rule="ffa")
+    nought = Fraction(0)
+    config = Config(
+        base_name="tests",
+        base_digest=base.digest,
+        task=task,
+        adapter=AdapterSpec(2, 4, targets, head, tensors),
+        weight_bits=16,
+        privacy=PrivacySpec(Fraction(1, 10**5), 64, one, one, 100, 1 << 31, 32),
+        optimizer=OptimizerSpec("sgd", nought, nought, nought, nought, nought, nought),
+        steps=1,
+        mean_batch=1,
+        aggregation=AggregationSpec("ffa"),
+        proof_policy="none",
+        policy=Policy(1, 1, 1, 1, 1, 1, 1, False, 1),
+    )
+    model, random = attach(base, config), np.random.default_rng(seed)
+    start = genesis(tensors, 16, "engine tests")
+    model.load_weights({name: units + random.integers(-1500, 1500, units.shape) for name, units in start.items()})
+    return model
+
+
+@pytest.fixture(scope="session")
+def make_engine() -> Callable[..., Engine]:
+    """make_engine("language" or "classifier", seed)"""
+
+    @cache
+    def make(kind: str, seed: int = 3) -> Engine:
+        language = kind == "language"
+        task = TaskSpec((), 64, "next-token") if language else TaskSpec(("repay", "watch", "default"), 64)
+        targets = ("q_proj", "v_proj", "o_proj")
+        model = adapted(TINY.base_path, task, targets, () if language else ("score",), seed)
+        return Engine(model, sha256(f"{kind} {seed}".encode()).digest())
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def language(make_engine: Callable[..., Engine]) -> Engine:
+    return make_engine("language")
+
+
+@pytest.fixture(scope="session")
+def classifier(make_engine: Callable[..., Engine]) -> Engine:
+    return make_engine("classifier")

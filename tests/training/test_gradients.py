@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from opacus.grad_sample import GradSampleModule
 
+from ledger.aggregation import half_of, in_round
 from node.gradients import NotPerExample, PerExampleGradients
 from node.model import LoadedModel, NothingToPredict
 
@@ -93,6 +95,15 @@ def test_the_fast_route_is_what_stock_opacus_hooks_give(
     model = model_for(kind, rule)
     ids = model.encode(texts)
     assert_equal(fast(model, ids, LABELS), stock_opacus(model, ids, LABELS))
+
+
+def test_the_half_that_rolora_trains_in_even_rounds_has_exact_gradients_too(model_for: Build, texts: list[str]) -> None:
+    model = model_for("llama", "rolora")
+    model = replace(model, config=in_round(model.config, 2))
+    ids = model.encode(texts)
+    found = fast(model, ids, LABELS)
+    assert {half_of(name) for name in found} == {"A", None}
+    assert_equal(found, one_by_one(model, ids, LABELS))
 
 
 @pytest.mark.parametrize("kind", KINDS)

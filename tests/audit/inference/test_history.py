@@ -31,6 +31,7 @@ from ledger.log.records import (
 from ledger.log.statements import Checkpoint
 from ledger.ports import ContractRefused
 from ledger.report import Name, Status
+from proofs.errors import WireFault
 from proofs.merkle import root_of_hashes
 
 Lie = Callable[[list[Anchored]], list[Anchored]]
@@ -239,3 +240,16 @@ def test_an_honest_replay_keeps_the_block_it_hangs_on(eventful: Any) -> None:
     found = replay_log(eventful.chain)
     assert found.anchor.contract == eventful.chain.log_address
     assert found.anchor.block_hash == eventful.chain.head().hash
+
+
+def test_a_reorganisation_under_the_reading_accuses_nobody(new_house: Any, tmp_path: Path) -> None:
+    house = new_house(tmp_path / "log")
+    house.answers(1)
+    house.anchor()
+
+    def reorganise(found: LogServer) -> LogServer:
+        house.chain.reorg(2)
+        return found
+
+    with pytest.raises(WireFault):
+        settled_log(LyingChain(house.chain, lambda told: told, reorganise))

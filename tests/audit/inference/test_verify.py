@@ -102,6 +102,28 @@ def test_an_omission_is_reported_with_a_key_and_only_when_it_is_one(
     assert (included.exit_code, "there is no omission" in included.stdout) == (2, True)
 
 
+def test_a_server_that_withholds_its_tiles_can_be_made_to_show_the_path_on_the_chain(
+    fresh: Any, run: Run, tmp_path: Path, named_key: Any
+) -> None:
+    """Anchored, and nobody can see what: a report costs the server an answer, or marks it."""
+    create_keystore(tmp_path / "payer", "secret", named_key("owner 2"), scrypt_n=2)
+    fresh.anchor()
+    fresh.mine(40)
+    options = ["--report", "--signer", str(tmp_path / "payer"), "--log", fresh.copy(tmp_path / "copy")]
+    for tile in (tmp_path / "copy" / "tile").rglob("*.p/*"):
+        tile.unlink()
+    result = run(
+        "inference", "verify", fresh.keep(1, tmp_path / "kept"), *options, env={"CANDOR_KEY_PASSWORD": "secret"}
+    )
+    assert (result.exit_code, "reported: ReportOmission" in result.stdout.replace("\n", " ")) == (3, True)
+    assert fresh.chain.log_server(fresh.key.address).reports == 1
+
+
+def test_starting_after_a_registration_is_wrong_usage_and_no_accusation(house: Any, run: Run) -> None:
+    assert run("inference", "list", "--from-block", "4").exit_code == 2
+    assert run("inference", "list", "--from-block", "1").exit_code == 0
+
+
 def test_covered_too_late_is_included_and_still_a_broken_promise(fresh: Any, run: Run, tmp_path: Path) -> None:
     fresh.mine(40)
     fresh.anchor()
@@ -157,6 +179,7 @@ def test_a_receipt_that_a_stranger_signed_is_nobodys(house: Any, run: Run, tmp_p
     folder = house.keep(5, tmp_path / "kept", kept)
     result = run("inference", "verify", folder, "--log", house.folder, "--json")
     assert (result.exit_code, links(result)["receipt"]) == (1, "FAIL")
+    assert json.loads(result.stdout)["standing"] == "NOT PROVEN"  # it accuses nobody
     assert run("inference", "verify", folder, "--log", house.folder, "--report").exit_code == 2
 
 

@@ -1,0 +1,218 @@
+"""Rules of aggregation on the demo task, without daemons: `python -m benchmarks.aggregation`.
+
+Whole federations of the preset tiny: real training of every member, real sums and noise, the public optimizer, the
+aggregate by the code that the platform runs; no chain, no proofs. Held-out accuracy at the end of the preset's rounds,
+the mean over seeds (of notes, words and beacons) and the spread. σ is solved for each rule and ε as the demo does it.
+
+Then the robust averages of five members beside the plain mean, honest and with one member whose labels are all wrong;
+and what the SVD costs by the ranks that it takes in.
+
+    --seeds N        how many, 2 unless said
+    --rules A,B      some rules only
+    --epsilons 1,8   "none" for no privacy
+    --robust, --costs, --rules-only    one of the three parts alone
+
+Writes benchmarks/aggregation.png from the first part, if it was whole.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from statistics import mean
+from typing import Final
+
+import numpy as np
+import torch
+
+from devnet import notes
+from devnet.cli import policy_for
+from devnet.presets import PLAIN_RULES, ROBUST_RULES, TINY, Preset, last_config, make_config, with_rule
+from ledger.aggregate import average
+from ledger.aggregation import aggregated, in_round, part_of, start_of
+from ledger.config import Config
+from ledger.optimizer import replay
+from ledger.products import Pair, cut
+from ledger.tensors import Weights, flatten, unflatten
+from node.data import Dataset, row_bytes
+from node.model import LoadedBase, attach, load_base
+from node.training import TrainingJob, train
+from proofs.words import Binding, SecretWords
+
+PLOT: Final = Path(__file__).parent / "aggregation.png"
+BUDGETS: Final = ("1", "3", "8", "none")
+NODES, MANY = 3, 5
+CLIP_UNITS: Final = 512  # half the preset's, so that the noise table reaches ε = 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One federation. poisoned: its first member has every label wrong."""
+
+    rule: str
+    budget: str
+    seed: int
+    nodes: int = NODES
+    poisoned: bool = False
+
+
+def main(arguments: Sequence[str] = ()) -> None:
+    asked = _parse(arguments)
+    torch.set_num_threads(1)
+    base = load_base(TINY.base_path)
+    alone = asked.robust or asked.costs or asked.rules_only
+    if asked.rules_only or not alone:
+        compare(base, asked.rules or tuple(PLAIN_RULES), asked.epsilons, asked.seeds)
+    if asked.robust or not alone:
+        robust(base, asked.seeds)
+    if asked.costs or not alone:
+        costs()
+
+
+def compare(base: LoadedBase, rules: Sequence[str], budgets: Sequence[str], seeds: int) -> None:
+    began, found = time.monotonic(), {}
+    print(f"held-out accuracy after {TINY.rounds} rounds of {NODES} members, mean of {seeds} seeds (least–greatest)")
+    print(
+        f"{'rule':10}" + "".join(f"{'ε = ' + budget if budget != 'none' else 'no privacy':>20}" for budget in budgets)
+    )
+    for rule in rules:
+        row = []
+        for budget in budgets:
+            values = [accuracy(base, Plan(rule, budget, seed)) for seed in range(1, seeds + 1)]
+            found[rule, budget] = values
+            row.append(f"{_spread(values):>20}")
+        print(f"{rule:10}" + "".join(row), flush=True)
+    print(f"{time.monotonic() - began:.0f} s")
+    if tuple(rules) == tuple(PLAIN_RULES) and tuple(budgets) == BUDGETS:
+        plot(found, seeds)
+
+
+def robust(base: LoadedBase, seeds: int) -> None:
+    began = time.monotonic()
+    print(f"\n{MANY} members under ffa, mean of {seeds} seeds: honest, and with one whose labels are all wrong")
+    print(f"{'average':14}" + "".join(f"{head:>20}" for head in ("ε = 8", "poisoned", "no privacy", "poisoned")))
+    for rule in ("ffa", *ROBUST_RULES):
+        row = [
+            _spread([accuracy(base, Plan(rule, budget, seed, MANY, bad)) for seed in range(1, seeds + 1)])
+            for budget in ("8", "none")
+            for bad in (False, True)
+        ]
+        print(f"{'mean' if rule == 'ffa' else rule:14}" + "".join(f"{told:>20}" for told in row), flush=True)
+    print(f"{time.monotonic() - began:.0f} s")
+
+
+def costs() -> None:
+    print("\nsvd of one pair of 384 × 384, by the ranks of all members together")
+    rng = np.random.default_rng(0)
+    for members, rank in ((3, 4), (4, 8), (8, 8), (16, 8)):
+        pairs = [
+            Pair(rng.integers(-9000, 9000, (rank, 384)), rng.integers(-900, 900, (384, rank)), 1)
+            for _ in range(members)
+        ]
+        began = time.process_time()
+        cut(pairs, 16, np.zeros((rank, 384), dtype=np.int64))
+        print(f"  {members:2} of rank {rank} = {members * rank:4}   {time.process_time() - began:7.2f} s")
+
+
+# ---- one federation
+
+
+def accuracy(base: LoadedBase, plan: Plan) -> float:
+    """Of the last round's aggregate, on held-out notes."""
+    preset = with_rule(TINY, plan.rule)
+    data = [_dataset(base, rows) for rows in notes.members(plan.nodes, preset.rows, plan.seed)]
+    if plan.poisoned:
+        data[0] = replace(data[0], labels=[(label + 1) % len(notes.LABELS) for label in data[0].labels])
+    config, weights = _config(base, preset, plan)
+    for number in range(1, preset.rounds + 1):
+        last = last_config(preset, config) if number == preset.rounds else None
+        weights = play(base, in_round(last or config, number), weights, data, plan, number)
+        final = aggregated(last or config, range(plan.nodes))
+    model = attach(base, final)
+    model.load_weights(weights)
+    held_out = notes.held_out(plan.nodes, preset.held_out, plan.seed)
+    guessed = model.predict([note.text for note in held_out])
+    return mean(notes.LABELS[guess] == note.label for guess, note in zip(guessed, held_out, strict=True))
+
+
+def play(
+    base: LoadedBase, config: Config, weights: Weights, data: Sequence[Dataset], plan: Plan, number: int
+) -> Weights:
+    """One round: every member trains, and what they reach is aggregated."""
+    reached = {}
+    for member, rows in enumerate(data):
+        part = part_of(config, member)
+        start, binding = start_of(part, weights), Binding(31337, bytes(20), number, member)
+        seed, beacon = (sha256(f"{what} {plan} {number} {member}".encode()).digest() for what in ("words", "beacon"))
+        words = SecretWords(seed, binding, part.steps, part.adapter.parameters, part.privacy.capacity)
+        job = TrainingJob(part, attach(base, part), rows, start, words, beacon, binding, "cpu")
+        released = train(job, lambda done, steps: None).released
+        reached[member] = start | unflatten(part, replay(part, flatten(part, start), released))
+    return average(config, weights, reached)
+
+
+def _config(base: LoadedBase, preset: Preset, plan: Plan) -> tuple[Config, Weights]:
+    epsilon = None if plan.budget == "none" else float(plan.budget)
+    preset = replace(preset, gradient=None, clip_units=CLIP_UNITS)
+    policy = policy_for(preset, plan.nodes, noise=epsilon is not None)
+    return make_config(preset, epsilon=epsilon, rounds=preset.rounds, policy=policy, base=base)
+
+
+def _dataset(base: LoadedBase, rows: Sequence[notes.Note]) -> Dataset:
+    return Dataset(
+        [row_bytes(note.text, note.label) for note in rows],
+        [note.text for note in rows],
+        [notes.LABELS.index(note.label) for note in rows],
+    )
+
+
+# ---- what is shown
+
+
+def plot(found: Mapping[tuple[str, str], Sequence[float]], seeds: int) -> None:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 4))
+    by_rule: dict[str, list[Sequence[float]]] = defaultdict(list)
+    for (rule, _), values in found.items():
+        by_rule[rule].append(values)
+    for place, (rule, rows) in enumerate(by_rule.items()):
+        middle = [mean(values) for values in rows]
+        around = [
+            [m - min(v) for m, v in zip(middle, rows, strict=True)],
+            [max(v) - m for m, v in zip(middle, rows, strict=True)],
+        ]
+        at = [x + 0.06 * (place - 2) for x in range(len(rows))]
+        axes.errorbar(at, middle, around, marker="o", capsize=3, label=rule)
+    axes.set_xticks(range(len(BUDGETS)), [f"ε = {budget}" if budget != "none" else "no privacy" for budget in BUDGETS])
+    axes.set_ylabel("held-out accuracy")
+    axes.set_title(f"preset tiny, {NODES} members, {TINY.rounds} rounds, {seeds} seeds")
+    axes.legend()
+    figure.savefig(PLOT, dpi=120, bbox_inches="tight")
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{mean(values):.3f} ({min(values):.2f}–{max(values):.2f})"
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="benchmarks.aggregation")
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--rules", type=lambda text: tuple(text.split(",")), default=())
+    parser.add_argument("--epsilons", type=lambda text: tuple(text.split(",")), default=BUDGETS)
+    for part in ("--robust", "--costs", "--rules-only"):
+        parser.add_argument(part, action="store_true")
+    return parser.parse_args(list(arguments))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
