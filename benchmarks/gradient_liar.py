@@ -1,4 +1,4 @@
-"""A prover of statement G that lies: what tests of forgeries prove with.
+"""A prover of statements G and F that lies: what tests of forgeries prove with.
 
 It proves as an honest member does, but that nothing is refused on the way, and that all that follows from its lie is
 made to fit it. A value that is in no table gets the inverse that it should have (then the sums of the look-ups do not
@@ -26,6 +26,8 @@ from proofs.commitment import Committed
 from proofs.field import P, element, ext, ext_inverse, mul
 from proofs.gradient.claim import PROTOCOL, GradientStatement, Secret, claim_circuit, claim_layout
 from proofs.gradient.program import Program
+from proofs.inference import claim as inference
+from proofs.inference.claim import InferenceStatement
 from proofs.proof import ProofInvalid
 from proofs.prover import data_and_slots
 from proofs.witness import Cells
@@ -170,18 +172,41 @@ def forge(
             building(more)
             circuit = claim_circuit(statement, running or program, secret or case.secret(statement))
         lie(circuit)
-        honest = prover._fill_tests
-
-        def filled(circuit: Circuit, tests: Any) -> None:
-            honest(circuit, tests)
-            tested(circuit)
-
-        changed = type("Changed", (Lying,), {"public": public, **changes})
-        patches.enter_context(patch.object(prover, "_Run", changed))
-        patches.enter_context(patch.object(prover, "_fill_tests", filled))
+        lying(patches, public, tested, changes)
         trees = data_and_slots(statement.mechanism, case.words, case.texts, case.contributions)
         layout = claim_layout(public, case.shape)
         return prover.prove(statement.digest(program), circuit, layout, trees, bytes(32), None, PROTOCOL)
+
+
+def forge_answer(
+    statement: InferenceStatement,
+    program: Program,
+    *,
+    running: Program | None = None,
+    computing: InferenceStatement | None = None,
+    lie: Lie = no_lie,
+    **changes: Any,
+) -> bytes:
+    """A proof of statement F, whatever is so: the values come from another program, or from another statement."""
+    with refusing_nothing(), ExitStack() as patches:
+        circuit = inference.claim_circuit(computing or statement, running or program, True)
+        lie(circuit)
+        public = inference.claim_circuit(statement, program)
+        lying(patches, public, no_lie, changes)
+        layout = inference.claim_layout(public)
+        return prover.prove(statement.digest(program), circuit, layout, [], bytes(32), None, inference.PROTOCOL)
+
+
+def lying(patches: ExitStack, public: Circuit, tested: Lie, changes: dict[str, Any]) -> None:
+    """From here on the prover lies about the public circuit."""
+    honest = prover._fill_tests
+
+    def filled(circuit: Circuit, tests: Any) -> None:
+        honest(circuit, tests)
+        tested(circuit)
+
+    patches.enter_context(patch.object(prover, "_Run", type("Changed", (Lying,), {"public": public, **changes})))
+    patches.enter_context(patch.object(prover, "_fill_tests", filled))
 
 
 def refused(case: GradientRound, statement: GradientStatement, proof: bytes, *errors: type[ProofInvalid]) -> None:

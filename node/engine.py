@@ -25,9 +25,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ledger.audit_open import Contents
 from ledger.bundle import CONFIG, Rejected, bundle_limits, read_weights
 from ledger.config import TaskKind
-from ledger.content import ContentStore
 from ledger.follower import Follower
 from ledger.history import History
 from ledger.log.receipt import Decoding
@@ -44,6 +44,7 @@ from node.training import Device, pick_device
 from proofs.errors import LocalFault, PeerFault
 
 LATEST: Final = "latest final"
+MOST_PLACES: Final = fingerprint.MAX_TOKENS  # of a model whose config names no bound
 Wanted = bytes | Literal["latest final"]
 Scores = NDArray[np.float32]
 
@@ -58,7 +59,7 @@ class PromptRefused(PeerFault):
 
 def load(
     chain: ChainPort,
-    store: ContentStore,
+    store: Contents,
     rounds_address: bytes,
     wanted: Wanted,
     base_path: str,
@@ -153,7 +154,8 @@ class Engine:
         known = model.module.config
         ends = known.eos_token_id if isinstance(known.eos_token_id, list) else [known.eos_token_id]
         self._ends = frozenset(int(end) for end in [*ends, self._tokenizer.eos_token_id] if end is not None)
-        self._window = min(int(known.max_position_embeddings), int(self._tokenizer.model_max_length))
+        places = getattr(known, "max_position_embeddings", None) or MOST_PLACES
+        self._window = min(int(places), int(self._tokenizer.model_max_length), MOST_PLACES)
 
     @property
     def task(self) -> TaskKind:

@@ -14,6 +14,7 @@ from hashlib import sha256
 
 from ledger.aggregate import aggregate_bundle
 from ledger.aggregation import part_of, start_of
+from ledger.audit_open import Contents
 from ledger.bundle import AggregateBundle, Claim, bundle_limits, read_submission, read_weights
 from ledger.canonical import FieldInvalid, NotCanonical
 from ledger.config import MAX_CONFIG_BYTES, Config
@@ -33,7 +34,7 @@ Evidence = tuple[SubmissionFacts, dict[str, bytes], Shown | None]
 class Configs:
     """The configs of rounds, by digest; each is fetched once."""
 
-    def __init__(self, store: ContentStore) -> None:
+    def __init__(self, store: Contents) -> None:
         self._store = store
         self._known: dict[bytes, Config] = {}
 

@@ -13,7 +13,8 @@ Other machines add in another order, so a token whose choice hung on less than C
 greedy) may differ; answers with more than one such token in CLOSE_ONE_IN, and one, do not match. A stream that broke
 off has no fingerprint: its text is compared with the beginning of what is said here, and nothing is decided.
 
-What a match shows, and what it does not: node.fingerprint.
+What a match shows, and what it does not: node.fingerprint. What a request leaves to the server (a seed, a shorter limit
+of tokens) is the server's to choose, as often as it likes, before it answers.
 """
 
 from __future__ import annotations

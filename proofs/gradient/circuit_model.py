@@ -71,19 +71,10 @@ class LayerWires:
 
 def contribution(circuit: Circuit, program: Program, example: Example) -> list[tuple[Trained, Wire]]:
     """Clip units of each trained tensor, flat, in the program's order of coordinates."""
-    x = _embedded(circuit, program, example)
-    states, last = list[LayerWires](), len(program.layers) - 1
-    for index, layer in enumerate(program.layers):
-        run = _prenorm_layer if program.prenorm else _postnorm_layer
-        alone = index == last and not program.predicts
-        x, state = run(circuit, program, f"layer{index}", layer, x, example.text, alone)
-        states.append(state)
-    final = None
-    if program.final_norm is not None:
-        x, final = norm(circuit, "final_norm", program.final_norm, x)
+    x, states, final = forward(circuit, program, example.ids, example.text)
     found: Gradients = {}
     gradient = _loss(circuit, program, x, example, found)
-    lowest = program.lowest_adapted
+    lowest, last = program.lowest_adapted, len(program.layers) - 1
     if lowest <= last:
         if final is not None and program.final_norm is not None:
             gradient = norm_backward(circuit, "final_norm.back", program.final_norm, final, gradient)
@@ -101,8 +92,24 @@ def contribution(circuit: Circuit, program: Program, example: Example) -> list[t
 # ------------------------------------------------------------------------------------------------------- forward
 
 
-def _embedded(circuit: Circuit, program: Program, example: Example) -> Wire:
-    x = rows_of(circuit, IN_PAIRS, program.embedding, example.ids)
+def forward(
+    circuit: Circuit, program: Program, ids: Wire, text: Text
+) -> tuple[Wire, list[LayerWires], NormWires | None]:
+    """What the head sees, (d,) of one lane or, where every token predicts, of all; and what the backward pass needs."""
+    x, states, last = _embedded(circuit, program, ids), list[LayerWires](), len(program.layers) - 1
+    for index, layer in enumerate(program.layers):
+        run = _prenorm_layer if program.prenorm else _postnorm_layer
+        alone = index == last and not program.predicts
+        x, state = run(circuit, program, f"layer{index}", layer, x, text, alone)
+        states.append(state)
+    if program.final_norm is None:
+        return x, states, None
+    x, final = norm(circuit, "final_norm", program.final_norm, x)
+    return x, states, final
+
+
+def _embedded(circuit: Circuit, program: Program, ids: Wire) -> Wire:
+    x = rows_of(circuit, IN_PAIRS, program.embedding, ids)
     if program.positions is None or program.embedding_norm is None:
         return _finer(x, program.formats.residual)
     if circuit.lanes > program.positions.shape[0]:
@@ -167,11 +174,9 @@ def _loss(circuit: Circuit, program: Program, x: Wire, example: Example, found: 
 
 def _head(circuit: Circuit, layer: Head, x: Wire, label: Wire, program: Program, found: Gradients) -> Wire:
     """The loss's gradient, the head's own, and what is passed on to the token that speaks for the text."""
-    f, before = GRADIENT_FRACTION, None
-    if layer.pooler is not None:
-        before = apply(circuit, "pooler", x, layer.pooler.weight, heads.TANH_IN, NARROW_BITS, bias=layer.pooler.bias)
-        x = look_up(circuit, tables.tanh(heads.TANH_IN, heads.TANH_OUT), before)
-    dlogits = _label_loss(circuit, layer, x, label, program)
+    f = GRADIENT_FRACTION
+    x, before = pooled(circuit, layer, x)
+    dlogits = _label_loss(circuit, logits(circuit, layer, x, program), label, program)
     column, line = factor(row(dlogits), "lanes"), factor(row(x), "lanes")
     found[layer.weight_name] = product(circuit, "classifier.dW", column, line, f, WIDE_BITS, flat=True).shaped(
         lambda strips: strips[0]
@@ -186,10 +191,23 @@ def _head(circuit: Circuit, layer: Head, x: Wire, label: Wire, program: Program,
     return apply(circuit, "pooler.back", inner, layer.pooler.weight, f, WIDE_BITS, transposed=True)
 
 
-def _label_loss(circuit: Circuit, layer: Head, x: Wire, label: Wire, program: Program) -> Wire:
-    """dlogits (labels,) of one lane: a softmax in which every label counts, less the label."""
+def pooled(circuit: Circuit, layer: Head, x: Wire) -> tuple[Wire, Wire | None]:
+    """What the classifier sees, and the pooler's sum under its tanh where there is one."""
+    if layer.pooler is None:
+        return x, None
+    before = apply(circuit, "pooler", x, layer.pooler.weight, heads.TANH_IN, NARROW_BITS, bias=layer.pooler.bias)
+    return look_up(circuit, tables.tanh(heads.TANH_IN, heads.TANH_OUT), before), before
+
+
+def logits(circuit: Circuit, layer: Head, x: Wire, program: Program) -> Wire:
+    """(labels,) of one lane, from what is pooled."""
     classifier, fraction = layer.classifier, program.formats.logits
-    logits = apply(circuit, "classifier", x, classifier.weight, fraction, NARROW_BITS, bias=classifier.bias)
+    return apply(circuit, "classifier", x, classifier.weight, fraction, NARROW_BITS, bias=classifier.bias)
+
+
+def _label_loss(circuit: Circuit, logits: Wire, label: Wire, program: Program) -> Wire:
+    """dlogits (labels,) of one lane: a softmax in which every label counts, less the label."""
+    fraction = program.formats.logits
     scores = Scores.of("loss.scores", row(logits))
     everyone = constant_wire(np.ones(logits.shape, dtype=np.int64), 1, 0)
     table = tables.exponentials(fraction, 1, heads.EXPONENT_BITS)

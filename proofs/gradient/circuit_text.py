@@ -26,6 +26,14 @@ def cells_of(tokens: Sequence[int], label: int, places: int) -> Units:
 
 def example(circuit: Circuit, program: Program, cells: Wire) -> Example:
     """cells (lanes + 2,) of one lane: token ids, label, length. Where tokens are predicted, nothing reads the label."""
+    ids, text, end = read(circuit, program, cells)
+    if program.predicts:
+        return Example(ids, text, None, following(circuit, ids, end))
+    return Example(ids, text, _label(circuit, program.head, cells))
+
+
+def read(circuit: Circuit, program: Program, cells: Wire) -> tuple[Wire, Text, Wire]:
+    """Token ids (1,), what attention knows, and where the text ends (1, 1), of cells as `example` takes them."""
     places = circuit.lanes
     known = cells.units[:, 0] if circuit.proving and cells.units is not None else None
     whole = np.eye(places, dtype=np.int64)
@@ -38,12 +46,12 @@ def example(circuit: Circuit, program: Program, cells: Wire) -> Example:
     count = _heads(program)
     if program.predicts:
         mask = _looking_back(circuit, count)
-        return Example(ids, Text(end, mask, mask), None, following(circuit, ids, end))
+        return ids, Text(end, mask, mask), end
     valid = circuit.free(
         (1,), places, None if known is None else (np.arange(places) < known[-1])[None].astype(np.int64)
     )
     circuit.across([(whole - np.eye(places, k=1, dtype=np.int64), valid), (-whole, end)])
-    return Example(ids, _text(circuit, program, end, valid, count), _label(circuit, program.head, cells))
+    return ids, _text(circuit, program, end, valid, count), end
 
 
 def _heads(program: Program) -> int:

@@ -67,7 +67,9 @@ def lies(
 # ----------------------------------------------------------------------------------------------------- what is true
 
 
-@pytest.mark.parametrize(("step", "slot"), [(0, SLOT), (1, -1)], ids=["in use", "not in use"])
+@pytest.mark.parametrize(
+    ("step", "slot"), [(0, SLOT), pytest.param(1, -1, marks=pytest.mark.long)], ids=["in use", "not in use"]
+)
 def test_a_slot_is_proven_whether_in_use_or_not(case: GradientRound, step: int, slot: int) -> None:
     statement = case.statement(step, slot % case.shape.slots)
     assert case.secret(statement).active is (slot >= 0)
@@ -75,6 +77,7 @@ def test_a_slot_is_proven_whether_in_use_or_not(case: GradientRound, step: int, 
     verify(statement, case.program(step), case.prove(statement))
 
 
+@pytest.mark.long
 def test_a_liar_that_tells_no_lie_is_believed(case: GradientRound) -> None:
     statement = case.statement(0, SLOT)
     verify(statement, case.program(0), forge(case, statement))
@@ -151,7 +154,9 @@ def one_more(cells: np.ndarray) -> None:
     cells.reshape(-1)[0] += 1
 
 
-@pytest.mark.parametrize(("false_inverses", "error"), [(False, SumsFailed), (True, CellsFailed)])
+@pytest.mark.parametrize(
+    ("false_inverses", "error"), [(False, SumsFailed), pytest.param(True, CellsFailed, marks=pytest.mark.long)]
+)
 def test_an_exponential_is_the_entry_of_its_score(
     case: GradientRound, false_inverses: bool, error: type[ProofInvalid]
 ) -> None:
@@ -220,6 +225,7 @@ def test_the_row_of_what_follows_is_that_of_the_head(case: GradientRound) -> Non
     lies(case, SumsFailed, building=lambda on: on.enter_context(patch.object(circuit_next_token, "rows_of", rows_of)))
 
 
+@pytest.mark.long
 def test_what_is_no_gradient_of_the_text_is_refused(case: GradientRound) -> None:
     tokens, label = case.text(case.row(0, SLOT))
     own = case.contributions[0][SLOT].astype(np.int64)

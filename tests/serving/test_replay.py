@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
 import pytest
+import requests
 
-from ledger.log.receipt import Decoding, Record
+from ledger.log.receipt import Decoding, Receipt, Record, open_record
 from node.engine import Engine
 from node.fingerprint import THRESHOLD, Fingerprint, of_answer
 from node.replay import Replayed, Verdict, Why, replay
 from node.serving import asking, reading, replies
+from node.serving.ask import ask
 from node.serving.asking import Bounds, ChatRequest, ClassifyRequest, CompletionRequest
+from node.serving.daemon import Server
 from node.serving.engine import Job, Outcome, Step
 from node.serving.replies import Head
 
@@ -296,3 +300,35 @@ def test_whole_answers_are_read_back_as_they_were_written(honest: Answered) -> N
     )  # fmt: skip
     assert (said.prompt_tokens, said.tokens) == (len(honest.asked.tokens), 24)
     assert honest.record.decoding == Decoding(24, Fraction(7, 10), Fraction(1), 0, 5)
+
+
+# ---- over HTTP
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_a_server_sent_and_sealed_is_replayed_by_an_auditor(
+    site: Any, open_server: Callable[[], Server], language: Engine, stream: bool
+) -> None:
+    """From the question to the verdict, through everything between: two ask at the same time."""
+    site.settings = replace(site.settings, bundle=language.bundle)
+    site.engine = language
+    server = open_server()
+    with ThreadPoolExecutor(2) as pool:
+        texts = ("A small shop: pays on", "The owner never")
+        kept = list(pool.map(lambda text: ask(server.url, text, max_tokens=12, temperature=0.8, stream=stream), texts))
+    for one in kept:
+        entry = Receipt.decode(one.receipt).entry
+        sealed = requests.get(f"{server.url}/log/record/{entry.sequence:03d}", timeout=5).content
+        record = open_record(entry, sealed, site.auditor)
+        assert (record.request, record.response) == (one.request, one.response)
+        assert replay(record, language).verdict is Verdict.MATCH
+
+
+def test_labels_that_a_server_sent_are_replayed(
+    site: Any, open_server: Callable[[], Server], classifier: Engine
+) -> None:
+    site.engine = classifier
+    kept = ask(open_server().url, "Tea importer: filed for insolvency.")
+    receipt = Receipt.decode(kept.receipt)
+    record = Record(receipt.decoding, receipt.salt, kept.request, kept.response)
+    assert replay(record, classifier).verdict is Verdict.MATCH

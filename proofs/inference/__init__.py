@@ -1,0 +1,1 @@
+"""Statement F: a public base and adapter give this answer to this text; how is hidden."""
