@@ -15,17 +15,24 @@ from typer.testing import CliRunner
 from devnet.presets import TINY
 from ledger import audit_cli, inference_cli
 from ledger.audit_open import FirstOf
+from ledger.base_program import Base
+from ledger.bundle import bundle_limits, read_weights
 from ledger.config import AdapterSpec, TaskSpec
 from ledger.deploy import act
+from ledger.inference_proof import Answer
 from ledger.log.actions import RegisterAuditor
 from ledger.log.key_file import create_key_file
+from ledger.log.receipt import Receipt
 from ledger.log.sealing import AuditorKey
 from ledger.signing import Key, create_keystore
 from node import replay_door
 from node.engine import load
+from node.fingerprint import Fingerprint
+from node.inference_proof import prove_inference
 from node.model import layout, load_base
 from node.serving.ask import ask
 from node.serving.daemon import opened
+from node.serving.reading import Said, read_reply
 from node.serving.settings import LimitSettings, LogSettings, ServeSettings
 from node.settings import ChainSettings, ContentSettings, HttpSettings, KeySettings
 
@@ -70,6 +77,17 @@ def settings_of(world: Any, key: Key, auditor: bytes, folder: Path) -> ServeSett
     )
 
 
+def proven(world: Any, engine: Any, contents: Any, kept: Path) -> bytes:
+    """What a server with a prover would answer: of the tokens of this greedy answer."""
+    said = read_reply((kept / "response").read_bytes())
+    assert isinstance(said, Said)
+    prompt = engine.encode("A small shop: pays on")
+    tokens = (*prompt, *Fingerprint.decode(said.fingerprint).tokens)
+    answer = Answer(Receipt.decode((kept / "receipt.json").read_bytes()).entry.leaf, tokens, len(prompt), None)
+    weights = read_weights(contents.get_directory(engine.bundle, bundle_limits(world.config)), world.config)
+    return prove_inference(Base.open(Path(TINY.base_path)), world.config, weights, answer)
+
+
 def test_from_a_round_to_an_answer_and_all_the_way_back(
     world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,11 +109,17 @@ def test_from_a_round_to_an_answer_and_all_the_way_back(
         return result.exit_code, json.loads(result.stdout)
 
     with opened(settings, threading.Event(), engine=engine, chain=world.chain) as server:
-        ask(server.url, "A small shop: pays on", max_tokens=8, temperature=0.7, seed=4).write(tmp_path / "kept")
+        ask(server.url, "A small shop: pays on", max_tokens=8, temperature=0.0, seed=4).write(tmp_path / "kept")
         assert server.anchor.turn() == 0
         code, told = audit("inference", "replay", tmp_path / "kept", "--key", tmp_path / "auditor", "--log", server.url,
                            "--base", TINY.base_path)  # fmt: skip
         assert (code, told["links"][2]["status"]) == (0, "PASS"), told["links"][2]
+        proof = proven(world, engine, contents, tmp_path / "kept")
+        for sent, code, statuses in ((proof, 3, ["PASS", "NOT PROVEN"]), (proof[:-1], 1, ["FAIL"])):
+            monkeypatch.setattr(inference_cli, "ask_for_proof", lambda *_, sent=sent: sent)
+            found = audit("inference", "prove", tmp_path / "kept", "--log", server.url, "--base", TINY.base_path)
+            links = [link["status"] for link in found[1]["links"] if link["link"] == "proof"]
+            assert (found[0], links) == (code, statuses)
         code, told = audit("trace", tmp_path / "kept", "--log", server.url, "--base", TINY.base_path)
     found = {(step["stage"], step["status"]) for step in told["steps"]}
     assert (code, [step for step in found if step[1] == "FAIL"]) == (0, [])
