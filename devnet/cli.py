@@ -32,11 +32,12 @@ from rich.table import Table
 from devnet.anvil import Anvil, AnvilOptions
 from devnet.federation import Plan, PlanInvalid, kept_facts
 from devnet.kinds import KINDS, kind_named
-from devnet.presets import RULES, Preset, preset_named, with_rule
+from devnet.presets import RULES, Preset, preset_named, with_method, with_rule
 from devnet.processes import Supervisor
 from devnet.progress import GENESIS, Watch, paces
 from devnet.scenarios import Outcome, fresh_folder, run
 from devnet.screen import picture
+from ledger.adapter import METHODS
 from ledger.records import Policy
 from proofs.errors import CandorError, LocalFault
 
@@ -58,6 +59,7 @@ def run_command(
     aggregators: Annotated[int, typer.Option(min=1, max=8, help="Aggregators; the first opens the rounds.")] = 1,
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds that must become final.")] = None,
     epsilon: Annotated[float | None, typer.Option(min=0.0, help="ε of all rounds together.")] = None,
+    method: Annotated[str | None, typer.Option(help=f"How members adapt: {', '.join(METHODS)}.")] = None,
     rule: Annotated[str | None, typer.Option(help=f"How adapters become one: {', '.join(RULES)}.")] = None,
     rank: Annotated[
         list[str] | None, typer.Option(metavar="NODE=RANK", help="A node's own rank, under svd and stack.")
@@ -77,6 +79,8 @@ def run_command(
         chosen = preset_named(preset)
         if rule is not None or rank:
             chosen = with_rule(chosen, rule or chosen.rule, parse_ranks(rank or [], nodes))
+        if method is not None:
+            chosen = with_method(chosen, method)
         plan = Plan(
             preset=chosen,
             directory=folder,
