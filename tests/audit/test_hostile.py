@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from dataclasses import replace
 from fractions import Fraction
@@ -18,6 +19,7 @@ from ledger.privacy import INFINITE_MICRO
 from ledger.records import Reason
 from ledger.report import Report, Status
 
+TIMES = 10 if os.environ.get("CANDOR_LONG") == "1" else 1
 TINY, HUGE = Fraction(1, 2**53 - 1), Fraction(2**53 - 1)
 
 
@@ -55,7 +57,7 @@ def test_optimizers_at_the_edge_of_what_is_allowed_are_replayed(found_federation
     extremes = [HUGE, TINY, Fraction(0)]
     rng = random.Random(3)
     for name in ("sgd", "adamw"):
-        for _ in range(6):
+        for _ in range(3 * TIMES):
             optimizer = replace(
                 honest,
                 name=name,
@@ -96,7 +98,7 @@ def test_mutated_bundles_are_judged_and_never_crash_the_audit(found_federation: 
     """Let in by a lying aggregator, so that every path of the audit meets them."""
     rng = random.Random(11)
     files = (ADAPTER, ADAPTER_CONFIG, CONFIG, MANIFEST, TRAJECTORY)
-    for path in files * 4:
+    for path in files * (2 * TIMES):
         federation = found_federation(2)
         federation.open()
         federation.commit([0, 1])
@@ -116,7 +118,7 @@ def test_mutated_bundles_are_judged_and_never_crash_the_audit(found_federation: 
 def test_mutated_configs_are_refused_or_read_and_never_crash_the_audit(found_federation: Any) -> None:
     rng = random.Random(13)
     honest = found_federation(2).config.encode()
-    for _ in range(60):
+    for _ in range(30 * TIMES):
         data = mutated(honest, rng)
         federation = found_federation(2)
         digest = sha256(data).digest()

@@ -26,6 +26,7 @@ from ledger.log.actions import (
     ReportOmission,
     ReportRewrite,
 )
+from ledger.log.follower import settled_log
 from ledger.log.receipt import (
     Decoding,
     Entry,
@@ -53,6 +54,7 @@ from ledger.log.statements import Checkpoint, Promise
 from ledger.log.store import LogStore
 from ledger.outbox import Outbox, Status
 from ledger.ports import ContractRefused, WrongChain, address_of
+from ledger.report import Status as Proven
 from ledger.signing import Key
 from proofs.merkle import consistency_path, inclusion_path, leaf_hash, root_of_hashes
 
@@ -490,3 +492,6 @@ def test_twin_and_contract_decide_alike(twin_lab: Any, anvil_lab: Any, seed: int
     assert len(outcomes) > 8
     heads = [lab.chain.log_events(0, lab.chain.head().number) for lab in (twin_lab, anvil_lab)]
     assert [type(found.event) for found in heads[0]] == [type(found.event) for found in heads[1]]
+    for lab, code in ((twin_lab, Proven.NOT_PROVEN), (anvil_lab, Proven.PASS)):  # a twin shows no code
+        _, links = settled_log(lab.chain)
+        assert [link.status for link in links] == [Proven.PASS, Proven.PASS, code], links
