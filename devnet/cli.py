@@ -43,8 +43,9 @@ from proofs.errors import CandorError, LocalFault
 
 USAGE: Final = 2
 KEPT: Final = Path("candor-demo")
-PROVE_BLOCKS: Final = 300
 TRAIN_BLOCKS: Final = {"tiny": 90, "tiny-text": 180, "minilm": 600}
+PROVE_BLOCKS: Final = {"tiny": 300, "minilm": 900}  # members on one machine prove one after the other
+VERIFY_BLOCKS: Final = {"tiny": 180, "minilm": 600}
 STARTUP_S: Final = 300
 
 app = typer.Typer(
@@ -139,8 +140,8 @@ def policy_for(preset: Preset, nodes: int, *, noise: bool = True) -> Policy:
     return Policy(
         commit_blocks=180,
         train_blocks=TRAIN_BLOCKS.get(preset.name, 600),
-        prove_blocks=PROVE_BLOCKS if proves else 0,
-        verify_blocks=180 if proves else 30,
+        prove_blocks=PROVE_BLOCKS.get(preset.name, 900) if proves else 0,
+        verify_blocks=VERIFY_BLOCKS.get(preset.name, 600) if proves else 30,
         propose_blocks=60,
         challenge_blocks=6,
         quorum=max(min(2, nodes), preset.robust.least if preset.robust else 1),

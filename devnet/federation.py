@@ -42,6 +42,7 @@ from ledger.signing import Key, create_keystore
 from node.judging import SHARE, cores
 from node.privacy_ledger import PrivacyLedger
 from node.service import PRIVACY
+from node.showing import TURNS
 from node.verifying import registration
 from proofs.errors import LocalFault
 
@@ -175,6 +176,7 @@ class Federation:
     def start_one(self, supervisor: Supervisor, site: Site, environment: Mapping[str, str] | None = None) -> Child:
         kinds = self.plan.misbehave.get(site.name, ())
         share = {SHARE: str(max(1, cores() // len(self.sites)))}
+        share[TURNS] = str(self.plan.directory / "proving.lock")  # this machine is all members' own
         return supervisor.start(
             site.name, command(site, kinds), site.folder / "log.txt", share | dict(environment or {})
         )

@@ -136,7 +136,7 @@ MINILM = Preset(
     alpha=16,
     targets=("layer.5.attention.self.query", "layer.5.attention.self.value"),
     head=("classifier",),
-    max_tokens=64,
+    max_tokens=40,
     rule="ffa",
     clip_adapter=Fraction(1, 5),
     clip_head=Fraction(3, 2),
@@ -151,6 +151,7 @@ MINILM = Preset(
     epsilon=8.0,
     delta=Fraction(1, 100_000),
     held_out=300,
+    gradient=GradientSpec(slots=1, tolerance=8),
 )
 
 TINY_TEXT = replace(
