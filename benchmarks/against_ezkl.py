@@ -23,7 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-SIZES = {"norms": ((16, 64), (32, 128), (64, 256)), "lora": ((16, 32, 4), (32, 64, 4))}
+SIZES = {"norms": ((16, 64), (32, 128), (64, 256)), "lora": ((8, 16, 4), (16, 32, 4), (32, 64, 4))}
 TOLD = {
     "norms": "n vectors of d integers: their sum is public, no norm is above the clip",
     "lora": "a LoRA layer, forward and backward: T × d, rank",

@@ -68,9 +68,9 @@ def main(arguments: Sequence[str] = ()) -> None:
     base = load_base(TINY.base_path)
     alone = asked.robust or asked.costs or asked.rules_only
     if asked.rules_only or not alone:
-        compare(base, asked.rules or tuple(PLAIN_RULES), asked.epsilons, asked.seeds)
+        compare(base, asked.rules or tuple(PLAIN_RULES), asked.epsilons or BUDGETS, asked.seeds)
     if asked.robust or not alone:
-        robust(base, asked.seeds)
+        robust(base, asked.epsilons or ("8", "none"), asked.seeds)
     if asked.costs or not alone:
         costs()
 
@@ -78,9 +78,7 @@ def main(arguments: Sequence[str] = ()) -> None:
 def compare(base: LoadedBase, rules: Sequence[str], budgets: Sequence[str], seeds: int) -> None:
     began, found = time.monotonic(), {}
     print(f"held-out accuracy after {TINY.rounds} rounds of {NODES} members, mean of {seeds} seeds (least–greatest)")
-    print(
-        f"{'rule':10}" + "".join(f"{'ε = ' + budget if budget != 'none' else 'no privacy':>20}" for budget in budgets)
-    )
+    print(f"{'rule':10}" + "".join(f"{_named(budget):>20}" for budget in budgets))
     for rule in rules:
         row = []
         for budget in budgets:
@@ -93,14 +91,15 @@ def compare(base: LoadedBase, rules: Sequence[str], budgets: Sequence[str], seed
         plot(found, seeds)
 
 
-def robust(base: LoadedBase, seeds: int) -> None:
+def robust(base: LoadedBase, budgets: Sequence[str], seeds: int) -> None:
     began = time.monotonic()
     print(f"\n{MANY} members under ffa, mean of {seeds} seeds: honest, and with one whose labels are all wrong")
-    print(f"{'average':14}" + "".join(f"{head:>20}" for head in ("ε = 8", "poisoned", "no privacy", "poisoned")))
+    heads = [head for budget in budgets for head in (_named(budget), "poisoned")]
+    print(f"{'average':14}" + "".join(f"{head:>20}" for head in heads))
     for rule in ("ffa", *ROBUST_RULES):
         row = [
             _spread([accuracy(base, Plan(rule, budget, seed, MANY, bad)) for seed in range(1, seeds + 1)])
-            for budget in ("8", "none")
+            for budget in budgets
             for bad in (False, True)
         ]
         print(f"{'mean' if rule == 'ffa' else rule:14}" + "".join(f"{told:>20}" for told in row), flush=True)
@@ -193,11 +192,15 @@ def plot(found: Mapping[tuple[str, str], Sequence[float]], seeds: int) -> None:
         ]
         at = [x + 0.06 * (place - 2) for x in range(len(rows))]
         axes.errorbar(at, middle, around, marker="o", capsize=3, label=rule)
-    axes.set_xticks(range(len(BUDGETS)), [f"ε = {budget}" if budget != "none" else "no privacy" for budget in BUDGETS])
+    axes.set_xticks(range(len(BUDGETS)), [_named(budget) for budget in BUDGETS])
     axes.set_ylabel("held-out accuracy")
     axes.set_title(f"preset tiny, {NODES} members, {TINY.rounds} rounds, {seeds} seeds")
     axes.legend()
     figure.savefig(PLOT, dpi=120, bbox_inches="tight")
+
+
+def _named(budget: str) -> str:
+    return "no privacy" if budget == "none" else f"ε = {budget}"
 
 
 def _spread(values: Sequence[float]) -> str:
@@ -208,7 +211,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks.aggregation")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--rules", type=lambda text: tuple(text.split(",")), default=())
-    parser.add_argument("--epsilons", type=lambda text: tuple(text.split(",")), default=BUDGETS)
+    parser.add_argument("--epsilons", type=lambda text: tuple(text.split(",")), default=())
     for part in ("--robust", "--costs", "--rules-only"):
         parser.add_argument(part, action="store_true")
     return parser.parse_args(list(arguments))

@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from proofs import mechanism
+from proofs import columns, kernels, mechanism
+from proofs.commitment import Committed
 from proofs.gaussian import noise_table
+from proofs.parameters import BLOWUP
 from proofs.prover import data_root, prove, words_root
 from proofs.statement import Shape, Statement
 from proofs.texts import Texts
 from proofs.words import Binding, SecretWords, combine, public_draws, public_noise
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Recoded(Committed):
+    """A commitment whose columns (n, m) are not the code of its rows: what forgers open."""
+
+    code: NDArray[np.uint32]
+
+    @classmethod
+    def of(cls, found: Committed, change: Callable[[NDArray[np.uint32]], None]) -> Recoded:
+        code = kernels.encode(found.rows, BLOWUP)
+        change(code)
+        _, salts, _ = found.opened(range(len(code)))
+        leaves = [columns.leaf(salt, line.tobytes()) for salt, line in zip(salts, code, strict=True)]
+        return cls(found.rows, columns.levels(leaves), found.salts, code)
+
+    def columns(self, positions: Sequence[int]) -> NDArray[np.uint32]:
+        return self.code[list(positions)]
 
 
 @dataclass(frozen=True, eq=False)

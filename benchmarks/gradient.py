@@ -1,108 +1,127 @@
-"""Proofs of statement G on the demos' models: `python -m benchmarks.gradient [tiny] [minilm]`.
+"""Proofs of statement G: `python -m benchmarks.gradient [tiny] [minilm] [growth]`.
 
-One slot in use of a real round: seconds of prover and verifier beside the float gradient of the same row (torch, one
-thread), bytes, cells, peak memory of this process. And growth with tokens, by the cells of the circuit alone.
+One slot in use of a real round of each preset: processor seconds of prover and verifier beside the float gradient of
+the same row (torch), all on one thread, bytes, and the peak memory of a process that has done nothing else. Then the
+growth with tokens, width and depth of a Llama like that of `tiny`, as a table and as benchmarks/gradient_growth.png.
 """
 
 from __future__ import annotations
 
-import resource
+import json
+import shutil
+import statistics
 import sys
+import tempfile
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from transformers import LlamaConfig, LlamaModel
 
+from benchmarks.gradient_measured import BEACON, Measured, Round, alone
 from devnet import notes
-from devnet.presets import PRESETS, Preset, make_config
+from devnet.presets import MINILM, TINY, Preset, make_config
 from ledger.base_program import Base
 from ledger.records import Policy
 from node.data import Dataset, row_bytes
 from node.gradients import PerExampleGradients
 from node.model import attach, load_base
 from node.training import TrainingJob, train
-from proofs.circuit.layout import Layout
-from proofs.gradient.claim import GradientStatement, claim_circuit, claim_layout
-from proofs.gradient.program import Program
-from proofs.gradient.prover import prove
-from proofs.gradient.verifier import verify
 from proofs.prover import data_and_slots, data_root, words_root
-from proofs.statement import Shape, Statement
+from proofs.statement import Statement
 from proofs.texts import Texts
 from proofs.words import Binding, SecretWords
 
-BEACON = b"\5" * 32
-TOKENS = {"tiny": (16, 32, 64, 128), "minilm": (16, 40, 64)}
-MEASURED = {"tiny": 64, "minilm": 40}  # tokens: as long as the demos' texts get, or are cut
-TOLERANCE = 8
-
-
-@dataclass(frozen=True)
-class Round:
-    """One member's round, and what a proof about it needs."""
-
-    program: Program
-    statement: Statement
-    slots_root: bytes
-    words: SecretWords
-    texts: Texts
-    contributions: tuple[np.ndarray, ...]
-    float_seconds: float
-
-    @property
-    def shape(self) -> Shape:
-        return self.statement.shape
-
-    def claim(self, slot: int) -> GradientStatement:
-        return GradientStatement(self.statement, self.slots_root, BEACON, 0, slot, TOLERANCE)
-
-    def layout(self) -> Layout:
-        return claim_layout(claim_circuit(self.claim(0), self.program), self.shape)
+PLOT = Path(__file__).parent / "gradient_growth.png"
+GROWTH: dict[str, list[dict[str, int]]] = {
+    "tokens": [{"tokens": n} for n in (16, 32, 64, 128)],
+    "width": [{"width": n} for n in (32, 64, 128)],
+    "layers": [{"layers": n} for n in (1, 2, 4)],
+}
+LIKE_TINY = {"tokens": 64, "width": 64, "layers": 2}
 
 
 def main() -> None:
     torch.set_num_threads(1)
-    for name in sys.argv[1:] or list(MEASURED):
-        preset = PRESETS[name]
-        measured(round_of(replace(preset, max_tokens=MEASURED[name])), name)
-        for tokens in TOKENS[name]:
-            layout = sized(replace(preset, max_tokens=tokens))
-            print(f"  {tokens:4} tokens: {cells(layout) / 1e6:6.2f} M cells, {layout.largest_bytes:,} bytes at most")
+    chosen = sys.argv[1:] if __name__ == "__main__" else []
+    for preset in (TINY, MINILM):
+        if not chosen or preset.name in chosen:
+            of_preset(preset)
+    if not chosen or "growth" in chosen:
+        growth()
 
 
-def measured(found: Round, name: str) -> None:
-    layout = found.layout()
-    print(f"{name}: {found.shape.tokens} places, k = {layout.row}, {cells(layout) / 1e6:.2f} M cells")
-    start = time.perf_counter()
-    proof = prove(found.claim(0), found.program, found.words, found.texts, found.contributions)
-    proven = time.perf_counter()
-    verify(found.claim(0), found.program, proof)
-    checked = time.perf_counter()
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    print(
-        f"  prove {proven - start:.1f} s, verify {checked - proven:.2f} s, {len(proof):,} bytes, {used:.1f} GB at most"
-    )
-    print(f"  {cells(layout) / (proven - start) / 1e6:.2f} M cells a second; {layout.bits:.1f} bits")
-    print(f"  the float gradient of one row takes {found.float_seconds * 1000:.0f} ms")
+def of_preset(preset: Preset) -> None:
+    found = alone(round_of(preset))
+    print(f"\n{preset.name}: {preset.max_tokens} places, rows of {found.row}, {found.cells / 1e6:.2f} M cells")
+    print(f"  float gradient of one row        1.00   ({1000 * found.float_s:.0f} ms)")
+    print(f"  proving it                   {found.prove_s / found.float_s:8.0f}   ({found.prove_s:.1f} s)")
+    print(f"  verifying it                 {found.verify_s / found.float_s:8.0f}   ({1000 * found.verify_s:.0f} ms)")
+    print(f"  proof                            {found.proof_bytes:,} bytes, {found.bits:.1f} bits")
+    print(f"  peak memory                      {found.memory_bytes / 2**30:.2f} GiB, proving")
+    print(f"  cells                            {found.cells / found.prove_s / 1e6:.2f} million a second")
 
 
-def cells(layout: Layout) -> int:
-    return sum(layout.rows(group) * group.width for group in layout.groups) * layout.lanes
+def growth() -> None:
+    known: dict[tuple[int, ...], Measured] = {}
+    found: dict[str, list[tuple[int, Measured]]] = {}
+    for name, points in GROWTH.items():
+        found[name] = []
+        for point in points:
+            sizes = LIKE_TINY | point
+            key = tuple(sizes.values())
+            known[key] = known.get(key) or llama(**sizes)
+            found[name].append((sizes[name], known[key]))
+    print("\ngrowth: seconds beside those of the float gradient of the same row")
+    for name, measurements in found.items():
+        print(f"  {name:8} {'float':>9} {'prove':>9} {'verify':>9} {'bytes':>12} {'memory':>10} {'M cells':>8}")
+        for n, one in measurements:
+            told = f"{1000 * one.float_s:6.1f} ms {one.prove_s:7.2f} s {1000 * one.verify_s:6.0f} ms"
+            memory = f"{one.memory_bytes / 2**30:6.2f} GiB"
+            print(f"  {n:8} {told} {one.proof_bytes:12,} {memory} {one.cells / 1e6:8.2f}")
+    plot(found)
 
 
-def sized(preset: Preset) -> Layout:
-    """Without training anything."""
-    config, weights = make_config(preset, epsilon=preset.epsilon, rounds=preset.rounds, policy=_policy())
-    shape = replace(config.shape, openings=1)
-    program = Base.open(load_base(preset.base_path).path).program(config, weights)
-    nothing = bytes(32)
-    group_of = np.repeat(np.arange(len(shape.groups), dtype=np.uint8), shape.groups)
-    released = np.zeros((shape.steps, shape.parameters), dtype=np.int32)
-    binding = Binding(1, bytes(20), 1, 0)
-    statement = Statement(binding, nothing, nothing, nothing, nothing, shape, group_of, released)
-    claim = GradientStatement(statement, nothing, nothing, 0, 0, TOLERANCE)
-    return claim_layout(claim_circuit(claim, program), shape)
+def llama(tokens: int, width: int, layers: int) -> Measured:
+    """Random weights, with the tokenizer of `tiny`."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for file in Path(TINY.base_path).glob("tokenizer*"):
+            shutil.copy(file, folder)
+        like: dict[str, Any] = json.loads((Path(TINY.base_path) / "config.json").read_text(encoding="utf-8"))
+        sizes = {"hidden_size": width, "intermediate_size": 11 * width // 4, "num_hidden_layers": layers}
+        sizes |= {"num_attention_heads": width // 16, "num_key_value_heads": width // 16, "head_dim": 16}
+        torch.manual_seed(5)
+        LlamaModel(LlamaConfig(**{**like, **sizes})).save_pretrained(folder)
+        found = round_of(replace(TINY, base_path=str(folder), max_tokens=tokens, rows=64, capacity=64, mean_batch=16))
+    return alone(found)
+
+
+def plot(found: dict[str, list[tuple[int, Measured]]]) -> None:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
+    for axis, (name, points) in zip(axes, found.items(), strict=True):
+        where = [n for n, _ in points]
+        axis.loglog(where, [point.prove_s for _, point in points], "o-", label="prove, s")
+        axis.loglog(where, [point.verify_s for _, point in points], "s-", label="verify, s")
+        axis.loglog(where, [point.float_s for _, point in points], "x-", label="float gradient, s")
+        axis.loglog(where, [point.proof_bytes / 1e6 for _, point in points], "^-", label="proof, MB")
+        axis.loglog(where, [point.memory_bytes / 2**30 for _, point in points], "d-", label="memory, GiB")
+        axis.set_xticks(where, [str(n) for n in where])
+        axis.minorticks_off()
+        axis.set_xlabel(name)
+        axis.grid(visible=True, which="both", alpha=0.3)
+    axes[0].legend(fontsize="small")
+    figure.suptitle("Proof of one example's gradient, one core")
+    figure.savefig(PLOT, dpi=110)
+    pyplot.close(figure)
 
 
 def round_of(preset: Preset) -> Round:
@@ -127,12 +146,12 @@ def round_of(preset: Preset) -> Round:
     contributions = tuple(trained.contributions)
     _, slots = data_and_slots(statement, words, texts, contributions)
     program = Base.open(base.path).program(config, weights)
-    gradients, ids = PerExampleGradients(model), model.encode(data.texts[:1])
-    gradients.fill(ids, labels[:1])
-    start = time.perf_counter()
-    gradients.fill(ids, labels[:1])
-    seconds = time.perf_counter() - start
-    return Round(program, statement, slots.root, words, texts, contributions, seconds)
+    gradients, ids, seconds = PerExampleGradients(model), model.encode(data.texts[:1]), list[float]()
+    for _ in range(5):
+        start = time.process_time()
+        gradients.fill(ids, labels[:1])
+        seconds.append(time.process_time() - start)
+    return Round(program, statement, slots.root, words, texts, contributions, statistics.median(seconds))
 
 
 def _policy() -> Policy:

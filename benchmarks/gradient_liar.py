@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 
+from benchmarks.cases import Recoded
 from benchmarks.gradient_cases import GradientRound
 from proofs import mechanism, witness
 from proofs.circuit import prover, verifier
@@ -70,10 +70,7 @@ class Lying(prover._Run):
         found = super().commit(tree, cells, whole)
         if self.coded is None or tree != 0:
             return found
-        code = found.code.copy()
-        self.coded(code)
-        leaves = [prover.trees.leaf(salt, line.tobytes()) for salt, line in zip(found.salts, code, strict=True)]
-        return replace(found, code=code, tree=prover.trees.levels(leaves))
+        return Recoded.of(found, self.coded)
 
     def values(self) -> Cells:
         found = super().values()

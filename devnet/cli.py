@@ -4,8 +4,8 @@
     candor-devnet chain    the chain of a federation that was kept, up again for candor-audit
     candor-devnet kinds    the ways in which a daemon can be told to misbehave, and what catches each
 
-Exit codes: 0  the audit passed
-            1  the audit found something that FAILs, or the federation did not come to its end
+Exit codes: 0  the audit passed, that of the answers too
+            1  an audit found something that FAILs, or the federation did not come to its end
             2  wrong usage, or this machine's fault
             3  the audit could not read something
 """
@@ -32,18 +32,20 @@ from rich.table import Table
 from devnet.anvil import Anvil, AnvilOptions
 from devnet.federation import Plan, PlanInvalid, kept_facts
 from devnet.kinds import KINDS, kind_named
-from devnet.presets import RULES, Preset, preset_named, with_rule
+from devnet.presets import RULES, Preset, preset_named, with_method, with_rule
 from devnet.processes import Supervisor
 from devnet.progress import GENESIS, Watch, paces
 from devnet.scenarios import Outcome, fresh_folder, run
 from devnet.screen import picture
+from ledger.adapter import METHODS
 from ledger.records import Policy
 from proofs.errors import CandorError, LocalFault
 
 USAGE: Final = 2
 KEPT: Final = Path("candor-demo")
-PROVE_BLOCKS: Final = 300
 TRAIN_BLOCKS: Final = {"tiny": 90, "tiny-text": 180, "minilm": 600}
+PROVE_BLOCKS: Final = {"tiny": 300, "minilm": 900}  # members on one machine prove one after the other
+VERIFY_BLOCKS: Final = {"tiny": 180, "minilm": 600}
 STARTUP_S: Final = 300
 
 app = typer.Typer(
@@ -58,6 +60,7 @@ def run_command(
     aggregators: Annotated[int, typer.Option(min=1, max=8, help="Aggregators; the first opens the rounds.")] = 1,
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds that must become final.")] = None,
     epsilon: Annotated[float | None, typer.Option(min=0.0, help="ε of all rounds together.")] = None,
+    method: Annotated[str | None, typer.Option(help=f"How members adapt: {', '.join(METHODS)}.")] = None,
     rule: Annotated[str | None, typer.Option(help=f"How adapters become one: {', '.join(RULES)}.")] = None,
     rank: Annotated[
         list[str] | None, typer.Option(metavar="NODE=RANK", help="A node's own rank, under svd and stack.")
@@ -69,6 +72,7 @@ def run_command(
     directory: Annotated[Path | None, typer.Option("--dir", help="Folder for everything; a temporary one.")] = None,
     insecure_no_noise: Annotated[bool, typer.Option(help="Switch the noise off, for comparison: no privacy.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON value on standard output, at the end.")] = False,
+    serve: Annotated[bool, typer.Option(help="At the end, serve what is FINAL, and audit its answers.")] = True,
     keep: Annotated[bool, typer.Option(help=f"Keep the folder ({KEPT}/ unless --dir names one).")] = False,
 ) -> None:
     """Run a federation, audit it, and remove it."""
@@ -76,6 +80,8 @@ def run_command(
         chosen = preset_named(preset)
         if rule is not None or rank:
             chosen = with_rule(chosen, rule or chosen.rule, parse_ranks(rank or [], nodes))
+        if method is not None:
+            chosen = with_method(chosen, method)
         plan = Plan(
             preset=chosen,
             directory=folder,
@@ -88,12 +94,12 @@ def run_command(
         )
         plan.check()
         with _teller(as_json) as tell:
-            outcome = run(plan, tell, timeout_s=_longest_s(plan), as_json=as_json)
+            outcome = run(plan, tell, timeout_s=_longest_s(plan), as_json=as_json, serve=serve)
         if as_json:
             print(json.dumps(outcome.to_json()))
         else:
             _print_outcome(outcome, folder if keep else None)
-        raise typer.Exit(outcome.audit_status)
+        raise typer.Exit(outcome.exit_status)
 
 
 @app.command(name="chain")
@@ -134,8 +140,8 @@ def policy_for(preset: Preset, nodes: int, *, noise: bool = True) -> Policy:
     return Policy(
         commit_blocks=180,
         train_blocks=TRAIN_BLOCKS.get(preset.name, 600),
-        prove_blocks=PROVE_BLOCKS if proves else 0,
-        verify_blocks=180 if proves else 30,
+        prove_blocks=PROVE_BLOCKS.get(preset.name, 900) if proves else 0,
+        verify_blocks=VERIFY_BLOCKS.get(preset.name, 600) if proves else 30,
         propose_blocks=60,
         challenge_blocks=6,
         quorum=max(min(2, nodes), preset.robust.least if preset.robust else 1),
@@ -236,6 +242,12 @@ def _print_outcome(outcome: Outcome, kept: Path | None) -> None:
         "bundles": f"{sum(size or 0 for size in outcome.sizes.values()):,} bytes",
         "time": spent,
     }
+    if outcome.served is not None:
+        passed = sum(status == 0 for status in outcome.served.audits.values())
+        facts["answers"] = (
+            f"{len(outcome.served.answers)}; {passed} of {len(outcome.served.audits)} audits of them passed"
+        )
+        facts["rewrite of history"] = f"refused: {outcome.served.refused}" if outcome.served.refused else "TAKEN"
     if kept is not None:
         facts["kept"] = f"{kept}: the chain in chain.json, the content in */content"
     wide = max(20, 2 + max(map(len, facts)))

@@ -42,6 +42,7 @@ from ledger.signing import Key, create_keystore
 from node.judging import SHARE, cores
 from node.privacy_ledger import PrivacyLedger
 from node.service import PRIVACY
+from node.showing import TURNS
 from node.verifying import registration
 from proofs.errors import LocalFault
 
@@ -175,6 +176,7 @@ class Federation:
     def start_one(self, supervisor: Supervisor, site: Site, environment: Mapping[str, str] | None = None) -> Child:
         kinds = self.plan.misbehave.get(site.name, ())
         share = {SHARE: str(max(1, cores() // len(self.sites)))}
+        share[TURNS] = str(self.plan.directory / "proving.lock")  # this machine is all members' own
         return supervisor.start(
             site.name, command(site, kinds), site.folder / "log.txt", share | dict(environment or {})
         )
@@ -276,21 +278,21 @@ def fund(anvil: Anvil, address: bytes) -> None:
 def _sites(plan: Plan) -> tuple[Site, ...]:
     names = plan.node_names + plan.aggregator_names
     sites = []
-    for name, port in zip(names, _free_ports(len(names)), strict=True):
+    for name, port in zip(names, free_ports(len(names)), strict=True):
         folder = plan.directory / name
         folder.mkdir(parents=True)
-        sites.append(Site(name, folder, _key(folder), port))
+        sites.append(Site(name, folder, make_key(folder), port))
     return tuple(sites)
 
 
-def _key(folder: Path) -> Key:
+def make_key(folder: Path) -> Key:
     password = folder / "password"
     password.touch(mode=0o600)
     password.write_text(secrets.token_hex(16) + "\n")
     return create_keystore(folder / "key.json", password.read_text().strip(), scrypt_n=SCRYPT_N)
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """All held at once, so that they differ; free again when this returns."""
     probes = [socket.socket() for _ in range(count)]
     try:
@@ -330,7 +332,7 @@ def _write_settings(federation: Federation) -> None:
         (coordinator.folder / "last.json").write_bytes(federation.last.encode())
     for site in federation.sites:
         peers = [other.url for other in federation.sites if other is not site]
-        settings = _common(federation, site, peers)
+        settings = common_settings(federation, site, peers)
         if site.is_node:
             settings |= _node_settings(federation.plan, site)
             PrivacyLedger.create(site.folder / "state" / PRIVACY)
@@ -346,7 +348,8 @@ def _write_settings(federation: Federation) -> None:
         site.settings.write_text(tomli_w.dumps(settings))
 
 
-def _common(federation: Federation, site: Site, peers: list[str]) -> dict[str, Any]:
+def common_settings(federation: Federation, site: Site, peers: list[str]) -> dict[str, Any]:
+    """What every daemon's settings say."""
     return {
         "chain": {
             "rpc_url": federation.anvil.rpc_url,

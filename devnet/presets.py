@@ -15,20 +15,23 @@ from pathlib import Path
 from typing import Final
 
 from devnet.notes import LABELS
+from ledger.adapter import METHODS, Method
 from ledger.aggregation import GRADIENT_RULES, RobustSpec, Rule, frozen_half, half_of
 from ledger.config import (
+    GRADIENT_METHODS,
     AdapterSpec,
     AggregationSpec,
     Config,
     GradientSpec,
     OptimizerSpec,
     PrivacySpec,
+    QuantisedSpec,
     TaskKind,
     TaskSpec,
 )
 from ledger.privacy import solve_noise_units
 from ledger.records import Policy
-from node.model import LoadedBase, Weights, genesis, layout, load_base
+from node.model import LoadedBase, Weights, effective_digest, first_weights, layout, load_base
 from proofs.errors import LocalFault
 
 PLAIN_RULES: Final[dict[str, tuple[Rule, Rule | None]]] = {
@@ -58,7 +61,8 @@ class Preset:
     """`epsilon` is the default budget for all rounds together; `sample_rate` · `rows` is about `mean_batch`.
 
     gradient: what proofs of gradients are asked for, beside those of the mechanism; None: none. last: the rule of the
-    last round, if another. ranks: (node, rank) of nodes whose rank is not `rank`.
+    last round, if another. ranks: (node, rank) of nodes whose rank is not `rank`. experts: fused matrices of a
+    mixture-of-experts base that get pairs too.
     """
 
     name: str
@@ -88,6 +92,8 @@ class Preset:
     last: Rule | None = None
     ranks: tuple[tuple[int, int], ...] = ()
     task: TaskKind = "classification"
+    method: Method = "lora"
+    experts: tuple[str, ...] = ()
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -130,7 +136,7 @@ MINILM = Preset(
     alpha=16,
     targets=("layer.5.attention.self.query", "layer.5.attention.self.value"),
     head=("classifier",),
-    max_tokens=64,
+    max_tokens=40,
     rule="ffa",
     clip_adapter=Fraction(1, 5),
     clip_head=Fraction(3, 2),
@@ -145,6 +151,7 @@ MINILM = Preset(
     epsilon=8.0,
     delta=Fraction(1, 100_000),
     held_out=300,
+    gradient=GradientSpec(slots=1, tolerance=8),
 )
 
 TINY_TEXT = replace(
@@ -186,6 +193,14 @@ def last_config(preset: Preset, config: Config) -> Config | None:
     return Config.decode(replace(config, aggregation=replace(config.aggregation, rule=preset.last)).encode())
 
 
+def with_method(preset: Preset, name: str) -> Preset:
+    """The preset under another method of node/METHODS.md; proofs of gradients are left out where there are none. Raises
+    PresetUnknown."""
+    if name not in METHODS:
+        raise PresetUnknown(f"no method {name!r}; known: {', '.join(METHODS)}")
+    return replace(preset, method=name, gradient=preset.gradient if name in GRADIENT_METHODS else None)
+
+
 def make_config(
     preset: Preset,
     *,
@@ -221,8 +236,15 @@ def make_config(
             prove_blocks=0 if gradient is None else max(1, policy.prove_blocks),
         ),
         gradient=gradient,
+        quantised=_quantised(preset, base),
     )
-    return Config.decode(config.encode()), genesis(adapter.tensors, WEIGHT_BITS, GENESIS_SEED)
+    return Config.decode(config.encode()), first_weights(base, config, GENESIS_SEED)
+
+
+def _quantised(preset: Preset, base: LoadedBase) -> QuantisedSpec | None:
+    if preset.method != "qlora":
+        return None
+    return QuantisedSpec(effective_digest(base, preset.head, len(preset.labels)))
 
 
 def _adapter(preset: Preset, base: LoadedBase) -> AdapterSpec:
@@ -234,8 +256,10 @@ def _adapter(preset: Preset, base: LoadedBase) -> AdapterSpec:
         head=preset.head,
         labels=len(preset.labels),
         rule=preset.rule,
+        method=preset.method,
+        experts=preset.experts,
     )
-    return AdapterSpec(preset.rank, preset.alpha, preset.targets, preset.head, tensors)
+    return AdapterSpec(preset.rank, preset.alpha, preset.targets, preset.head, tensors, preset.method, preset.experts)
 
 
 def _most_coordinates(rule: Rule, adapter: AdapterSpec) -> int:

@@ -1,7 +1,8 @@
 """A whole federation from nothing to its audit: what `candor-devnet run` does, for people and for tests.
 
 found → start the daemons → follow until the coordinator opens no more rounds → `candor-audit verify --all` as a
-process of its own, which gets the chain's address, the contract and the content, and nothing else.
+process of its own, which gets the chain's address, the contract and the content, and nothing else → what is FINAL is
+served, and the answers are audited (devnet.serving).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from devnet.evaluate import MEASURES, Evaluator, Measure
 from devnet.federation import VOIDS, Federation, Plan, door, found, start_anvil
 from devnet.processes import Supervisor
 from devnet.progress import GENESIS, Watch, epsilon_text, reason_text
+from devnet.serving import Served, serve_and_audit
 from ledger.round_state import RoundState
 from node.aggregator_table import opening_situation
 from node.model import resolve
@@ -47,6 +49,12 @@ class Outcome:
     seconds: Mapping[str, float]
     audit_status: int
     audit_text: str
+    served: Served | None = None
+
+    @property
+    def exit_status(self) -> int:
+        """Of the audit; where that passed, of the audits of answers."""
+        return self.audit_status or (AUDIT_FAILED if self.served and self.served.failed else 0)
 
     @property
     def measure(self) -> Measure:
@@ -64,6 +72,7 @@ class Outcome:
             "gas_by_action": {name: list(used) for name, used in self.gas_by_action.items()},
             "seconds": {name: round(value, 1) for name, value in self.seconds.items()},
             "audit": {"exit": self.audit_status, "report": _report(self.audit_text)},
+            "served": self.served.to_json() if self.served else None,
         }
 
 
@@ -150,8 +159,15 @@ def audit(federation: Federation, *, as_json: bool = False) -> subprocess.Comple
     )
 
 
-def run(plan: Plan, tell: Callable[[list[str], Watch], None], *, timeout_s: float, as_json: bool = False) -> Outcome:
-    """The whole story. Whatever happens, no process outlives it."""
+def run(
+    plan: Plan,
+    tell: Callable[[list[str], Watch], None],
+    *,
+    timeout_s: float,
+    as_json: bool = False,
+    serve: bool = False,
+) -> Outcome:
+    """The whole story; `serve`: with its end. Whatever happens, no process outlives it."""
     began = time.monotonic()
     with running(plan) as federation_running:
         watch = federation_running.watch
@@ -160,7 +176,10 @@ def run(plan: Plan, tell: Callable[[list[str], Watch], None], *, timeout_s: floa
         ended = time.monotonic()
         report = audit(federation_running.federation, as_json=as_json)
         audited = time.monotonic()
+        served = _served(federation_running, tell) if serve else None
     seconds = {"founding": founded - began, "rounds": ended - founded, "audit": audited - ended}
+    if served:
+        seconds["answers"] = time.monotonic() - audited
     return Outcome(
         plan,
         watch.rounds,
@@ -171,7 +190,20 @@ def run(plan: Plan, tell: Callable[[list[str], Watch], None], *, timeout_s: floa
         seconds | {"all": time.monotonic() - began},
         report.returncode,
         report.stdout + report.stderr,
+        served,
     )
+
+
+def _served(run: Running, tell: Callable[[list[str], Watch], None]) -> Served | None:
+    """None where no round led to anything."""
+    watch = run.watch
+    if all(state.finalised is None for state in watch.rounds.values()):
+        return None
+
+    def told(line: str) -> None:
+        tell([f"{watch.elapsed_s:6.1f} s  {line}"], watch)
+
+    return serve_and_audit(run.federation, run.supervisor, told)
 
 
 def fresh_folder(path: Path) -> Path:

@@ -31,8 +31,8 @@ OF_ANSWER: Final = ((Name.TEXTS, "answer"), (Name.RECEIPT, "receipt"), (Name.INC
 OF_CHAIN: Final = (Name.LOG, Name.HEADERS, Name.CONTRACT)
 PROOFS: Final = (Name.MECHANISM, Name.GRADIENT)
 NOT_REPLAYED: Final = (
-    "that the model gives this answer is not shown here: an auditor with a key runs it again (inference replay); there "
-    "is no proof of a forward pass yet"
+    "that the model gives this answer is not shown here: an auditor with a key runs it again (inference replay), or "
+    "the server proves it (inference prove)"
 )
 
 

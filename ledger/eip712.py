@@ -7,10 +7,11 @@ Only signatures that the contract takes are taken here: 65 bytes, v 27 or 28, s 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
+from coincurve import PrivateKey
 from eth_abi.abi import encode
-from eth_account import Account
 from eth_keys.datatypes import Signature
 from eth_keys.exceptions import BadSignature
 from eth_utils.crypto import keccak
@@ -47,6 +48,7 @@ class Submission:
     spent_micro: int
 
 
+@lru_cache(maxsize=64)
 def domain_separator(domain: Domain) -> bytes:
     values = (
         _DOMAIN_TYPE,
@@ -82,7 +84,8 @@ def sign_submission(key: bytes, domain: Domain, submission: Submission) -> bytes
 
 def sign_digest(key: bytes, digest: bytes) -> bytes:
     """Deterministic (RFC 6979), low-s."""
-    return bytes(Account.from_key(key).unsafe_sign_hash(digest).signature)
+    signed: bytes = PrivateKey(key).sign_recoverable(digest, hasher=None)  # r ‖ s ‖ recovery id
+    return signed[:64] + bytes([27 + signed[64]])
 
 
 def recover(digest: bytes, signature: bytes) -> bytes:

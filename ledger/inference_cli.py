@@ -5,7 +5,7 @@
     candor-audit inference replay RECEIPT|SEQUENCE     open the record with an auditor's key, and run the model again
     candor-audit inference watch                       look again and again; alarm on forks, delays, omissions
     candor-audit inference fsck                        rebuild every root from the tiles, look at every entry
-    candor-audit inference prove RECEIPT               ask the server for a proof of the forward pass
+    candor-audit inference prove RECEIPT               ask the server for a proof of the forward pass, and verify it
     candor-audit inference key                         an auditor's own key (--register: on the chain)
 
 RECEIPT is a folder with `request`, `response` and `receipt.json`, or the receipt's file. --log says where the server's
@@ -41,7 +41,7 @@ from ledger.audit_door import (
     places_from,
     told,
 )
-from ledger.audit_open import Places, address_in, open_chain, open_contents
+from ledger.audit_open import Chain, FirstOf, Places, address_in, open_chain, open_contents
 from ledger.content.http_get import Base as Url
 from ledger.deploy import act
 from ledger.inference_print import LogPrinter
@@ -52,13 +52,23 @@ from ledger.log.inclusion import verify_receipt
 from ledger.log.kept import RECEIPT as RECEIPT_FILE
 from ledger.log.kept import Kept, open_kept
 from ledger.log.key_file import create_key_file, open_key_file
+from ledger.log.proof_check import Fit, check_proof
 from ledger.log.proof_request import ask_for_proof
 from ledger.log.reader import LogReader, open_log
 from ledger.log.receipt import Entry, Record
-from ledger.log.replaying import Asked, Place, Replayed, installed_replayer, replay_entry, replay_report
+from ledger.log.replaying import (
+    Asked,
+    NoReplayer,
+    Place,
+    Replayed,
+    installed_replayer,
+    installed_texts,
+    replay_entry,
+    replay_report,
+)
 from ledger.log.watching import Alarm, Kind, Memory, Watchtower
 from ledger.ports import ContractRefused
-from ledger.report import Status
+from ledger.report import Link, Status
 from ledger.signing import open_keystore, read_password
 from proofs.errors import CandorError, WireFault
 
@@ -200,13 +210,25 @@ def watch(
 def prove(
     receipt: RECEIPT,
     log: Annotated[str, typer.Option("--log", help="The server's URL.")],
-    json: Json = False,
-) -> None:
-    """Ask the server for a zero-knowledge proof of the forward pass."""
+    base: BaseModel = None,
+    rpc: Rpc = "", rounds: Rounds = "", audit_log: AuditLog = "", content: Content = None, from_block: FromBlock = 0,
+    config: ConfigFile = None, json: Json = False,
+) -> None:  # fmt: skip
+    """Ask the server for a zero-knowledge proof of the forward pass, and verify it on the base in --base."""
     with told(json) as printer:
-        link = ask_for_proof(Url.parse(log), open_kept(receipt).receipt)
-        LogPrinter(printer).proof(link)
-        raise typer.Exit(EXIT_OF[link.status])
+        kept = open_kept(receipt)
+        answer = ask_for_proof(Url.parse(log), kept.receipt)
+        if isinstance(answer, Link):
+            LogPrinter(printer).proof(answer)
+            raise typer.Exit(EXIT_OF[answer.status])
+        if base is None:
+            raise WrongUsage("--base is needed: the server sent a proof, and it is verified on the base model")
+        places = places_from(rpc, rounds, content, from_block, config, audit_log)
+        chain, contents = open_chain(places), open_contents(places.content)
+        fit, first = _fit(kept, chain, contents, base, places.from_block), places.from_block
+        report = check_proof(chain, contents, kept, answer, base, first_block=first, fit=fit)
+        LogPrinter(printer).report(report)
+        raise typer.Exit(EXIT_OF[report.status])
 
 
 @app.command()
@@ -232,6 +254,18 @@ def _reader(chain: Any, place: str, server: bytes, places: Places) -> LogReader:
     if not place:
         raise WrongUsage("--log is needed: where the server's log is, its URL, a CID, or a folder")
     return LogReader(open_log(place, open_contents(places.content)), log_domain(chain), server)
+
+
+def _fit(kept: Kept, chain: Chain, contents: FirstOf, base: Path, first: int) -> Fit | None:
+    """Compares tokens with the receipt's texts, where the libraries for that are."""
+    try:
+        texts = installed_texts()
+    except NoReplayer:
+        return None
+    receipt = kept.receipt
+    record = Record(receipt.decoding, receipt.salt, kept.request or b"", kept.response or b"")
+    asked = Asked(receipt.entry, record, chain, contents, base, first)
+    return lambda tokens, prompt: texts(asked, tokens, prompt)
 
 
 def _act(chain: Any, action: LogAction, signer: Path | None, password: Path | None) -> str:

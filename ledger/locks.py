@@ -1,4 +1,5 @@
-"""One process per signing key on this machine: an OS lock, which the kernel drops when the process dies in any way.
+"""One process per signing key on this machine, and turns at work that fills it: OS locks, which the kernel drops when
+the process that holds one dies in any way.
 
 LocalFault
 └── KeyInUse   another process on this machine sends with the same key
@@ -9,9 +10,16 @@ from __future__ import annotations
 import fcntl
 import os
 import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from proofs.errors import LocalFault
+
+TURN_POLL_S: Final = 0.2
+TURN_TELL_S: Final = 10.0
 
 
 class KeyInUse(LocalFault):
@@ -44,6 +52,39 @@ class KeyLock:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+@contextmanager
+def turn(path: Path | None, waiting: Callable[[], None]) -> Iterator[None]:
+    """One at a time in here, of all processes that name this file; without a file, or alone, nobody waits.
+
+    waiting: called now and then until it is this one's turn; may raise, to give up. Raises LocalFault.
+    """
+    if path is None:
+        yield
+        return
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise LocalFault(f"{path}: cannot be locked ({error.strerror}); name another file for turns") from error
+    try:
+        told_at = -TURN_TELL_S
+        while not _taken(descriptor):
+            if time.monotonic() - told_at >= TURN_TELL_S:
+                told_at = time.monotonic()
+                waiting()
+            time.sleep(TURN_POLL_S)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _taken(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def lock_folder() -> Path:

@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ledger.aggregation import aggregated
 from ledger.audit_open import Contents
 from ledger.bundle import CONFIG, Rejected, bundle_limits, read_weights
 from ledger.config import TaskKind
@@ -75,7 +76,7 @@ def load(
         raise WrongChain(f"the chain is read at 0x{chain.rounds_address.hex()}, not at 0x{rounds_address.hex()}")
     state = _final(_history(chain, start_block), wanted)
     bundle = state.finalised.aggregate_bundle if state.finalised else b""
-    config = Configs(store).of(state)
+    config = aggregated(Configs(store).of(state), state.accepted)
     files = store.get_directory(bundle, bundle_limits(config))
     if files.get(CONFIG) != config.encode():
         raise Rejected(Reason.CONFIG_MISMATCH, f"{CONFIG} of the bundle is not the config of its round {state.number}")

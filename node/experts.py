@@ -3,12 +3,12 @@
 In a mixture-of-experts block the tokens of all examples lie in one axis, and each goes to a few experts, whose matrices
 are slices of one tensor. PEFT gives every expert e a pair in one parameter: rows e·r … of A, columns r·E of B, and adds
 s·B_e A_e to each matrix before the block runs. Here the block runs pair by pair instead, y = W_e x + s·B_e A_e x on the
-tokens sorted by expert and then by example, so that the tokens of one example at one expert are consecutive, and
+tokens sorted by expert, which remember whose they are, and
 
     dB[n, e] = s Σ g (A_e x)ᵀ        dA[n, e] = s Σ (B_eᵀ g) xᵀ        over the tokens of example n at expert e
 
-are products of those rows, which are padded to the longest run. The router is frozen, and its choice a function of the
-token alone. `candor-node doctor` and the tests compare with PEFT's own forward pass, one example at a time.
+The router is frozen, and its choice a function of the token alone. `candor-node doctor` and the tests compare with
+PEFT's own forward pass, one example at a time.
 """
 
 from __future__ import annotations
@@ -60,21 +60,20 @@ class Experts:
 
 @dataclass(frozen=True)
 class Runs:
-    """Tokens sorted by expert, then by example: where each (expert, example) has its rows, padded to the longest.
+    """Tokens sorted by expert. example: (tokens,) whose each is. counts: tokens of each expert."""
 
-    place: (tokens,) row of each in (E·n·longest). counts: tokens of each expert.
-    """
-
-    place: torch.Tensor
+    example: torch.Tensor
     counts: list[int]
-    groups: int
-    longest: int
 
-    def padded(self, rows: torch.Tensor) -> torch.Tensor:
-        """(tokens, d) → (E·n, longest, d), zeros where an example has fewer."""
-        found = rows.new_zeros((self.groups * self.longest, rows.shape[1]))
-        found[self.place] = rows
-        return found.reshape(self.groups, self.longest, -1)
+    def sums(self, batch: int, low: torch.Tensor, wide: torch.Tensor) -> Iterator[torch.Tensor]:
+        """For each expert Σ low·wideᵀ over each example's tokens, (batch, r, d); low (tokens, r), wide (tokens, d).
+
+        One product for each expert: rows of `low` are spread over the examples that they belong to.
+        """
+        which = torch.nn.functional.one_hot(self.example, batch).to(low.dtype)
+        for one, rows, columns in zip(*(torch.split(part, self.counts) for part in (which, low, wide)), strict=True):
+            spread = torch.einsum("tn,tr->nrt", one, rows).reshape(-1, len(one))
+            yield (spread @ columns).reshape(batch, -1, columns.shape[1])
 
 
 @dataclass(frozen=True)
@@ -92,17 +91,18 @@ class SeenExperts:
         pair = self.experts.pairs[self.matrix]
         a, b, scale = pair.lora_A["default"].weight, pair.lora_B["default"].weight, float(pair.scaling["default"])
         low, high = _by_expert(pair)
-        x, g = self.runs.padded(self.x), self.runs.padded(self.gradient)
-        number = pair.num_experts
-        grouped = (number, batch * self.runs.longest, -1)
         if wanted(b):
-            inner = torch.bmm(x.reshape(grouped), low.transpose(1, 2)).reshape(*x.shape[:2], -1)
-            value = scale * torch.bmm(g.transpose(1, 2), inner)
-            yield b, value.reshape(number, batch, *value.shape[1:]).permute(1, 2, 3, 0).reshape(batch, *b.shape)
+            inner = scale * self._each(self.x, low.transpose(1, 2))
+            sums = list(self.runs.sums(batch, inner, self.gradient))
+            yield b, torch.stack(sums, dim=-1).transpose(1, 2).reshape(batch, *b.shape)
         if wanted(a):
-            outer = torch.bmm(g.reshape(grouped), high).reshape(*g.shape[:2], -1)
-            value = scale * torch.bmm(outer.transpose(1, 2), x)
-            yield a, value.reshape(number, batch, *value.shape[1:]).transpose(0, 1).reshape(batch, *a.shape)
+            outer = scale * self._each(self.gradient, high)
+            yield a, torch.stack(list(self.runs.sums(batch, outer, self.x)), dim=1).reshape(batch, *a.shape)
+
+    def _each(self, rows: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
+        """(tokens, d) by each expert's own (d, r) → (tokens, r)."""
+        parts = torch.split(rows, self.runs.counts)
+        return torch.cat([part @ matrix for part, matrix in zip(parts, matrices, strict=True)])
 
 
 def find(model: PeftModel) -> tuple[Experts, ...]:
@@ -121,7 +121,7 @@ def capturing_forward(experts: Experts, batch: int, seen: list[Any]) -> Callable
 
     def forward(x: torch.Tensor, choice: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
         """x (tokens, d) in the order of examples; choice and shares (tokens, k): which experts, how much of each."""
-        order, token, runs = _sorted(choice, x.shape[0] // batch, experts.block.num_experts, batch)
+        order, token, runs = _sorted(choice, x.shape[0] // batch, experts.block.num_experts)
         inner = _project(experts, "gate_up_proj", x[token], runs, seen)
         outputs = _project(experts, "down_proj", experts.block._apply_gate(inner), runs, seen)
         weighted = outputs * shares.reshape(-1)[order][:, None]
@@ -130,17 +130,12 @@ def capturing_forward(experts: Experts, batch: int, seen: list[Any]) -> Callable
     return forward
 
 
-def _sorted(choice: torch.Tensor, width: int, number: int, batch: int) -> tuple[torch.Tensor, torch.Tensor, Runs]:
-    """(order of the choices, token of each, where it lies). Sorting is stable: examples stay together."""
-    chosen = choice.reshape(-1)
+def _sorted(choice: torch.Tensor, width: int, number: int) -> tuple[torch.Tensor, torch.Tensor, Runs]:
+    """(order of the choices, token of each, whose it is and at which expert)."""
     token = torch.arange(choice.shape[0], device=choice.device).repeat_interleave(choice.shape[1])
-    key, order = torch.sort(chosen * batch + token // width, stable=True)
+    chosen, order = torch.sort(choice.reshape(-1), stable=True)
     token = token[order]
-    counts = torch.bincount(key, minlength=number * batch)
-    longest = int(counts.max())
-    within = torch.arange(len(key), device=key.device) - (counts.cumsum(0) - counts)[key]
-    by_expert = counts.reshape(number, batch).sum(dim=1).tolist()
-    return order, token, Runs(key * longest + within, by_expert, number * batch, longest)
+    return order, token, Runs(token // width, torch.bincount(chosen, minlength=number).tolist())
 
 
 def _project(experts: Experts, matrix: str, x: torch.Tensor, runs: Runs, seen: list[Any]) -> torch.Tensor:

@@ -34,6 +34,7 @@ from node.serving import asking
 from node.serving.asking import Asked, Bounds, ChatRequest, ClassifyRequest, CompletionRequest, Refused
 from node.serving.engine import Job
 from node.serving.reading import Labelled, ReplyMalformed, Said, read_reply
+from proofs.errors import PeerFault
 
 CLOSE: Final = 1e-4
 CLOSE_ONE_IN: Final = 100
@@ -76,6 +77,10 @@ class Replayed:
     close: int = 0
 
 
+class Misread(PeerFault):
+    """A record that says nothing definite: request, response and tokens do not belong together."""
+
+
 class _No(Exception):
     """Ends a replay that found what does not match."""
 
@@ -94,6 +99,20 @@ def replay(record: Record, engine: Engine) -> Replayed:
         return _said(said, asked, engine) if said.finish else _broken_off(said, asked, engine)
     except _No as no:
         return Replayed(Verdict.MISMATCH, no.why, no.detail)
+
+
+def read(record: Record, engine: Engine) -> tuple[Asked, Said | Labelled, tuple[int, ...]]:
+    """Request, reply, and the reply's tokens, which make its text; none of a label. Nothing is run. Raises Misread."""
+    try:
+        said = _reply(record, engine)
+        asked = _request(record, engine, said)
+        if isinstance(said, Labelled):
+            return asked, said, ()
+        tokens = _fingerprint(said.fingerprint, "generated", engine).tokens
+        _check_text(said, asked, tokens, engine)
+        return asked, said, tokens
+    except _No as no:
+        raise Misread(f"{no.why}; {no.detail}") from no
 
 
 def _reply(record: Record, engine: Engine) -> Said | Labelled:

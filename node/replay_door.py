@@ -1,18 +1,20 @@
-"""What `candor-audit inference replay` finds as the entry point candor.audit/replay: node.replay in the audit's nouns.
+"""What candor-audit finds among the entry points candor.audit, `replay` and `texts`: node.replay in the audit's nouns.
 
 The model is loaded as candor-serve loads it (node.engine): a bundle counts only if a round of the chain ended with it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, cast
 
 from ledger.content import ContentStore
 from ledger.log.replaying import Asked, Replayed
 from ledger.report import Status
 from node.engine import Engine, NotFinal, load
-from node.replay import Verdict
+from node.replay import Misread, Verdict, read
 from node.replay import replay as run_again
+from node.serving.reading import Labelled
 from proofs.errors import LocalFault
 
 STATUS: Final = {
@@ -36,6 +38,19 @@ def replay(asked: Asked) -> Replayed:
         "distance": str(found.distance),
     }
     return Replayed(STATUS[found.verdict], f"{found.verdict}: {found.why}; {found.detail}", data)
+
+
+def texts(asked: Asked, tokens: Sequence[int], prompt: int | None) -> str:
+    """Implements ledger.log.replaying.TextsFit."""
+    try:
+        request, said, answer = read(asked.record, _engine(asked))
+    except (NotFinal, Misread) as error:
+        return str(error)
+    expected = (*request.tokens, *answer)
+    given = None if isinstance(said, Labelled) else len(request.tokens)
+    if (tuple(tokens), prompt) == (expected, given):
+        return ""
+    return f"the texts have {len(expected)} tokens, {given} of them given; proven is something of {len(tokens)} others"
 
 
 def _engine(asked: Asked) -> Engine:

@@ -7,9 +7,11 @@ fork, would open the commitments of the round once more than they keep room for,
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from pathlib import Path
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +24,7 @@ from ledger.content import ContentStore
 from ledger.content.unixfs import directory_blocks
 from ledger.crash import Point, reached
 from ledger.gradients import Answers, Challenge, GradientVerifier, binding_of, challenges, jobs_of
+from ledger.locks import turn
 from ledger.records import Seat
 from ledger.round_state import RoundState
 from ledger.tensors import Weights
@@ -37,6 +40,8 @@ from node.watch import Watch
 from proofs.errors import LocalFault, PeerFault
 from proofs.texts import Texts
 from proofs.words import SecretWords
+
+TURNS: Final = "CANDOR_PROVING_TURNS"  # names that file; set where several members share a machine
 
 
 class GradientProver(GradientVerifier, Protocol):
@@ -85,7 +90,8 @@ class Secrets:
 
 @dataclass(frozen=True)
 class Showing:
-    """The parts of a member that prove gradients. prover: None where there is none."""
+    """The parts of a member that prove gradients. prover: None where there is none. turns: a file that members on one
+    machine have in common, so that they do not all fill its memory at once."""
 
     prover: GradientProver | None
     kept: KeptContributions
@@ -94,6 +100,7 @@ class Showing:
     sender: Sender
     watch: Watch
     log: Log
+    turns: Path | None = field(default_factory=lambda: _turns(os.environ))
     unpublished: dict[str, Mapping[str, bytes]] = field(default_factory=dict)
 
     def check(self, config: Config, weights: Weights) -> None:
@@ -164,9 +171,12 @@ class Showing:
         for number, job in enumerate(jobs_of(bundle, facts.global_weights, asked, [b""] * len(asked)), 1):
             stage = _stages(tell, f"gradient {number} of {len(asked)}")
             try:
-                proofs.append(
-                    prover.prove(config, job.iterate, job.challenge, secrets.words, secrets.texts, contributions, stage)
-                )
+                with turn(self.turns, lambda stage=stage: stage("waiting for its turn")):  # type: ignore[misc]
+                    proofs.append(
+                        prover.prove(
+                            config, job.iterate, job.challenge, secrets.words, secrets.texts, contributions, stage
+                        )
+                    )
             except RoundRefused:
                 raise
             except LocalFault as error:  # an unused slot can always be proven: that one cannot be is not for everybody
@@ -184,6 +194,10 @@ class Showing:
             return read_submission(found, facts.config, facts.claim)
         except PeerFault as error:
             raise RoundRefused(f"our own bundle: {error}") from error
+
+
+def _turns(environment: Mapping[str, str]) -> Path | None:
+    return Path(environment[TURNS]) if environment.get(TURNS) else None
 
 
 def _asked(facts: SubmissionFacts, bundle: SubmissionBundle) -> tuple[Challenge, ...]:

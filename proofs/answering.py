@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from typing import Any
 
@@ -17,7 +18,7 @@ from proofs import kernels, relation
 from proofs.commitment import Committed
 from proofs.field import DEGREE, GENERATOR, Field, P, ext_mul, interpolate, mul, powers
 from proofs.kernels import Rows
-from proofs.parameters import BLOWUP, Sizes
+from proofs.parameters import Sizes
 from proofs.relation import Term
 from proofs.transcript import field_stream
 from proofs.verifier import mask_at
@@ -45,35 +46,60 @@ def masks(key: bytes, sizes: Sizes) -> Cells:
 
 def sums_of_terms(sections: dict[str, Section], terms: Sequence[Term], sizes: Sizes) -> Field:
     """(2k, 4) on the coset: Σ weight·(Σ factor·row) + mask."""
-    points, lines = coset(sizes)
-    total = mask_values(Columns(sections, lines), "mask_sums", points, sizes)
+    total = mask_values(Columns(sections), "mask_sums", coset(sizes), sizes)
     for term in terms:
         rows = np.zeros((sizes.row, DEGREE), dtype=np.uint64)
         for name, (first, factors) in term.coefficients.items():
             rows += kernels.combine(sections[name].rows[first : first + len(factors)], factors)
-        weights = np.zeros((sizes.row, DEGREE), dtype=np.uint64)
-        weights[term.start : term.start + len(term.weights)] = term.weights
+        plain = not term.weights[:, 1:].any()  # in F, as ones and single lanes are
+        weights = np.zeros((sizes.row, 1 if plain else DEGREE), dtype=np.uint64)
+        weights[term.start : term.start + len(term.weights)] = term.weights[:, : weights.shape[1]]
         pair = np.concatenate([(rows % _P), weights], axis=1)
         both = kernels.encode(np.ascontiguousarray(pair.T.astype(np.uint32)), 2).astype(np.uint64)
-        total += ext_mul(both[:, :DEGREE], both[:, DEGREE:])
+        left, right = both[:, :DEGREE], both[:, DEGREE:]
+        total += left * right % _P if plain else ext_mul(left, right)
     return np.asarray(total % _P, dtype=np.uint64)
+
+
+class Coded:
+    """Rows (m, k), and their values at the points of `coset`, computed when they are first asked for."""
+
+    def __init__(self, rows: Rows) -> None:
+        self.rows = rows
+
+    @cached_property
+    def values(self) -> Rows:
+        """(2k, m)."""
+        return kernels.encode(self.rows, 2)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Section:
-    rows: Rows  # (r, k)
-    code: Rows  # (n, r), a view
+    """Some rows of a tree."""
+
+    tree: Coded
+    place: slice
+
+    @property
+    def rows(self) -> Rows:
+        """(r, k)."""
+        return self.tree.rows[self.place]
+
+    @property
+    def values(self) -> Rows:
+        """(2k, r), a view."""
+        return self.tree.values[:, self.place]
 
 
 class Columns(dict[str, Field]):
-    """Sections at some lines of the code; contributions stay 32 bits wide, for they are most of it."""
+    """Sections at some points of `coset`; contributions stay 32 bits wide, for they are most of it."""
 
-    def __init__(self, sections: dict[str, Section], lines: NDArray[np.int64]) -> None:
+    def __init__(self, sections: dict[str, Section], points: slice = slice(None)) -> None:
         super().__init__()
-        self._sections, self._lines = sections, lines
+        self._sections, self._points = sections, points
 
     def __missing__(self, name: str) -> NDArray[Any]:
-        found: NDArray[Any] = self._sections[name].code[self._lines]
+        found: NDArray[Any] = self._sections[name].values[self._points]
         if not name.startswith("contributions"):
             found = found.astype(np.uint64)
         self[name] = found
@@ -93,9 +119,9 @@ class Compiled:
 def sections_of(committed: Sequence[Committed], sizes: Sizes) -> dict[str, Section]:
     found: dict[str, Section] = {}
     for part, tree in zip(committed, sizes.trees, strict=True):
-        start = 0
+        start, coded = 0, Coded(part.rows)
         for name, rows in tree:
-            found[name] = Section(part.rows[start : start + rows], part.code[:, start : start + rows])
+            found[name] = Section(coded, slice(start, start + rows))
             start += rows
     return found
 
@@ -109,12 +135,11 @@ def combined_rows(sections: dict[str, Section], factors: Field, sizes: Sizes) ->
     return np.asarray(total % _P, dtype=np.uint64)
 
 
-def coset(sizes: Sizes) -> tuple[Field, NDArray[np.int64]]:
-    """(points (2k,), lines of the code (2k,)): cosets 0 and n/2k of the code are those of `kernels.encode(…, 2)`."""
+def coset(sizes: Sizes) -> Field:
+    """(2k,): the points at which `kernels.encode(…, 2)` gives values, in its order."""
     root = pow(GENERATOR, (P - 1) // (2 * sizes.row), P)
     ordered = mul(powers(np.array([root], dtype=np.uint64), 2 * sizes.row)[0], np.uint64(GENERATOR))
-    lines = np.concatenate([np.arange(sizes.row), BLOWUP // 2 * sizes.row + np.arange(sizes.row)])
-    return np.concatenate([ordered[0::2], ordered[1::2]]), lines
+    return np.concatenate([ordered[0::2], ordered[1::2]])
 
 
 def from_coset(values: Field, sizes: Sizes) -> Field:

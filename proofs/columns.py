@@ -12,6 +12,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
 
+import numpy as np
+from numpy.typing import NDArray
+
 from proofs.merkle import HASH_BYTES, node_hash
 
 
@@ -38,8 +41,9 @@ def siblings(positions: Sequence[int], leaves: int) -> Iterator[tuple[int, int]]
         leaves, level = leaves // 2, level + 1
 
 
-def opening(tree: Sequence[Sequence[bytes]], positions: Sequence[int]) -> bytes:
-    return b"".join(tree[level][index] for level, index in siblings(positions, len(tree[0])))
+def opening(tree: Sequence[Sequence[bytes] | NDArray[np.uint8]], positions: Sequence[int]) -> bytes:
+    """tree: as `levels` gives it, or each level as (nodes, 32) bytes."""
+    return b"".join(bytes(tree[level][index]) for level, index in siblings(positions, len(tree[0])))
 
 
 def opening_size(positions: Sequence[int], leaves: int) -> int:

@@ -10,6 +10,7 @@ order 1, ω, ω², … with ω = root_of_unity(k).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -22,6 +23,8 @@ GENERATOR = (
 TWO_ADICITY = 24
 DEGREE = 4
 NON_RESIDUE = 3  # X⁴ = 3
+
+LONGEST_SUM = 1 << 18  # products of 17 bits each that add up in float64
 
 Field = NDArray[np.uint64]
 _P = np.uint64(P)
@@ -89,6 +92,13 @@ def ext_mul(a: Field, b: Field) -> Field:
     return np.asarray(found % _P, dtype=np.uint64)
 
 
+def ext_turned(a: Field, by: int) -> Field:
+    """a·X^by, 0 ≤ by < 4: the coefficients move up, and those beyond X³ come back as 3."""
+    if by == 0:
+        return a
+    return np.concatenate([a[..., -by:] * np.uint64(NON_RESIDUE) % _P, a[..., :-by]], axis=-1)
+
+
 def ext_inverse(a: Field) -> Field:
     """1/a in K; 0 stays 0. With s = X², a = e + X·o: 1/a = (e − X·o)/(e² − s·o²), and so again for s² = 3."""
     e0, o0, e1, o1 = (a[..., i] for i in range(DEGREE))
@@ -108,17 +118,37 @@ def ext_powers(base: Field, count: int) -> Field:
     return np.stack(found[:count]) if count else np.zeros((0, DEGREE), dtype=np.uint64)
 
 
-def matmul(a: Field, b: Field) -> Field:
-    """(m, n) by (n, c) over F, exact: 16-bit halves in float64, 2^20 products at a time (2^52 at most)."""
-    found = np.zeros((a.shape[0], b.shape[1]), dtype=np.uint64)
-    for start in range(0, a.shape[1], 1 << 20):
-        left, right = _halves(a[:, start : start + (1 << 20)]), _halves(b[start : start + (1 << 20)])
-        for i in range(2):
-            for j in range(2):
-                part = (left[i] @ right[j]).astype(np.uint64) % _P
-                found += mul(part, np.uint64((1 << 16 * (i + j)) % P))
-        found %= _P
-    return found
+@dataclass(frozen=True, eq=False)
+class Halves:
+    """A matrix in halves of 16 bits, as `matmul` needs it: made once for many products."""
+
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, a: Field) -> Halves:
+        return cls((a & np.uint64(0xFFFF)).astype(np.float64), (a >> np.uint64(16)).astype(np.float64))
+
+    def columns(self, start: int, end: int) -> Halves:
+        return Halves(self.low[:, start:end], self.high[:, start:end])
+
+    def rows(self, start: int, end: int) -> Halves:
+        return Halves(self.low[start:end], self.high[start:end])
+
+
+def matmul(a: Field | Halves, b: Field | Halves) -> Field:
+    """(m, n) by (n, c) over F, exact: three products of 16-bit halves in float64 (Karatsuba), none above 2^53."""
+    left, right = (one if isinstance(one, Halves) else Halves.of(one) for one in (a, b))
+    if len(right.low) > LONGEST_SUM:
+        first = matmul(left.columns(0, LONGEST_SUM), right.rows(0, LONGEST_SUM))
+        rest = matmul(left.columns(LONGEST_SUM, len(right.low)), right.rows(LONGEST_SUM, len(right.low)))
+        return np.asarray((first + rest) % _P, dtype=np.uint64)
+    low, high = left.low @ right.low, left.high @ right.high
+    middle = (left.low + left.high) @ (right.low + right.high) - low - high
+    found = low.astype(np.uint64)  # below 2^51, as the others
+    found += mul(middle.astype(np.uint64) % _P, np.uint64(1 << 16))
+    found += mul(high.astype(np.uint64) % _P, np.uint64((1 << 32) % P))
+    return np.asarray(found % _P, dtype=np.uint64)
 
 
 def ext_matmul(a: Field, b: Field) -> Field:
@@ -134,10 +164,6 @@ def interpolate(values: Field) -> Field:
 def values_on_h(coefficients: Field) -> Field:
     """The inverse of `interpolate`."""
     return _transform(coefficients, inverse_root=False)
-
-
-def _halves(a: Field) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    return (a & np.uint64(0xFFFF)).astype(np.float64), (a >> np.uint64(16)).astype(np.float64)
 
 
 @lru_cache(maxsize=32)

@@ -11,6 +11,7 @@ Triton is not installed. Compiled code is cached on disk beside this file (or un
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any
@@ -73,63 +74,90 @@ def _minus(a: Any, b: Any) -> Any:
     return min(difference, uint32(difference + _P32))
 
 
-@njit("void(uint32[:,::1], uint32[:,::1])", cache=True, nogil=True)
-def _down(data: Rows, twiddles: Rows) -> None:
-    """Transform in place along axis 0, natural order in, bit-reversed out (decimation in frequency)."""
-    size, lanes = data.shape
-    half, stage = size // 2, 0
+@njit(uint32(uint32, uint32, uint32), inline="always", cache=True, nogil=True)
+def _by(a: Any, b: Any, quotient: Any) -> Any:
+    """`_times(a, b)`, where quotient is b/p modulo 2^32: only the high halves of two products are needed then."""
+    high = uint32((uint64(a) * uint64(b)) >> _SHIFT)
+    return _minus(high, uint32((uint64(uint32(a * quotient)) * _P64) >> _SHIFT))
+
+
+@njit("void(uint32[:,::1], uint32[:,:,::1])", cache=True, nogil=True)
+def _down(data: Rows, twiddles: NDArray[np.uint32]) -> None:
+    """Transform in place along axis 0, natural order in, bit-reversed out (decimation in frequency). twiddles: with
+    their quotients."""
+    half, stage = data.shape[0] // 2, 0
     while half >= 1:
-        for block in range(0, size, 2 * half):
+        for block in range(0, data.shape[0], 2 * half):
             for j in range(half):
-                twiddle = twiddles[stage, j]
-                for lane in range(lanes):
+                twiddle, quotient = twiddles[0, stage, j], twiddles[1, stage, j]
+                for lane in range(LANES):
                     low, high = data[block + j, lane], data[block + j + half, lane]
                     data[block + j, lane] = _plus(low, high)
-                    data[block + j + half, lane] = _times(_minus(low, high), twiddle)
+                    data[block + j + half, lane] = _by(_minus(low, high), twiddle, quotient)
         half, stage = half // 2, stage + 1
 
 
-@njit("void(uint32[:,::1], uint32[:,::1])", cache=True, nogil=True)
-def _up(data: Rows, twiddles: Rows) -> None:
-    """Transform in place along axis 0, bit-reversed in, natural order out (decimation in time)."""
-    size, lanes = data.shape
-    half, stage = 1, twiddles.shape[0] - 1
-    while half < size:
-        for block in range(0, size, 2 * half):
+@njit("void(uint32[:,::1], uint32[:,:,::1])", cache=True, nogil=True)
+def _up(data: Rows, twiddles: NDArray[np.uint32]) -> None:
+    """Transform in place along axis 0 from the second stage on, bit-reversed in, natural order out (decimation in
+    time)."""
+    half, stage = 2, twiddles.shape[1] - 2
+    while half < data.shape[0]:
+        for block in range(0, data.shape[0], 2 * half):
             for j in range(half):
-                twiddle = twiddles[stage, j]
-                for lane in range(lanes):
-                    low, high = data[block + j, lane], _times(data[block + j + half, lane], twiddle)
+                twiddle, quotient = twiddles[0, stage, j], twiddles[1, stage, j]
+                for lane in range(LANES):
+                    low, high = data[block + j, lane], _by(data[block + j + half, lane], twiddle, quotient)
                     data[block + j, lane] = _plus(low, high)
                     data[block + j + half, lane] = _minus(low, high)
         half, stage = half * 2, stage - 1
 
 
-@njit("void(uint32[:,::1], uint32[::1], uint32[:,::1])", cache=True, nogil=True)
-def _scaled(data: Rows, factors: Rows, into: Rows) -> None:
-    for i in range(data.shape[0]):
-        for lane in range(data.shape[1]):
-            into[i, lane] = _times(data[i, lane], factors[i])
+@njit("void(uint32[:,:], uint32[:,:,::1], uint32[:,::1])", cache=True, nogil=True)
+def _coefficients(rows: Rows, inverse_twiddles: NDArray[np.uint32], into: Rows) -> None:
+    """Up to LANES rows side by side, in bit-reversed order and not yet divided by k."""
+    for lane in range(rows.shape[0]):
+        for i in range(rows.shape[1]):
+            into[i, lane] = rows[lane, i]
+    _down(into, inverse_twiddles)
 
 
-@njit("void(uint32[:,::1], uint32[:,::1], uint32[:,::1], uint32[:,::1], uint32[:,::1])", cache=True, nogil=True)
-def _encode(rows: Rows, inverse_twiddles: Rows, twiddles: Rows, shifts: Rows, into: Rows) -> None:
-    count, size = rows.shape
-    cosets = shifts.shape[0]
-    values = np.zeros((size, LANES), dtype=np.uint32)
-    coset = np.zeros((size, LANES), dtype=np.uint32)
-    for start in range(0, count, LANES):
-        width = min(LANES, count - start)
-        for lane in range(width):
-            for i in range(size):
-                values[i, lane] = rows[start + lane, i]
-        _down(values, inverse_twiddles)
-        for c in range(cosets):
-            _scaled(values, shifts[c], coset)
-            _up(coset, twiddles)
-            for i in range(size):
-                for lane in range(width):
-                    into[c * size + i, start + lane] = coset[i, lane]
+@njit("void(uint32[:,::1], uint32[:,::1], uint32[:,:,::1], uint32[:,::1])", cache=True, nogil=True)
+def _coset(coefficients: Rows, shift: Rows, twiddles: NDArray[np.uint32], into: Rows) -> None:
+    """Scaled, and through the first stage, whose twiddles are 1."""
+    for i in range(0, coefficients.shape[0], 2):
+        for lane in range(LANES):
+            low = _by(coefficients[i, lane], shift[0, i], shift[1, i])
+            high = _by(coefficients[i + 1, lane], shift[0, i + 1], shift[1, i + 1])
+            into[i, lane], into[i + 1, lane] = _plus(low, high), _minus(low, high)
+    _up(into, twiddles)
+
+
+def coded(rows: Rows, blowup: int) -> Iterator[tuple[int, int, Rows]]:
+    """(first row, first line, block (k, LANES)) of `encode`, coset by coset of LANES rows at a time, so that nobody
+    needs to hold all of a code. A block is valid until the next; beyond the last row it holds anything."""
+    size = rows.shape[1]
+    if _on_gpu():
+        yield from _coded_on_gpu(rows, blowup)
+        return
+    twiddles, inverse_twiddles, shifts = _tables(size, blowup)
+    values, block = np.zeros((2, size, LANES), dtype=np.uint32)
+    for start in range(0, len(rows), LANES):
+        _coefficients(rows[start : start + LANES], inverse_twiddles, values)
+        for coset in range(blowup):
+            _coset(values, shifts[coset], twiddles, block)
+            yield start, coset * size, block
+
+
+def _coded_on_gpu(rows: Rows, blowup: int) -> Iterator[tuple[int, int, Rows]]:
+    gpu, size = _gpu(), rows.shape[1]
+    for first in range(0, len(rows), gpu.BATCH):
+        code = gpu.encode(rows[first : first + gpu.BATCH], blowup)
+        for start in range(0, code.shape[1], LANES):
+            part = np.zeros((len(code), LANES), dtype=np.uint32)
+            part[:, : min(LANES, code.shape[1] - start)] = code[:, start : start + LANES]
+            for coset in range(blowup):
+                yield first + start, coset * size, part[coset * size : (coset + 1) * size]
 
 
 def encode(rows: Rows, blowup: int) -> Rows:
@@ -139,17 +167,27 @@ def encode(rows: Rows, blowup: int) -> Rows:
     """
     if _on_gpu():
         return np.asarray(_gpu().encode(rows, blowup))
-    size = rows.shape[1]
-    twiddles, inverse_twiddles, shifts = _tables(size, blowup)
-    codeword = np.zeros((blowup * size, len(rows)), dtype=np.uint32)
-    if len(rows):
-        _encode(np.ascontiguousarray(rows), inverse_twiddles, twiddles, shifts, codeword)
+    codeword = np.zeros((blowup * rows.shape[1], len(rows)), dtype=np.uint32)
+    for start, line, block in coded(rows, blowup):
+        part = codeword[line : line + len(block), start : start + LANES]
+        part[:] = block[:, : part.shape[1]]
     return codeword
 
 
+def encoded_at(rows: Rows, blowup: int, lines: NDArray[np.int64]) -> Rows:
+    """Some lines of `encode`, (t, m)."""
+    found = np.zeros((len(lines), len(rows)), dtype=np.uint32)
+    for start, line, block in coded(rows, blowup):
+        mine = np.flatnonzero((lines >= line) & (lines < line + len(block)))
+        if len(mine):
+            found[mine, start : start + LANES] = block[lines[mine] - line, : found.shape[1] - start]
+    return found
+
+
 @lru_cache(maxsize=8)
-def _tables(size: int, blowup: int) -> tuple[Rows, Rows, Rows]:
-    """Twiddles both ways, and for each coset the factors s^i/k in bit-reversed order of i, in Montgomery form."""
+def _tables(size: int, blowup: int) -> tuple[NDArray[np.uint32], NDArray[np.uint32], NDArray[np.uint32]]:
+    """Twiddles (2, stages, k/2) both ways, and for each coset the factors s^i/k in bit-reversed order of i, (cosets, 2,
+    k); in Montgomery form, beside their quotients by p modulo 2^32."""
     stages = size.bit_length() - 1
     order = np.zeros(1, dtype=np.int64)
     while len(order) < size:
@@ -164,10 +202,15 @@ def _tables(size: int, blowup: int) -> tuple[Rows, Rows, Rows]:
     starts = np.array([GENERATOR * pow(root, c, P) % P for c in range(blowup)], dtype=np.uint64)
     shifts = powers(starts, size) * np.uint64(pow(size, P - 2, P)) % _P64
     return (
-        np.ascontiguousarray(forward),
-        np.ascontiguousarray(backward),
-        np.ascontiguousarray(montgomery(shifts[:, order])),
+        _with_quotients(forward),
+        _with_quotients(backward),
+        np.ascontiguousarray(_with_quotients(montgomery(shifts[:, order])).swapaxes(0, 1)),
     )
+
+
+def _with_quotients(values: Rows) -> NDArray[np.uint32]:
+    inverse_of_p = np.uint64(pow(P, -1, 1 << 32))
+    return np.stack([values, (values.astype(np.uint64) * inverse_of_p).astype(np.uint32)])
 
 
 @njit("void(uint32[:,::1], uint32[:,::1], uint64[:,::1])", cache=True, nogil=True)
@@ -240,28 +283,29 @@ def sum_products(values: Rows, others: Rows, weights: NDArray[np.uint64]) -> NDA
     return found
 
 
-@njit("void(uint32[:,::1], uint32[:,::1], uint64[:,::1])", cache=True, nogil=True)
-def _outer_in_k(factors: Rows, vector: Rows, into: NDArray[np.uint64]) -> None:
-    lanes = vector.shape[0]
+@njit("void(uint32[:,::1], uint32[:,::1], int64, uint32[:,:,::1])", cache=True, nogil=True)
+def _add_strips(factors: Rows, vector: Rows, per_row: int, into: NDArray[np.uint32]) -> None:
+    lanes = vector.shape[1]
     for i in range(factors.shape[0]):
-        for lane in range(lanes):
-            for e in range(DEGREE):
-                total = uint64(0)
-                for a in range(DEGREE):
-                    b = (e - a) % DEGREE
-                    product = uint64(_times(factors[i, a], vector[lane, b]))
-                    total += product if a <= e else product * uint64(NON_RESIDUE)
-                into[i * lanes + lane, e] = total % _P64
+        if not factors[i].any():
+            continue
+        row, start = i // per_row, i % per_row * lanes
+        for e in range(DEGREE):
+            for a in range(DEGREE):
+                b = (e - a) % DEGREE
+                factor = factors[i, a]
+                if a > e:
+                    factor = uint32(uint64(factor) * uint64(NON_RESIDUE) % _P64)
+                for lane in range(lanes):
+                    at = into[row, e, start + lane]
+                    into[row, e, start + lane] = _plus(at, _times(vector[b, lane], factor))
 
 
-def outer_in_k(factors: NDArray[np.uint64], vector: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """(n, 4) and (lanes, 4) over K -> (n·lanes, 4): each factor times each place of the vector."""
-    if _on_gpu():
-        return np.asarray(_gpu().outer_in_k(factors, vector))
-    found = np.zeros((len(factors) * len(vector), DEGREE), dtype=np.uint64)
-    if found.size:
-        _outer_in_k(factors.astype(np.uint32), np.ascontiguousarray(montgomery(vector)), found)
-    return found
+def add_strips(factors: NDArray[np.uint64], vector: NDArray[np.uint64], per_row: int, into: NDArray[np.uint32]) -> None:
+    """Adds each factor (n, 4) times the vector (lanes, 4), both over K, to its strip of a row: `per_row` strips in each
+    of into (rows, 4, ≥ per_row·lanes)."""
+    columns = np.ascontiguousarray(vector.T.astype(np.uint32))
+    _add_strips(np.ascontiguousarray(montgomery(factors)), columns, per_row, into)
 
 
 @njit("void(uint32[:,::1], uint32[:,::1], uint64[:,::1])", cache=True, nogil=True)
@@ -288,4 +332,6 @@ def row_products(weights: Rows, values: Rows) -> NDArray[np.uint64]:
 
 
 if __name__ == "__main__":
-    print("compiled the kernels of the prover")  # as soon as this module was imported
+    from proofs import hash_kernels
+
+    print(f"compiled the kernels of the prover, and {hash_kernels.__name__}")  # as soon as they were imported

@@ -10,12 +10,12 @@ further proofs announced in its shape open: a second proof of the mechanism woul
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from hashlib import sha256
 
 import numpy as np
 from numpy.typing import NDArray
 
-from proofs import columns as trees
 from proofs import relation
 from proofs.answering import (
     CHUNK,
@@ -59,6 +59,7 @@ from proofs.witness import (
     data_cells,
     range_values,
     secret_cells,
+    slot_cells,
     witness,
 )
 from proofs.words import SecretWords
@@ -112,7 +113,7 @@ def data_and_slots(
     """The two trees of a proof that a further proof opens, made again. Raises as `prove` does."""
     sizes = parameters(statement.shape)
     run = _Run(statement, sizes, words, contributions)
-    cells = witness(statement, sizes, words, len(texts), contributions)
+    cells = slot_cells(statement, sizes, words, len(texts), contributions)
     return _commit_data(words, sizes, texts), run.commit(cells, SLOTS)
 
 
@@ -137,7 +138,10 @@ class _Run:
         self._statement, self._sizes, self._transcript = statement, sizes, Transcript()
         everything = sha256(b"".join(part.astype("<i4").tobytes() for part in contributions)).digest()
         self._key = words.stream("candor/proof-pads/1", statement.digest() + everything)
-        self._public = Public.of(statement, sizes)
+
+    @cached_property
+    def _public(self) -> Public:
+        return Public.of(self._statement, self._sizes)
 
     def proof(self, secrets: Committed, data: Committed, cells: Cells, tell: Progress) -> bytes:
         sizes, transcript = self._sizes, self._transcript
@@ -225,20 +229,18 @@ class _Run:
             proximity,
             cells,
             sums,
-            tuple(part.code[positions] for part in committed),
-            tuple(tuple(part.salts[at] for at in positions) for part in committed),
-            tuple(trees.opening(part.tree, positions) for part in committed),
+            *zip(*(part.opened(positions) for part in committed), strict=True),
         ).encode()
 
     def _cells(self, sections: dict[str, Section], drawn: relation.CellChallenges) -> Field:
         """Quotient of the cell identities, by their values on the coset 3·⟨ω_2k⟩, a few points at a time."""
         sizes = self._sizes
-        points, lines = coset(sizes)
+        points = coset(sizes)
         public = {name: on_coset(values, sizes) for name, values in self._public.words.items()}
         values = np.zeros((len(points), DEGREE), dtype=np.uint64)
         for start in range(0, len(points), CHUNK):
             part = slice(start, start + CHUNK)
-            columns = Columns(sections, lines[part])
+            columns = Columns(sections, part)
             known = {name: table[part] for name, table in public.items()}
             values[part] = relation.cell_identities(columns, known, sizes, drawn, Compiled())
             values[part] += mask_values(columns, "mask_cells", points[part], sizes)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from proofs.field import DEGREE, GENERATOR, NON_RESIDUE, P, powers, root_of_unity
+from proofs.field import DEGREE, GENERATOR, P, powers, root_of_unity
 
 BATCH = 64  # rows that are encoded at a time: 64 · 2^17 · 8 bytes
 Rows = NDArray[np.uint32]
@@ -62,17 +62,6 @@ def row_products(weights: Rows, values: Rows) -> NDArray[np.uint64]:
     """As `proofs.kernels.row_products`: (n, 4·r), (n, r) -> (n, 4)."""
     by_row = _tensor(weights).reshape(*values.shape, DEGREE)
     return (((by_row * _tensor(values)[:, :, None]) % P).sum(dim=1) % P).cpu().numpy().astype(np.uint64)
-
-
-def outer_in_k(factors: NDArray[np.uint64], vector: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """As `proofs.kernels.outer_in_k`: (n, 4) and (lanes, 4) -> (n·lanes, 4)."""
-    left, right = _tensor(factors)[:, None], _tensor(vector)[None]
-    found = torch.zeros((len(factors), len(vector), DEGREE), dtype=torch.int64, device=device())
-    for a in range(DEGREE):
-        for b in range(DEGREE):
-            factor = NON_RESIDUE if a + b >= DEGREE else 1
-            found[..., (a + b) % DEGREE] += left[..., a] * right[..., b] % P * factor
-    return (found.reshape(-1, DEGREE) % P).cpu().numpy().astype(np.uint64)
 
 
 def _tensor(values: NDArray[np.unsignedinteger]) -> torch.Tensor:

@@ -140,19 +140,6 @@ def _row_products(weights, values, into, count, width, DEGREE: tl.constexpr, BLO
     tl.store(into + i * DEGREE + e, (((high % _P << 32) + low) % _P).to(tl.int64), mask=mask)
 
 
-@triton.jit
-def _outer_in_k(factors, vector, into, lanes, count, DEGREE: tl.constexpr, BLOCK: tl.constexpr):
-    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    mask = i < count
-    for e in tl.static_range(DEGREE):
-        total = tl.zeros([BLOCK], dtype=tl.uint64)
-        for a in tl.static_range(DEGREE):
-            right = _at(vector, i % lanes * DEGREE + (e - a + DEGREE) % DEGREE, mask)
-            product = _times(_at(factors, i // lanes * DEGREE + a, mask), right).to(tl.uint64)
-            total += product * (_NON_RESIDUE if a > e else 1)
-        tl.store(into + i * DEGREE + e, (total % _P).to(tl.int64), mask=mask)
-
-
 def encode(rows: Rows, blowup: int) -> Rows:
     """As `proofs.kernels.encode`: (m, k) values on H -> (blowup·k, m)."""
     count, size = rows.shape
@@ -210,16 +197,6 @@ def row_products(weights: Rows, values: Rows) -> NDArray[np.uint64]:
     return _field(into)
 
 
-def outer_in_k(factors: NDArray[np.uint64], vector: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """As `proofs.kernels.outer_in_k`: (n, 4) and (lanes, 4) -> (n·lanes, 4)."""
-    lanes, count = len(vector), len(factors) * len(vector)
-    into = _zeros(count, DEGREE)
-    _outer_in_k[_grid(count)](
-        _tensor(factors), _tensor(montgomery(vector)), into, lanes, count, DEGREE=DEGREE, BLOCK=BLOCK
-    )
-    return _field(into)
-
-
 def _grid(count: int) -> tuple[int]:
     return (max(1, -(-count // BLOCK)),)
 
@@ -244,5 +221,5 @@ def _field(values: torch.Tensor) -> NDArray[np.uint64]:
 @lru_cache(maxsize=8)
 def _constants(size: int, blowup: int) -> tuple[Any, Any, Any]:
     """Twiddles both ways by stage, and the factors of each coset, as `proofs.kernels` has them."""
-    twiddles, inverse_twiddles, shifts = map(_tensor, _tables(size, blowup))
-    return twiddles, inverse_twiddles, shifts
+    twiddles, inverse_twiddles, shifts = _tables(size, blowup)
+    return _tensor(twiddles[0]), _tensor(inverse_twiddles[0]), _tensor(shifts[:, 0])

@@ -49,6 +49,15 @@ def witness(
     return cells
 
 
+def slot_cells(
+    statement: Statement, sizes: Parameters, words: SecretWords, rows: int, contributions: Contributions
+) -> Cells:
+    """The part of `witness` that further proofs open: contributions, which slots are in use, which rows were used."""
+    cells = _draw_cells(statement, sizes, words, rows)
+    counts = np.array([len(step) for step in contributions])
+    return cells | _contribution_cells(statement, sizes, _by_slot(statement, sizes, contributions), counts)
+
+
 def _by_slot(statement: Statement, sizes: Parameters, contributions: Contributions) -> NDArray[np.int32]:
     """(A, P): row after row of a step in its first slots, zeros in the rest."""
     shape = sizes.shape

@@ -9,7 +9,7 @@ LocalFault
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -30,6 +30,7 @@ from proofs.merkle import InclusionInvalid, check_inclusion, leaf_hash
 
 GROUP: Final = "candor.audit"
 REPLAY: Final = "replay"
+TEXTS: Final = "texts"
 
 
 class NoReplayer(LocalFault):
@@ -64,14 +65,29 @@ class Replayer(Protocol):
     def __call__(self, asked: Asked) -> Replayed: ...
 
 
+class TextsFit(Protocol):
+    """Are these the tokens of the record's texts, the first `prompt` of them given? Nothing, or what is wrong."""
+
+    def __call__(self, asked: Asked, tokens: Sequence[int], prompt: int | None) -> str: ...
+
+
 def installed_replayer() -> Replayer:
     """Loaded only here. Raises NoReplayer."""
-    for found in entry_points(group=GROUP, name=REPLAY):
+    return cast(Replayer, _installed(REPLAY))
+
+
+def installed_texts() -> TextsFit:
+    """Likewise."""
+    return cast(TextsFit, _installed(TEXTS))
+
+
+def _installed(name: str) -> Any:
+    for found in entry_points(group=GROUP, name=name):
         try:
-            return cast(Replayer, found.load())
+            return found.load()
         except ImportError as error:
-            raise NoReplayer(f"replaying needs the libraries that run models: {error.name} is missing") from error
-    raise NoReplayer("replaying needs the libraries that run models: install candor with its room `node`")
+            raise NoReplayer(f"this takes the libraries that run models: {error.name} is missing") from error
+    raise NoReplayer("this takes the libraries that run models: install candor with its room `node`")
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import requests
 
+from ledger.log.kept import RECEIPT, REQUEST, RESPONSE
 from node.serving.replies import DONE, RECEIPT_FIELD, RECEIPT_HEADER
 from proofs.errors import LocalFault, PeerFault, WireFault
 
@@ -43,7 +44,7 @@ class Kept:
     def write(self, folder: Path) -> None:
         """Raises LocalFault where files of an earlier answer are."""
         folder.mkdir(parents=True, exist_ok=True)
-        for name, data in (("request", self.request), ("response", self.response), ("receipt.json", self.receipt)):
+        for name, data in ((REQUEST, self.request), (RESPONSE, self.response), (RECEIPT, self.receipt)):
             try:
                 with open(folder / name, "xb") as file:
                     file.write(data)

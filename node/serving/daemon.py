@@ -23,7 +23,7 @@ from ledger.ports import ChainPort
 from ledger.signing import Key, open_keystore, read_password
 from node.logs import Log
 from node.sender import Sender
-from node.service import LONGEST_PAUSE_S, OUTBOX, Stopped, connect, state_file
+from node.service import LONGEST_PAUSE_S, OUTBOX, Stopped, connect, open_store, state_file
 from node.serving.anchor import Anchor, Rhythm, check_continues, enrol, standing
 from node.serving.api import Api, HttpLimits
 from node.serving.asking import Bounds
@@ -153,8 +153,13 @@ def enrolled(chain: ChainPort, key: Key, settings: ServeSettings, sender: Sender
 
 
 def _engine(settings: ServeSettings, chain: ChainPort, local: EmbeddedStore) -> Engine:
-    """Not there yet. Raises LocalFault."""
-    raise LocalFault("this version has no engine that runs a bundle: candor-serve cannot serve one yet")
+    """The bundle, if a FINAL round ended with it, on its base. Model libraries are loaded here, and not before."""
+    from node.engine import load
+
+    store, rounds, start = open_store(settings.content, local), settings.chain.rounds, settings.chain.start_block
+    return load(
+        chain, store, rounds, settings.bundle or "latest final", settings.model, settings.device, start_block=start
+    )
 
 
 def _sender(stack: ExitStack, settings: ServeSettings, chain: ChainPort, key: Key, meter: Meter, told: Log) -> Sender:

@@ -31,11 +31,12 @@ class RecordFolder:
         """Records of the entries from index `first` on. Durable when it returns. Raises StorageFault."""
         paths = [self.folder / record_path(first + at) for at in range(len(sealed))]
         try:
-            folders = {parent for path in paths for parent in _missing(path)}
-            for path in paths:
-                path.parent.mkdir(parents=True, exist_ok=True)
+            folders = {path.parent for path in paths}
+            above = {parent for folder in folders for parent in _missing(folder)}
+            for folder in folders:
+                folder.mkdir(parents=True, exist_ok=True)
             list(self._pool.map(_write, paths, sealed))
-            for folder in sorted(folders | {path.parent for path in paths}):
+            for folder in sorted(folders | above):
                 sync_folder(folder)
         except OSError as error:
             raise fault(self.folder / "record", error) from error
@@ -55,9 +56,9 @@ class RecordFolder:
         self._pool.shutdown()
 
 
-def _missing(path: Path) -> list[Path]:
-    """The folders whose names have to be made durable because a folder in them is new."""
-    return [parent.parent for parent in path.parents if not parent.exists()]
+def _missing(folder: Path) -> list[Path]:
+    """The folders in which names have to be made durable because a folder in them is new."""
+    return [each.parent for each in (folder, *folder.parents) if not each.exists()]
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, lru_cache, partial
 from math import prod
 
 import numpy as np
@@ -31,12 +32,26 @@ class ValueRefused(LocalFault):
 @dataclass(frozen=True, eq=False)
 class Table:
     """entries (n, columns): what may be looked up; the first column counts up from `first`. rows (n, d): more columns,
-    of which only Σ γ_j·column_j is looked up."""
+    of which only Σ γ_j·column_j is looked up. counts: there is no other column."""
 
     name: str
     first: int
     entries: Units
     rows: Units | None = None
+
+    @classmethod
+    @lru_cache(maxsize=256)
+    def range(cls, low: int, high: int) -> Table:
+        """The numbers from `low` to `high`."""
+        entries = np.arange(low, high + 1, dtype=np.int64)[:, None]
+        entries.setflags(write=False)
+        return cls(f"range {low} {high}", low, entries)
+
+    @cached_property
+    def counts(self) -> bool:
+        """Is it a range: nothing but the numbers from `first` on?"""
+        numbers = np.arange(self.first, self.first + len(self.entries))[:, None]
+        return self.rows is None and np.array_equal(self.entries, numbers)
 
     def places(self, keys: Units) -> Units:
         """Where each key stands. Raises ValueRefused."""
@@ -70,6 +85,7 @@ class Circuit:
     turns: list[Units] = field(default_factory=list)
     pairs: list[Pair] = field(default_factory=list)
     foreign: dict[str, Group] = field(default_factory=dict)
+    _turns: dict[bytes, int] = field(default_factory=dict, repr=False)
 
     # ---- cells
 
@@ -136,8 +152,7 @@ class Circuit:
         """Cells from `low` to `high`, at most 2^17 numbers."""
         if not 0 <= high - low < 1 << (LOOKUP_BITS + 1):
             raise CircuitRefused(f"a range of {high - low + 1} numbers is not looked up at once")
-        name = f"range {low} {high}"
-        self.table(Table(name, low, np.arange(low, high + 1, dtype=np.int64)[:, None]))
+        name = self.table(Table.range(low, high))
         group = self.group(name, lanes, 1, (Lookup(name, (("1", 0),)),))
         if units is not None and units.size and (units.min() < low or units.max() > high):
             raise ValueRefused(f"a value of {int(units.min())} to {int(units.max())} where {low} to {high} are allowed")
@@ -176,7 +191,7 @@ class Circuit:
         """Each wire is zero modulo p."""
         for wire in wires:
             self.check(wire)
-            self.relations.append(Linear(((None, wire),)))
+            self.relations.append(Linear(((None, _bare(wire)),)))
 
     def check(self, wire: Wire) -> None:
         """A prover's own mistakes show here, not at the end."""
@@ -184,18 +199,19 @@ class Circuit:
             raise ValueRefused("the values do not obey a relation of the circuit")
 
     def linear(self, *parts: tuple[Units | None, Wire]) -> None:
-        self.relations.append(Linear(parts))
+        self.relations.append(Linear(tuple((matrix, _bare(wire)) for matrix, wire in parts)))
 
     def across(self, strips: Sequence[tuple[Units, Wire]], wires: Sequence[Wire] = ()) -> None:
-        self.relations.append(AcrossLanes(tuple(strips), tuple(wires)))
+        bare = tuple((matrix, _bare(strip)) for matrix, strip in strips)
+        self.relations.append(AcrossLanes(bare, tuple(map(_bare, wires))))
 
     def spread(self, wire: Wire, strip: Wire) -> None:
-        self.relations.append(Spread(wire, strip))
+        self.relations.append(Spread(_bare(wire), _bare(strip)))
 
     def bilinear(self, pairs: Sequence[Pair], result: Wire) -> None:
         """Raises CircuitRefused where the tests would be known before what they test is fixed."""
         self._before_the_tests(result)
-        self.relations.append(Bilinear(tuple(pairs), result, self.tests))
+        self.relations.append(Bilinear(tuple(pairs), _bare(result), partial(_tests, self.tests_group())))
 
     def pair(self, left: Factor, right: Factor) -> Pair:
         """Tests for one product of hidden matrices; see relations.Factor. Raises as `bilinear` does."""
@@ -213,22 +229,27 @@ class Circuit:
     def tests_group(self) -> Group:
         return self.group("product in K", 1, 3 * DEGREE, identities=products_in_k(), phase=1)
 
-    def tests(self, column: int, first: int, count: int) -> Wire:
-        return strips_of(self.tests_group(), column, first, (count,))
-
     def turn(self, vector: Units) -> int:
         """The number of a public vector over the lanes."""
-        for number, known in enumerate(self.turns):
-            if np.array_equal(known, vector):
-                return number
-        self.turns.append(vector)
-        return len(self.turns) - 1
+        number = self._turns.setdefault(vector.tobytes(), len(self.turns))
+        if number == len(self.turns):
+            self.turns.append(vector)
+        return number
 
     @staticmethod
     def _flat(part: Units | None, shape: tuple[int, ...], lanes: int) -> Units:
         if part is None:
             raise CircuitRefused("a circuit with values was given none")
         return np.asarray(np.broadcast_to(part, (*shape, lanes)).reshape(prod(shape), lanes))
+
+
+def _bare(wire: Wire) -> Wire:
+    """Without its values, which relations do not need and would keep."""
+    return wire if wire.units is None else wire.with_(units=None, limbs=None)
+
+
+def _tests(group: Group, column: int, first: int, count: int) -> Wire:
+    return strips_of(group, column, first, (count,))
 
 
 def _low(units: Units | None, bits: int) -> Units | None:

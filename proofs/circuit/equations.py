@@ -15,14 +15,13 @@ import numpy as np
 from proofs.circuit.builder import Circuit, Table
 from proofs.circuit.layout import GroupShape, Layout, counts_of, section
 from proofs.circuit.weights import BASIS, Weights, matmul
-from proofs.circuit.wire import Group
-from proofs.field import DEGREE, Field, P, element, ext, ext_mul, mul
+from proofs.circuit.wire import Group, Units
+from proofs.field import DEGREE, Field, Halves, P, element, ext, ext_inverse, ext_mul, ext_turned, mul
 from proofs.field import matmul as field_matmul
-from proofs.relation import Arithmetic, Term
+from proofs.relation import Arithmetic
 from proofs.transcript import Transcript, field_stream
 
 _P = np.uint64(P)
-_ONE = ext(np.ones((), dtype=np.uint64))
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,18 +119,18 @@ def _identity(columns: Mapping[str, Field], group: Group, identity: tuple[tuple[
 def _inverses(base: Field, inverse: list[Field], factors: Field, alpha: Field, arithmetic: Arithmetic) -> Field:
     """Σ factor·(inverse·(α − base) − 1), (points, 4)."""
     total = np.zeros((len(base), DEGREE), dtype=np.uint64)
-    for e, unit in enumerate(BASIS):
+    for e in range(DEGREE):
         linear = field_matmul(inverse[e], factors)
         products = arithmetic.sum_products(base, inverse[e], factors)
-        total += ext_mul((ext_mul(linear, alpha) + _P - products) % _P, unit)
+        total += ext_turned((ext_mul(linear, alpha) + _P - products) % _P, e)
     return np.asarray((total + _P - factors.sum(axis=0) % _P) % _P, dtype=np.uint64)
 
 
 def _keyed(values: Field, inverse: list[Field], factors: Field, multiplier: Field, arithmetic: Arithmetic) -> Field:
     """Σ factor·inverse·multiplier·values."""
     total = np.zeros((len(values), DEGREE), dtype=np.uint64)
-    for e, unit in enumerate(BASIS):
-        total += ext_mul(arithmetic.sum_products(values, inverse[e], factors), unit)
+    for e in range(DEGREE):
+        total += ext_turned(arithmetic.sum_products(values, inverse[e], factors), e)
     return ext_mul(total % _P, multiplier)
 
 
@@ -162,34 +161,83 @@ def keys_of(table: Table, tests: Tests) -> Field:
     return np.asarray(found, dtype=np.uint64)
 
 
-def inverse_terms(layout: Layout, tables: Mapping[str, Field]) -> list[Term]:
-    """Σ over used cells of factor·inverse, a factor for each table: whole rows together, each last row by itself."""
-    wide, whole, parts, at = layout.blocks * layout.strip, list[Field](), list[tuple[int, int, Field]](), 0
-    for shape, _, table in layout.looked_up():
-        rows = layout.rows(shape)
-        left = shape.size * shape.lanes - (rows - 1) * wide
-        whole += [tables[table]] * (rows - 1) + [tables[table] if left == wide else np.zeros_like(tables[table])]
-        if left < wide:
-            parts.append((at + rows - 1, left, tables[table]))
-        at += rows
-    terms = [_rows_of_inverses(0, wide, np.stack(whole))] if whole else []
-    return terms + [_rows_of_inverses(row, used, factor[None]) for row, used, factor in parts]
+@dataclass(frozen=True, eq=False)
+class InverseRows:
+    """Σ over the used cells of rows of inverses, times a factor of the table, (rows, 4). used (rows,): how many."""
+
+    factors: Field
+    used: Units
+
+    @classmethod
+    def of(cls, layout: Layout, tables: Mapping[str, Field]) -> InverseRows:
+        wide, factors, used = layout.blocks * layout.strip, list[Field](), list[int]()
+        for shape, _, table in layout.looked_up():
+            rows = layout.rows(shape)
+            factors += [tables[table]] * rows
+            used += [wide] * (rows - 1) + [shape.size * shape.lanes - (rows - 1) * wide]
+        return cls(np.array(factors, dtype=np.uint64).reshape(-1, DEGREE), np.array(used, dtype=np.int64))
+
+    def at_points(self, basis: Field, columns: Mapping[str, Field]) -> Field:
+        """(t, 4): the same where basis (t, k) is known; columns: name -> (t, rows)."""
+        ones = (np.cumsum(basis, axis=1) % _P)[:, self.used - 1]
+        total = np.zeros((len(basis), DEGREE), dtype=np.uint64)
+        for e in range(DEGREE):
+            total += ext_turned(field_matmul(mul(ones, columns[f"inverses_{e}"]), self.factors), e)
+        return np.asarray(total % _P, dtype=np.uint64)
 
 
-def _rows_of_inverses(first: int, used: int, factors: Field) -> Term:
-    ones = np.ascontiguousarray(np.broadcast_to(_ONE, (used, DEGREE)))
-    return Term(0, ones, {f"inverses_{e}": (first, ext_mul(factors, unit)) for e, unit in enumerate(BASIS)})
+@dataclass(frozen=True, eq=False)
+class Counts:
+    """Entries of tables that lie in rows of counts alike: 1/(α − key) of the longest of them (n, 4), and the tables."""
+
+    inverses: Field
+    tables: tuple[str, ...]
 
 
-def count_terms(layout: Layout, factors: Mapping[str, Field], inverses: Mapping[str, Field]) -> list[Term]:
-    """−Σ count·factor/(α − key), table by table and row by row. inverses: 1/(α − key) of each table."""
-    terms, wide = [], layout.blocks * layout.strip
-    for name, values in inverses.items():
-        weights = ext_mul((_P - values) % _P, factors[name])
-        for row in range(layout.count_rows(name)):
-            part = weights[row * wide : (row + 1) * wide]
-            terms.append(Term(0, part, {counts_of(name): (row, _ONE[None])}))
-    return terms
+def counts_together(circuit: Circuit, inverses: Mapping[str, Field]) -> list[Counts]:
+    """Ranges with the same first number together: each is the beginning of the longest."""
+    alike: dict[int | str, list[str]] = {}
+    for name, table in circuit.tables.items():
+        alike.setdefault(table.first if table.counts else name, []).append(name)
+    longest = [max(names, key=lambda name: len(inverses[name])) for names in alike.values()]
+    return [Counts(inverses[name], tuple(names)) for name, names in zip(longest, alike.values(), strict=True)]
+
+
+def counts_at_points(
+    circuit: Circuit, layout: Layout, drawn_factors: Mapping[str, Field], inverses: Mapping[str, Field],
+    basis: Halves, columns: Mapping[str, Field],
+) -> Field:  # fmt: skip
+    """(t, 4): −Σ count·factor/(α − key) over all tables; basis (t, k), columns: name -> (t, rows)."""
+    wide, total = layout.blocks * layout.strip, np.zeros((1, DEGREE), dtype=np.uint64)
+    for together in counts_together(circuit, inverses):
+        for row in range(-(-len(together.inverses) // wide)):
+            mine = {name: min(len(inverses[name]) - row * wide, wide) for name in together.tables}
+            at, found = 0, np.zeros((1, DEGREE), dtype=np.uint64)
+            for end, name in sorted((end, name) for name, end in mine.items() if end > 0):
+                if end > at:
+                    part = together.inverses[row * wide + at : row * wide + end]
+                    found, at = (found + field_matmul(basis.columns(at, end), part)) % _P, end
+                factor = (_P - drawn_factors[name]) % _P
+                total = total + mul(ext_mul(found, factor), columns[counts_of(name)][:, row, None])
+    return np.asarray(total % _P, dtype=np.uint64)
+
+
+def inverses_of(circuit: Circuit, tests: Tests, alpha: Field) -> dict[str, Field]:
+    """1/(α − key) for every entry of each table; the ranges, which overlap, have them in common."""
+    ranges = [table for table in circuit.tables.values() if table.counts]
+    lowest = min((table.first for table in ranges), default=0)
+    highest = max((table.first + len(table.entries) for table in ranges), default=0)
+    common = _inverted(ext(element(np.arange(lowest, highest))), alpha)
+    return {
+        name: common[table.first - lowest :][: len(table.entries)]
+        if table.counts
+        else _inverted(keys_of(table, tests), alpha)
+        for name, table in circuit.tables.items()
+    }
+
+
+def _inverted(keys: Field, alpha: Field) -> Field:
+    return ext_inverse((alpha + _P - keys) % _P)
 
 
 def table_factors(draw: Stream, circuit: Circuit) -> dict[str, Field]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
 from proofs.circuit.layout import GroupShape, Layout, section
 from proofs.circuit.weights import BASIS, Key, Weights
-from proofs.field import DEGREE, Field, P, ext_mul, matmul
+from proofs.field import DEGREE, Field, Halves, P, ext_turned, matmul
 from proofs.relation import Term
 
 _P = np.uint64(P)
@@ -20,16 +20,14 @@ def product_in_k(a: Field, b: Field) -> Field:
     total = np.zeros((a.shape[0], b.shape[1], DEGREE), dtype=np.uint64)
     for e in range(DEGREE):
         part = matmul(np.ascontiguousarray(a[:, :, e]), flat).reshape(a.shape[0], DEGREE, b.shape[1])
-        unit = np.zeros(DEGREE, dtype=np.uint64)
-        unit[e] = 1
-        total += ext_mul(part.transpose(0, 2, 1), unit)
+        total += ext_turned(part.transpose(0, 2, 1), e)
     return np.asarray(total % _P, dtype=np.uint64)
 
 
-def weighted(weights: Weights, layout: Layout, basis: Field, values: Mapping[str, Field]) -> Field:
+def weighted(weights: Weights, layout: Layout, basis: Halves, values: Mapping[str, Field]) -> Field:
     """Σ of weight(x)·row(x) over the columns of strips of many places, at each point: basis (t, k), values: section ->
     (t, rows)."""
-    total = np.zeros((len(basis), DEGREE), dtype=np.uint64)
+    total = np.zeros((len(basis.low), DEGREE), dtype=np.uint64)
     shapes = {shape.name: shape for shape in layout.groups}
     by_key: dict[Key, list[tuple[Field, Field]]] = {}
     for (name, column), strips in weights.columns.items():
@@ -42,7 +40,7 @@ def weighted(weights: Weights, layout: Layout, basis: Field, values: Mapping[str
         for index, vector in strips.own:
             row, block = divmod(index, layout.blocks)
             at = block * layout.strip
-            total += _times(matmul(basis[:, at : at + layout.strip], vector), rows[:, row])
+            total += _times(matmul(basis.columns(at, at + layout.strip), vector), rows[:, row])
     if by_key:
         blocks = _blocks([weights.vector(key, layout.strip) for key in by_key], layout, basis)
         for at_blocks, entries in zip(blocks, by_key.values(), strict=True):
@@ -50,11 +48,12 @@ def weighted(weights: Weights, layout: Layout, basis: Field, values: Mapping[str
     return np.asarray(total % _P, dtype=np.uint64)
 
 
-def _blocks(vectors: list[Field], layout: Layout, basis: Field) -> list[Field]:
+def _blocks(vectors: list[Field], layout: Layout, basis: Halves) -> list[Field]:
     """(t, h, 4) each: the polynomial of each vector on each block of lanes."""
-    used = basis[:, : layout.blocks * layout.strip].reshape(-1, layout.strip)
-    found = matmul(np.ascontiguousarray(used), np.concatenate(vectors, axis=1))
-    return np.split(found.reshape(len(basis), layout.blocks, -1), len(vectors), axis=2)
+    used = basis.columns(0, layout.blocks * layout.strip)
+    by_block = Halves(*(half.reshape(-1, layout.strip) for half in (used.low, used.high)))
+    found = matmul(by_block, np.concatenate(vectors, axis=1))
+    return np.split(found.reshape(len(basis.low), layout.blocks, -1), len(vectors), axis=2)
 
 
 def _strip_by_strip(blocks: Field, entries: list[tuple[Field, Field]]) -> Field:
@@ -88,32 +87,3 @@ def _padded(factors: Field, layout: Layout, shape: GroupShape) -> Field:
 
 def _times(values: Field, row: Field) -> Field:
     return values * row[:, None] % _P
-
-
-def expanded(
-    weights: Weights,
-    layout: Layout,
-    outer: Callable[[Field, Field], Field],
-) -> Mapping[str, Field]:
-    """Section -> (rows, lanes used, 4), for a prover; `outer` multiplies factors (n, 4) with a vector (lanes, 4)."""
-    shapes = {shape.name: shape for shape in layout.groups}
-    found: dict[str, Field] = {}
-    wide = layout.blocks * layout.strip
-    for (name, column), strips in weights.columns.items():
-        if name not in shapes:
-            continue
-        rows = layout.rows(shapes[name])
-        cells = np.zeros((rows * wide, DEGREE), dtype=np.uint64)
-        for key, factors in strips.factors.items():
-            if shapes[name].lanes == 1:
-                cells[: len(factors)] += factors
-                continue
-            used = np.flatnonzero(factors.any(axis=1))
-            if len(used):
-                first, end = int(used[0]), int(used[-1]) + 1
-                part = outer(factors[first:end], weights.vector(key, layout.strip))
-                cells[first * layout.strip : end * layout.strip] += part
-        for index, vector in strips.own:
-            cells[index * layout.strip : (index + 1) * layout.strip] += vector
-        found[section(name, column)] = (cells % _P).reshape(rows, wide, DEGREE)
-    return found

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
 
 import numpy as np
 from numpy.typing import NDArray
 
-from proofs import columns as trees
 from proofs import kernels
 from proofs.answering import (
     CHUNK,
@@ -24,16 +23,24 @@ from proofs.answering import (
     sums_of_terms,
 )
 from proofs.circuit.builder import Circuit
-from proofs.circuit.equations import Tests, cell_equations, keys_of, tests_drawn, weights_of
-from proofs.circuit.evaluate import expanded
+from proofs.circuit.equations import (
+    InverseRows,
+    Tests,
+    cell_equations,
+    inverses_of,
+    tests_drawn,
+    weights_of,
+)
 from proofs.circuit.foreign import foreign_terms
-from proofs.circuit.layout import INVERSES, TESTS, VALUES, Layout, counts_of, section
+from proofs.circuit.layout import INVERSES, TESTS, VALUES, GroupShape, Layout, counts_of, section
 from proofs.circuit.relations import Keyed, tests_of
-from proofs.circuit.verifier import PROTOCOL, Drawn, drawn_last, sum_terms
+from proofs.circuit.verifier import PROTOCOL, Drawn, drawn_last
+from proofs.circuit.weights import Strips, Weights
 from proofs.circuit.wire import Group, Units
 from proofs.commitment import Committed, commit
-from proofs.field import DEGREE, Field, P, ext_inverse, interpolate, inverse, mul
+from proofs.field import DEGREE, Field, P, ext, ext_inverse, ext_turned, interpolate, inverse, mul
 from proofs.proof import Proof, encode_elements
+from proofs.relation import Term
 from proofs.transcript import Transcript
 from proofs.verifier import vanishing
 from proofs.witness import Cells, WitnessRefused
@@ -129,25 +136,22 @@ class _Run:
 
     def inverses(self, tests: Tests, alpha: Field) -> Cells:
         """1/(α − key) for every cell that is looked up, gathered from the inverses of the tables' entries."""
-        layout, found = self._layout, list[NDArray[np.uint32]]()
-        nothing = ext_inverse(alpha[None])[0].astype(np.uint32)
-        known = {
-            name: ext_inverse((alpha + _P - keys_of(table, tests)) % _P).astype(np.uint32)
-            for name, table in self._circuit.tables.items()
-        }
+        layout = self._layout
+        wide, first = layout.blocks * layout.strip, 0
+        found = np.empty((DEGREE, layout.lookup_rows, layout.lanes), dtype=np.uint32)
+        found[:] = ext_inverse(alpha[None])[0][:, None, None]
+        known = {name: one.T.astype(np.uint32) for name, one in inverses_of(self._circuit, tests, alpha).items()}
         for shape, number, name in layout.looked_up():
-            group = self._circuit.groups[shape.name]
+            group, end = self._circuit.groups[shape.name], first + layout.rows(shape)
             units = group.units(group.lookups[number].columns[0][1]).reshape(-1)
-            cells = np.empty((layout.rows(shape), layout.lanes, DEGREE), dtype=np.uint32)
-            cells[:] = nothing
-            wide = layout.blocks * layout.strip
-            filled = np.empty((layout.rows(shape) * wide, DEGREE), dtype=np.uint32)
-            filled[:] = nothing
-            filled[: len(units)] = known[name][self._circuit.tables[name].places(units)]
-            cells[:, :wide] = filled.reshape(-1, wide, DEGREE)
-            found.append(cells)
-        whole = np.concatenate(found)
-        return {f"inverses_{e}": np.ascontiguousarray(whole[..., e]) for e in range(DEGREE)}
+            places = self._circuit.tables[name].places(units)
+            for e in range(DEGREE):
+                whole, rest = divmod(len(units), wide)
+                here = known[name][e][places]
+                found[e, first : first + whole, :wide] = here[: whole * wide].reshape(whole, wide)
+                found[e, first + whole : end, :rest] = here[whole * wide :]
+            first = end
+        return {f"inverses_{e}": found[e] for e in range(DEGREE)}
 
     def _laid(self, units: Units, rows: int) -> NDArray[np.uint32]:
         layout = self._layout
@@ -172,18 +176,16 @@ class _Run:
             proximity,
             cells,
             sums,
-            tuple(part.code[positions] for part in committed),
-            tuple(tuple(part.salts[at] for at in positions) for part in committed),
-            tuple(trees.opening(part.tree, positions) for part in committed),
+            *zip(*(part.opened(positions) for part in committed), strict=True),
         ).encode()
 
     def _cells(self, sections: dict[str, Section], drawn: Drawn) -> Field:
         layout = self._layout
-        points, lines = coset(layout)
+        points = coset(layout)
         values = np.zeros((len(points), DEGREE), dtype=np.uint64)
         for start in range(0, len(points), CHUNK):
             part = slice(start, start + CHUNK)
-            columns = Columns(sections, lines[part])
+            columns = Columns(sections, part)
             values[part] = cell_equations(
                 columns, self._circuit, layout, drawn.tests, drawn.alpha, drawn.cells, Compiled()
             )
@@ -197,17 +199,14 @@ class _Run:
     def _sums(self, sections: dict[str, Section], drawn: Drawn) -> Field:
         layout = self._layout
         weights = weights_of(self._circuit, drawn.tests, drawn.sums)
-        terms = [*sum_terms(self._circuit, layout, drawn), *foreign_terms(self._circuit, weights)]
+        inverses = InverseRows.of(layout, drawn.tables)
+        terms = [_whole_rows(inverses, layout), *foreign_terms(self._circuit, weights)]
         total = sums_of_terms(sections, terms, layout)
-        _, lines = coset(layout)
-        for name, cells in expanded(weights, layout, _outer).items():
-            for start in range(0, len(cells), ROWS):
-                part = cells[start : start + ROWS]
-                rows = np.zeros((len(part), DEGREE, layout.row), dtype=np.uint32)
-                rows[:, :, : part.shape[1]] = part.transpose(0, 2, 1)
-                on_points = kernels.encode(rows.reshape(-1, layout.row), 2)
-                values = sections[name].code[lines, start : start + len(part)]
-                total += kernels.row_products(on_points, np.ascontiguousarray(values))
+        total += _ends_of_rows(inverses, layout, sections)
+        for name, first, rows in _weights_by_row(self._circuit, weights, layout, drawn):
+            on_points = kernels.encode(rows.reshape(-1, layout.row), 2)
+            values = sections[name].values[:, first : first + len(rows)]
+            total += kernels.row_products(on_points, np.ascontiguousarray(values))
         found = from_coset(total % _P, layout)
         wanted = (mul(weights.target, np.uint64(pow(layout.row, P - 2, P))) + _P - found[layout.row]) % _P
         if not np.array_equal(found[0], wanted):
@@ -215,5 +214,58 @@ class _Run:
         return found
 
 
-def _outer(factors: Field, vector: Field) -> Field:
-    return kernels.outer_in_k(factors, vector)
+def _whole_rows(inverses: InverseRows, layout: Layout) -> Term:
+    """Rows of inverses that are used in all of their lanes."""
+    wide = layout.blocks * layout.strip
+    factors = np.where((inverses.used == wide)[:, None], inverses.factors, np.uint64(0))
+    coefficients = {f"inverses_{e}": (0, ext_turned(factors, e)) for e in range(DEGREE)}
+    return Term(0, ext(np.ones(wide, dtype=np.uint64)), coefficients)
+
+
+def _ends_of_rows(inverses: InverseRows, layout: Layout, sections: dict[str, Section]) -> Field:
+    """The others, at the points of the coset: Σ factor·(ones over the used lanes)·inverse, (2k, 4)."""
+    chosen = np.flatnonzero(inverses.used < layout.blocks * layout.strip)
+    ones = (np.arange(layout.row) < inverses.used[chosen, None]).astype(np.uint32)
+    on_points, total = kernels.encode(ones, 2), np.zeros((2 * layout.row, DEGREE), dtype=np.uint64)
+    for e in range(DEGREE):
+        values = np.ascontiguousarray(sections[f"inverses_{e}"].values[:, chosen])
+        total += ext_turned(kernels.sum_products(on_points, values, inverses.factors[chosen]), e)
+    return total
+
+
+def _weights_by_row(
+    circuit: Circuit, weights: Weights, layout: Layout, drawn: Drawn
+) -> Iterator[tuple[str, int, NDArray[np.uint32]]]:
+    """(section, first row, weights (rows, 4, k)) of the circuit's own cells, a few rows at a time."""
+    shapes = {shape.name: shape for shape in layout.groups}
+    for (name, column), strips in weights.columns.items():
+        if name in shapes:
+            for first in range(0, layout.rows(shapes[name]), ROWS):
+                yield section(name, column), first, _part_of(strips, weights, shapes[name], layout, first)
+    wide = layout.blocks * layout.strip
+    for name, inverses in drawn.inverses.items():
+        factor = (_P - drawn.tables[name])[None] % _P
+        rows = np.zeros((layout.count_rows(name), DEGREE, layout.row), dtype=np.uint32)
+        for row in range(len(rows)):
+            kernels.add_strips(factor, inverses[row * wide : (row + 1) * wide], 1, rows[row : row + 1])
+        yield counts_of(name), 0, rows
+
+
+def _part_of(strips: Strips, weights: Weights, shape: GroupShape, layout: Layout, first: int) -> NDArray[np.uint32]:
+    """Weights of the rows of one column from `first` on, (rows, 4, k)."""
+    per_row, wide = layout.per_row(shape), layout.blocks * layout.strip
+    rows = np.zeros((min(ROWS, layout.rows(shape) - first), DEGREE, layout.row), dtype=np.uint32)
+    for key, factors in strips.factors.items():
+        mine = factors[first * per_row : (first + len(rows)) * per_row]
+        if shape.lanes > 1:
+            kernels.add_strips(mine, weights.vector(key, layout.strip), per_row, rows)
+        else:
+            for row in range(len(rows)):
+                part = mine[row * wide : (row + 1) * wide]
+                rows[row, :, : len(part)] = part.T
+    for index, vector in strips.own:
+        row, block = divmod(index, per_row)
+        if first <= row < first + len(rows):
+            at = rows[row - first, :, block * layout.strip : (block + 1) * layout.strip]
+            at[:] = (at + vector.T) % _P
+    return rows

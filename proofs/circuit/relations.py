@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from proofs.circuit.weights import BASIS, Weights, matmul
+from proofs.circuit.weights import Weights, matmul
 from proofs.circuit.wire import CircuitRefused, Units, Wire
-from proofs.field import DEGREE, Field, P, ext_mul
+from proofs.field import DEGREE, Field, P, ext_mul, ext_turned
 
 Draw = Callable[[int], Field]  # so many fresh elements of K
 _P = np.uint64(P)
@@ -163,8 +163,8 @@ class Bilinear:
 
     def _tie(self, weights: Weights, pair: Pair, column: int, factors: Field) -> None:
         flat = factors.reshape(pair.count, DEGREE)
-        for e, unit in enumerate(BASIS):
-            weights.add(self.tests(column + e, pair.first, pair.count), ext_mul(flat, unit))
+        for e in range(DEGREE):
+            weights.add(self.tests(column + e, pair.first, pair.count), ext_turned(flat, e))
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,8 +182,8 @@ class Keyed:
         weights.add(self.index, same)
         weights.add(self.ids, minus(same))
         factor, gamma = draw(1), weights.gamma[: self.values.size]
-        for unit, wire in zip(BASIS, self.key, strict=True):
-            weights.add(wire, ext_mul(factor, unit))
+        for e, wire in enumerate(self.key):
+            weights.add(wire, ext_turned(factor, e))
         weights.add(self.values, minus(ext_mul(factor, gamma)).reshape(*self.values.shape, DEGREE))
 
     def cells(self, gamma: Field) -> Units:

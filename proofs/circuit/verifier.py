@@ -12,13 +12,13 @@ import numpy as np
 
 from proofs.circuit.builder import Circuit
 from proofs.circuit.equations import (
+    InverseRows,
     Stream,
     Tests,
     cell_equations,
     count_of_equations,
-    count_terms,
-    inverse_terms,
-    keys_of,
+    counts_at_points,
+    inverses_of,
     table_factors,
     tests_drawn,
     weights_of,
@@ -26,7 +26,7 @@ from proofs.circuit.equations import (
 from proofs.circuit.evaluate import cell_terms, weighted
 from proofs.circuit.foreign import foreign_terms
 from proofs.circuit.layout import Layout
-from proofs.field import DEGREE, Field, P, ext_inverse, ext_mul, matmul
+from proofs.field import DEGREE, Field, Halves, ext_mul, matmul, mul
 from proofs.proof import decode_elements, split_messages
 from proofs.relation import Plain, Term
 from proofs.transcript import Transcript
@@ -40,7 +40,6 @@ from proofs.verifier import (
 )
 
 PROTOCOL = b"candor/circuit-proof/1"
-_P = np.uint64(P)
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,30 +95,35 @@ def drawn_last(transcript: Transcript, circuit: Circuit, layout: Layout, tests: 
     proximity = transcript.elements("proximity", sum(layout.heights) - DEGREE)
     cells = transcript.elements("cells", count_of_equations(circuit, layout))
     tables = table_factors(Stream(transcript.draw("table sums")), circuit)
-    inverses = {name: ext_inverse((alpha + _P - keys_of(table, tests)) % _P) for name, table in circuit.tables.items()}
+    inverses = inverses_of(circuit, tests, alpha)
     return Drawn(tests, alpha, proximity, cells, transcript.draw("sums"), tables, inverses)
-
-
-def sum_terms(circuit: Circuit, layout: Layout, drawn: Drawn) -> list[Term]:
-    """The terms that lie in whole rows: inverses and counts of the tables."""
-    inverses = inverse_terms(layout, drawn.tables)
-    return inverses + count_terms(layout, drawn.tables, drawn.inverses)
 
 
 def _check_sums(opened: Opened, sent: Field, circuit: Circuit, layout: Layout, drawn: Drawn) -> None:
     weights = weights_of(circuit, drawn.tests, drawn.sums)
-    found = weighted(weights, layout, opened.basis, opened.sections)
-    terms = [*sum_terms(circuit, layout, drawn), *cell_terms(weights, layout), *foreign_terms(circuit, weights)]
-    for term, at in zip(terms, _at_points(terms, opened), strict=True):
+    basis, columns = Halves.of(opened.basis), opened.sections
+    found = weighted(weights, layout, basis, columns)
+    found = found + InverseRows.of(layout, drawn.tables).at_points(opened.basis, columns)
+    found = found + counts_at_points(circuit, layout, drawn.tables, drawn.inverses, basis, columns)
+    terms = [*cell_terms(weights, layout), *foreign_terms(circuit, weights)]
+    for term, at in zip(terms, _at_points(terms, opened, basis), strict=True):
         found = found + ext_mul(at, combined_at_points(term, opened))
     told = "a relation of the circuit does not hold between what was committed to"
     check_total(opened, sent, found, weights.target, layout, told)
 
 
-def _at_points(terms: Sequence[Term], opened: Opened) -> list[Field]:
-    """(t, 4) each: the polynomials of their weights, by one product for all of them."""
-    whole = np.zeros((opened.basis.shape[1], len(terms), DEGREE), dtype=np.uint64)
-    for number, term in enumerate(terms):
-        whole[term.start : term.start + len(term.weights), number] = term.weights
-    found = matmul(opened.basis, whole.reshape(len(whole), -1))
-    return [found[:, DEGREE * number : DEGREE * (number + 1)] for number in range(len(terms))]
+def _at_points(terms: Sequence[Term], opened: Opened, basis: Halves) -> list[Field]:
+    """(t, 4) each: the polynomials of their weights, by one product for all of them that are of more than one lane."""
+    single = [len(term.weights) == 1 for term in terms]
+    long = [term for term, alone in zip(terms, single, strict=True) if not alone]
+    first = min((term.start for term in long), default=0)
+    end = max((term.start + len(term.weights) for term in long), default=0)
+    whole = np.zeros((end - first, len(long), DEGREE), dtype=np.uint64)
+    for number, term in enumerate(long):
+        whole[term.start - first : term.start - first + len(term.weights), number] = term.weights
+    found = matmul(basis.columns(first, end), whole.reshape(end - first, DEGREE * len(long)))
+    rest = iter(np.split(found, len(long), axis=1) if long else [])
+    return [
+        mul(opened.basis[:, term.start, None], term.weights[0]) if alone else next(rest)
+        for term, alone in zip(terms, single, strict=True)
+    ]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from proofs.circuit.wire import Group, Units, Wire
+from proofs.circuit.wire import Group, Term, Units, Wire
 from proofs.field import DEGREE, Field, P, element, ext_mul, mul
 
 _P = np.uint64(P)
@@ -40,6 +40,15 @@ def matmul(matrix: Units, factors: Field) -> Field:
 def _joined(halves: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Field:
     parts = np.mod(halves, P).astype(np.uint64)
     return np.asarray((parts[:, :DEGREE] + (parts[:, DEGREE:] << np.uint64(16))) % _P, dtype=np.uint64)
+
+
+def _each(term: Term, factors: Field) -> Field:
+    """(*shape, c, 4): coefficient·factor."""
+    whole = np.broadcast_to(factors[..., None, :], (*term.index.shape, DEGREE))
+    if term.coefficient.size > 1:
+        return signed(term.coefficient, whole)
+    alone = int(term.coefficient.reshape(())) % P
+    return whole if alone == 1 else mul(whole, np.uint64(alone))
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,8 +85,8 @@ class Weights:
         if wire.lanes == 1 and base != "lanes":
             factors = ext_mul(factors, self.base(base, 1)[0])
         for term in wire.terms:
-            each = signed(term.coefficient, factors[..., None, :]).reshape(-1, DEGREE)
-            index = np.broadcast_to(term.index, term.coefficient.shape).reshape(-1)
+            each = _each(term, factors).reshape(-1, DEGREE)
+            index = term.index.reshape(-1)
             if term.turn is None:
                 self._store(term.group, term.column, (base if wire.lanes > 1 else "one", None), index, each)
                 continue

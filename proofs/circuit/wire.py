@@ -75,8 +75,8 @@ class Group:
 
 @dataclass(frozen=True, eq=False)
 class Term:
-    """index, coefficient (*shape, c): Σ over c of coefficient·strip; turn: the public vector over the lanes by which
-    each strip is multiplied, by number, or None."""
+    """index, coefficient (*shape, c): Σ over c of coefficient·strip; (1, …, 1) is one coefficient for all. turn: the
+    public vector over the lanes by which each strip is multiplied, by number, or None."""
 
     group: Group
     column: int
@@ -113,7 +113,7 @@ class Wire:
         return self.units
 
     def with_(self, **changes: Any) -> Wire:
-        return replace(self, **changes)
+        return Wire(**(vars(self) | changes))
 
     def __add__(self, other: Wire) -> Wire:
         if self.shape != other.shape or self.lanes != other.lanes or self.fraction != other.fraction:
@@ -133,8 +133,12 @@ class Wire:
 
     def scaled(self, factor: int | Units) -> Wire:
         """Times a public integer, or one for each strip (broadcast to the shape)."""
-        each = np.broadcast_to(np.asarray(factor, dtype=np.int64), self.shape)
-        terms = tuple(replace(term, coefficient=term.coefficient * each[..., None]) for term in self.terms)
+        given = np.asarray(factor, dtype=np.int64)
+        each = given.reshape((1,) * len(self.shape)) if given.size == 1 else np.broadcast_to(given, self.shape)
+        terms = tuple(
+            Term(term.group, term.column, term.index, term.coefficient * each[..., None], term.turn)
+            for term in self.terms
+        )
         constant = None if self.constant is None else self.constant * each[..., None]
         units = None if self.units is None else self.units * each[..., None]
         most = int(np.abs(each).max(initial=0))
@@ -200,13 +204,17 @@ def strips_of(group: Group, column: int, first: int, shape: tuple[int, ...]) -> 
     units = None
     if group.holds_values:
         units = group.units(column)[first : first + prod(shape)].reshape(*shape, group.lanes).copy()
-    return Wire(shape, group.lanes, (Term(group, column, index, np.ones_like(index)),), units=units)
+    return Wire(shape, group.lanes, (Term(group, column, index, _ones(len(shape) + 1)),), units=units)
 
 
 def constant_wire(units: Units, lanes: int, fraction: int) -> Wire:
     """A public constant (*shape,), the same in every lane, or (*shape, lanes) where lanes says so by a last axis."""
     whole = np.broadcast_to(units[..., None], (*units.shape, lanes))
     return Wire(units.shape, lanes, (), whole, whole, fraction, int(np.abs(units).max(initial=0)))
+
+
+def _ones(axes: int) -> Units:
+    return np.ones((1,) * axes, dtype=np.int64)
 
 
 def _plus(a: Units | None, b: Units | None) -> Units | None:
@@ -219,14 +227,7 @@ def _picked(term: Term, size: int, picked: Units) -> Term:
     def taken(array: Units) -> Units:
         return array.reshape(size, array.shape[-1])[picked]
 
-    coefficient = np.broadcast_to(term.coefficient, term.index.shape)
-    return Term(
-        term.group,
-        term.column,
-        taken(term.index),
-        taken(coefficient),
-        None if term.turn is None else taken(term.turn),
-    )
+    return _moved(term, taken, _ones(picked.ndim + 1))
 
 
 def _placed(term: Term, size: int, where: Units) -> Term:
@@ -234,20 +235,24 @@ def _placed(term: Term, size: int, where: Units) -> Term:
         flat = array.reshape(size, array.shape[-1])
         return np.concatenate([flat, np.zeros((1, flat.shape[1]), dtype=np.int64)])[where]
 
-    coefficient = np.broadcast_to(term.coefficient, term.index.shape)
-    turn = None if term.turn is None else moved(term.turn)
-    return Term(term.group, term.column, moved(term.index), moved(coefficient), turn)
+    coefficient = np.broadcast_to(term.coefficient, term.index.shape)  # nothing stands where no strip was put
+    return _moved(replace(term, coefficient=coefficient), moved, None)
 
 
 def _summed(term: Term) -> Term:
     def joined(array: Units) -> Units:
         return array.reshape(*array.shape[:-2], array.shape[-2] * array.shape[-1])
 
-    coefficient = np.broadcast_to(term.coefficient, term.index.shape)
-    return Term(
-        term.group,
-        term.column,
-        joined(term.index),
-        joined(coefficient),
-        None if term.turn is None else joined(term.turn),
+    return _moved(term, joined, _ones(term.index.ndim - 1))
+
+
+def _moved(term: Term, change: Callable[[Units], Units], ones: Units | None) -> Term:
+    """Each array changed; one coefficient for all stays one."""
+    alone = ones is not None and term.coefficient.size == 1
+    coefficient = (
+        ones * term.coefficient.reshape(())
+        if ones is not None and alone
+        else change(np.broadcast_to(term.coefficient, term.index.shape))
     )
+    turn = None if term.turn is None else change(term.turn)
+    return Term(term.group, term.column, change(term.index), coefficient, turn)

@@ -18,6 +18,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 
+from benchmarks.cases import Recoded
 from ledger.bundle import Claim, SubmissionBundle
 from ledger.config import (
     AdapterSpec,
@@ -33,7 +34,6 @@ from ledger.privacy import Spend, epsilon_micro, spend_of
 from ledger.records import Policy
 from ledger.tensors import Weights, flatten, unflatten
 from ledger.verdict import SubmissionFacts
-from proofs import columns as trees
 from proofs import prover, relation, second_verifier
 from proofs.commitment import Committed
 from proofs.field import P, ext_inverse
@@ -388,10 +388,7 @@ def recoded(found: Committed, tree: int, coded: Callable[[int, np.ndarray], None
     """The same commitment with its columns changed, and everything above them."""
     if coded is None:
         return found
-    code = found.code.copy()
-    coded(tree, code)
-    leaves = [trees.leaf(salt, line.tobytes()) for salt, line in zip(found.salts, code, strict=True)]
-    return replace(found, code=code, tree=trees.levels(leaves))
+    return Recoded.of(found, lambda code: coded(tree, code))
 
 
 @pytest.fixture

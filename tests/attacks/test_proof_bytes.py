@@ -20,7 +20,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from proofs import columns as trees
 from proofs import prover
 from proofs.commitment import Committed, commit
 from proofs.field import P, mul
@@ -234,9 +233,10 @@ class TestSlotsOfAnotherProof:
     ) -> None:
         _, slots = self.made(small_case, monkeypatch)
         positions = parts.positions
-        lines = [slots.salts[at] + slots.code[at].astype("<u4").tobytes() for at in positions]
+        columns, salts, path = slots.opened(positions)
+        lines = [salt + line.astype("<u4").tobytes() for salt, line in zip(salts, columns, strict=True)]
         fields = {f"root {SLOTS}": slots.root, f"columns {SLOTS}": b"".join(lines)}
-        fields[f"path {SLOTS}"] = trees.opening(slots.tree, positions)
+        fields[f"path {SLOTS}"] = path
         swapped = b"".join((parts.fields | fields).values())
         parts.refused(swapped, *ELSEWHERE)
         parts.refused(swapped, ProximityFailed, transcript=Recorded(parts.drawn))

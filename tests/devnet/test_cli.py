@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 from devnet.cli import app, parse_misbehave, policy_for
 from devnet.federation import Plan, PlanInvalid, kept_facts
 from devnet.kinds import KINDS, KindUnknown
-from devnet.presets import PRESETS, RULES, TINY, Preset, last_config, make_config, with_rule
+from devnet.presets import PRESETS, RULES, TINY, Preset, last_config, make_config, with_method, with_rule
 from devnet.scenarios import fresh_folder
+from ledger.adapter import METHODS
 from ledger.aggregation import in_round
 from ledger.canonical import FieldInvalid
 from ledger.config import Config, GradientSpec
@@ -87,6 +88,24 @@ def test_a_policy_and_a_preset_that_differ_about_prove_are_refused(tmp_path: Pat
         Plan(PLAIN, tmp_path, policy_for(SHOWING, 3)).check()
 
 
+# ---- methods
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_makes_a_config_and_gradients_are_proven_where_they_can_be(method: str, base: LoadedBase) -> None:
+    preset = with_method(TINY, method)
+    config, weights = make_config(preset, epsilon=8.0, rounds=3, policy=policy_for(preset, 3), base=base)
+    assert config.adapter.method == method
+    assert (config.proof_policy == "gradient") is (method in ("lora", "rslora"))
+    assert weights.keys() == {tensor.name for tensor in config.adapter.tensors}
+
+
+def test_a_method_and_a_rule_go_together_unless_the_config_refuses_them(base: LoadedBase) -> None:
+    preset = with_rule(with_method(TINY, "dora"), "svd")
+    with pytest.raises(FieldInvalid, match=r"config\.aggregation\.rule"):
+        make_config(preset, epsilon=8.0, rounds=1, policy=policy_for(preset, 3), base=base)
+
+
 # ---- rules of aggregation
 
 
@@ -129,6 +148,7 @@ def test_both_halves_of_rolora_are_within_the_budget_together(base: LoadedBase) 
         (["--preset", "tiny", "--misbehave", "9=nan"], "there is no daemon 'node-9'"),
         (["--preset", "tiny", "--misbehave", "1=rude"], "no misbehaviour 'rude'"),
         (["--preset", "tiny", "--rule", "mode"], "no rule 'mode'"),
+        (["--preset", "tiny", "--method", "vera"], "no method 'vera'; known: lora, rslora, dora, qlora"),
         (["--preset", "tiny", "--rule", "svd", "--rank", "3=2"], "--rank 3=2: expected NODE=RANK"),
         (["--preset", "tiny", "--rule", "multi-krum"], "a quorum of 5 cannot be met by 3 nodes"),
     ],

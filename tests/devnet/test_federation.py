@@ -20,6 +20,7 @@ from devnet.federation import CHAIN_ID, Federation, Plan, door
 from devnet.kinds import KINDS
 from devnet.presets import TINY
 from devnet.scenarios import audit, follow, running
+from devnet.serving import Served, serve_and_audit
 from ledger.audit import why
 from ledger.audit_open import open_contents
 from ledger.evm import EvmChain
@@ -78,6 +79,7 @@ class Story:
     lines: list[str]
     report: dict[str, object]
     audit_status: int
+    served: Served
 
 
 @pytest.fixture(scope="module")
@@ -86,13 +88,23 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     folder, lines = tmp_path_factory.mktemp("federation"), []
     with running(plan_for(folder)) as run:
         follow(run, lambda new, watch: lines.extend(new), timeout_s=600)
+        served = serve_and_audit(run.federation, run.supervisor, lines.append)
         run.supervisor.stop_all()
         printed = audit(run.federation, as_json=True)
         run.federation.anvil.save()
         chain = run.federation.chain()
-        yield Story(
-            run.federation, chain, dict(run.watch.rounds), lines, json.loads(printed.stdout), printed.returncode
-        )
+        report, states = json.loads(printed.stdout), dict(run.watch.rounds)
+        yield Story(run.federation, chain, states, lines, report, printed.returncode, served)
+
+
+def test_what_is_final_is_served_and_its_answers_pass_their_audit(story: Story) -> None:
+    """With the bundle of the last round; and history is not rewritten by the owner of the key."""
+    assert set(story.served.audits.values()) == {0}, story.lines
+    assert (len(story.served.answers), story.served.refused) == (3, "ProofMismatch")
+    last = max(number for number, state in story.states.items() if state.finalised)
+    final = story.states[last].finalised
+    assert final is not None
+    assert any(final.aggregate_bundle.hex()[:10] in line for line in story.lines if "candor-serve" in line)
 
 
 def status_of(story: Story, number: int, link: str) -> str:

@@ -22,7 +22,7 @@ from devnet.federation import door
 pytestmark = [pytest.mark.anvil, pytest.mark.timeout(600)]
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-FORGERY = "candor-devnet run --preset tiny --misbehave 2=other-slots --keep"
+FORGERY = "candor-devnet run --preset tiny --misbehave 2=other-slots --keep --no-serve"
 BASE = "devnet/tiny/model"
 WHY = f"candor-audit why --member 2 --round 1 --base {BASE} --config candor-demo/node-0/settings.toml"
 

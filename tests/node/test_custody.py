@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
+from fractions import Fraction
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -15,17 +16,26 @@ from typer.testing import CliRunner
 from devnet.presets import TINY
 from ledger import audit_cli, inference_cli
 from ledger.audit_open import FirstOf
+from ledger.base_program import Base
+from ledger.bundle import bundle_limits, read_weights
 from ledger.config import AdapterSpec, TaskSpec
 from ledger.deploy import act
+from ledger.inference_proof import Answer
 from ledger.log.actions import RegisterAuditor
 from ledger.log.key_file import create_key_file
+from ledger.log.receipt import Decoding, Receipt
+from ledger.log.replaying import NoReplayer
 from ledger.log.sealing import AuditorKey
 from ledger.signing import Key, create_keystore
 from node import replay_door
 from node.engine import load
+from node.fingerprint import Fingerprint
+from node.inference_proof import prove_inference
 from node.model import layout, load_base
 from node.serving.ask import ask
 from node.serving.daemon import opened
+from node.serving.engine import Job
+from node.serving.reading import Said, read_reply
 from node.serving.settings import LimitSettings, LogSettings, ServeSettings
 from node.settings import ChainSettings, ContentSettings, HttpSettings, KeySettings
 
@@ -70,6 +80,25 @@ def settings_of(world: Any, key: Key, auditor: bytes, folder: Path) -> ServeSett
     )
 
 
+def nothing_installed() -> None:
+    raise NoReplayer("nothing here")
+
+
+def proven(world: Any, engine: Any, contents: Any, kept: Path, ask: str = "A small shop: pays on") -> bytes:
+    """What a server with a prover would answer: of the tokens of this greedy answer; or of one to another text, which
+    the model does give to that."""
+    said = read_reply((kept / "response").read_bytes())
+    assert isinstance(said, Said)
+    prompt, tokens = engine.encode(ask), Fingerprint.decode(said.fingerprint).tokens
+    if ask not in (kept / "request").read_text():
+        job = Job(tuple(prompt), Decoding(4, Fraction(0), Fraction(1), 0, 0))
+        tokens = engine.generate([job], lambda step: None, lambda number: False)[0].tokens
+    tokens = (*prompt, *tokens)
+    answer = Answer(Receipt.decode((kept / "receipt.json").read_bytes()).entry.leaf, tokens, len(prompt), None)
+    weights = read_weights(contents.get_directory(engine.bundle, bundle_limits(world.config)), world.config)
+    return prove_inference(Base.open(Path(TINY.base_path)), world.config, weights, answer)
+
+
 def test_from_a_round_to_an_answer_and_all_the_way_back(
     world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,12 +119,28 @@ def test_from_a_round_to_an_answer_and_all_the_way_back(
         result = CliRunner().invoke(audit_cli.app, [*map(str, words), "--json"], catch_exceptions=False)
         return result.exit_code, json.loads(result.stdout)
 
+    def prove(sent: bytes) -> tuple[int, list[str]]:
+        monkeypatch.setattr(inference_cli, "ask_for_proof", lambda *_: sent)
+        code, told = audit("inference", "prove", tmp_path / "kept", "--log", server.url, "--base", TINY.base_path)
+        return code, [link["status"] for link in told["links"] if link["link"] == "proof"]
+
     with opened(settings, threading.Event(), engine=engine, chain=world.chain) as server:
-        ask(server.url, "A small shop: pays on", max_tokens=8, temperature=0.7, seed=4).write(tmp_path / "kept")
+        ask(server.url, "A small shop: pays on", max_tokens=8, temperature=0.0, seed=4).write(tmp_path / "kept")
         assert server.anchor.turn() == 0
         code, told = audit("inference", "replay", tmp_path / "kept", "--key", tmp_path / "auditor", "--log", server.url,
                            "--base", TINY.base_path)  # fmt: skip
         assert (code, told["links"][2]["status"]) == (0, "PASS"), told["links"][2]
+        proof = proven(world, engine, contents, tmp_path / "kept")
+        other = proven(world, engine, contents, tmp_path / "kept", ask="A large shop: pays")
+        monkeypatch.setattr(inference_cli, "installed_texts", lambda: replay_door.texts)
+        for sent, code, statuses in (
+            (proof, 0, ["PASS", "PASS"]),
+            (other, 1, ["PASS", "FAIL"]),
+            (proof[:-1], 1, ["FAIL"]),
+        ):
+            assert prove(sent) == (code, statuses)
+        monkeypatch.setattr(inference_cli, "installed_texts", nothing_installed)
+        assert prove(proof) == (3, ["PASS", "NOT PROVEN"])
         code, told = audit("trace", tmp_path / "kept", "--log", server.url, "--base", TINY.base_path)
     found = {(step["stage"], step["status"]) for step in told["steps"]}
     assert (code, [step for step in found if step[1] == "FAIL"]) == (0, [])

@@ -63,7 +63,6 @@ CASES: dict[str, tuple[Any, ...]] = {
     "square_sums of a part": (rows(50, 41)[:, 3:20],),
     "sum_products": (rows(300, 20), rows(300, 20), wide(20, 4)),
     "row_products": (rows(300, 4 * 13), rows(300, 13)),
-    "outer_in_k": (wide(30, 4), wide(9, 4)),
 }
 
 

@@ -20,7 +20,7 @@ from proofs import columns as trees
 from proofs.commitment import Committed
 from proofs.errors import CandorError
 from proofs.field import P, ext_mul, interpolate, matmul, mul, powers
-from proofs.parameters import DATA, LOOKUPS, SECRETS, SENT, SLOTS, Parameters, parameters
+from proofs.parameters import DATA, LOOKUPS, SALT_BYTES, SECRETS, SENT, SLOTS, Parameters, parameters
 from proofs.proof import Proof, ProofInvalid, split_messages, split_opened
 from proofs.relation import Plain, Public
 from proofs.statement import Shape, Statement
@@ -233,6 +233,10 @@ def test_without_random_cells_the_same_look_tells_witnesses_apart(
 # -------------------------------------------------------------------------------------- what is never the same twice
 
 
+def salts_of(found: Committed) -> set[bytes]:
+    return {found.salts[at : at + SALT_BYTES] for at in range(0, len(found.salts), SALT_BYTES)}
+
+
 class Watch:
     """Everything random that went into one proof: pads by row, salts by leaf, masks by row."""
 
@@ -251,7 +255,7 @@ class Watch:
 
     def random(self, tree: int) -> set[bytes]:
         found = self.trees[tree]
-        return {row.tobytes() for row in found.rows[:, self.sizes.lanes :]} | set(found.salts)
+        return {row.tobytes() for row in found.rows[:, self.sizes.lanes :]} | salts_of(found)
 
     @property
     def early(self) -> set[bytes]:
@@ -322,7 +326,7 @@ def test_commitments_for_other_texts_or_sizes_share_nothing(small_case: Case, mo
     ):
         prover.data_root(small_case.words, each, rows)
     lanes = parameters(shape).lanes
-    random = [{row.tobytes() for row in part.rows[:, lanes:]} | set(part.salts) for part in made]
+    random = [{row.tobytes() for row in part.rows[:, lanes:]} | salts_of(part) for part in made]
     assert len(set[bytes]().union(*random)) == sum(map(len, random))
 
 
@@ -342,7 +346,7 @@ def test_rows_keep_as_many_random_cells_as_all_openings_together_show(
     assert rank(basis[:, sizes.lanes :]) == shown
     for tree in (DATA, SLOTS):
         found = watch.trees[tree]
-        assert np.array_equal(matmul(basis, found.rows.T.astype(np.uint64)), found.code[positions])
+        assert np.array_equal(matmul(basis, found.rows.T.astype(np.uint64)), found.columns(positions.tolist()))
         pads = found.rows[:, sizes.lanes :]
         assert unevenness(pads) < 6
         assert len({row.tobytes() for row in pads}) == len(pads)

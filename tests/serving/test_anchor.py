@@ -18,14 +18,13 @@ from ledger.locks import KeyInUse
 from ledger.log import note, statements
 from ledger.log.actions import PostCheckpoint, RegisterAuditor
 from ledger.log.receipt import Entry, Receipt, open_record
-from ledger.log.records import Checkpointed
+from ledger.log.records import Checkpointed, auditors_digest
 from ledger.log.sealing import AuditorKey, NotARecipient
 from ledger.log.statements import Checkpoint
 from ledger.log.store import LogInUse, LogStore
 from ledger.log.tiles import TileInvalid, parse_record_path, record_path
 from ledger.log.tree import TileTree, fsck
 from ledger.ports import ContractRefused
-from ledger.twin_log import auditors_digest
 from node.serving.anchor import LogForked, Rhythm
 from node.serving.ask import ask
 from node.serving.asking import CLASSIFYING

@@ -100,5 +100,6 @@ def test_a_server_whose_model_no_round_made_final_is_found(make_engine: Any, ser
 
 def test_the_entry_point_is_what_it_says() -> None:
     points = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["candor.audit"]
-    module, _, name = points["replay"].partition(":")
-    assert getattr(import_module(module), name) is replay_door.replay
+    for known, expected in (("replay", replay_door.replay), ("texts", replay_door.texts)):
+        module, _, name = points[known].partition(":")
+        assert getattr(import_module(module), name) is expected

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from devnet import notes
-from devnet.presets import MINILM, TINY, Preset, make_config
-from ledger.base_program import Base
+from devnet.presets import MINILM, TINY, Preset, make_config, with_method
+from ledger.base_program import ArchitectureUnknown, Base
 from ledger.config import Config
 from ledger.records import Policy
 from ledger.tensors import Weights
@@ -84,7 +84,11 @@ def test_a_contribution_is_torchs_within_the_tolerance(
         assert np.abs(found - expected).max() <= TOLERANCE
 
 
-@pytest.mark.parametrize(("preset", "examples"), [(TINY, 6), (MINILM, 3)], ids=["tiny", "minilm"])
+@pytest.mark.parametrize(
+    ("preset", "examples"),
+    [(TINY, 6), (MINILM, 3), (with_method(TINY, "rslora"), 2)],
+    ids=["tiny", "minilm", "tiny-rslora"],
+)
 def test_the_presets_stay_within_the_tolerance_and_close_in_length(preset: Preset, examples: int) -> None:
     model, program, ids, labels = prepared(preset, examples)
     for tokens, label in zip(ids, labels, strict=True):
@@ -93,6 +97,12 @@ def test_the_presets_stay_within_the_tolerance_and_close_in_length(preset: Prese
         for columns, _ in groups(model.config):
             apart, length = (np.linalg.norm(one[columns]) for one in (found - expected, expected))
             assert apart <= 0.01 * length + np.sqrt(len(columns))
+
+
+def test_rslora_whose_root_of_the_rank_is_not_whole_has_no_program(model_for: Build) -> None:
+    model = model_for("llama", method="rslora")
+    with pytest.raises(ArchitectureUnknown, match=r"config\.adapter: rslora of rank 2"):
+        program_of(model, iterate(model))
 
 
 def test_what_is_no_gradient_of_the_row_is_further_away_than_the_tolerance(tiny: Prepared) -> None:

@@ -241,10 +241,9 @@ def test_a_key_file_opens_with_its_password_and_in_no_other_way(tmp_path: Path) 
         ((501, "application/json", b"{}"), "has no prover"),
         ((503, "text/plain", b""), "HTTP 503"),
         ((200, "text/html", b"<html>"), "text/html"),
-        ((200, "application/octet-stream", b"a proof, surely"), "verifies no proof"),
     ],
 )
-def test_a_proof_of_the_forward_pass_is_not_proven_whatever_comes(
+def test_where_no_proof_comes_it_is_not_proven_and_said_why(
     honest: Any, run: Run, tmp_path: Path, serve_pages: Any, page: Any, said: str
 ) -> None:
     asked: list[str] = []

@@ -1,0 +1,109 @@
+"""Verifying a server's proof that the model of a receipt gives its answer (statement F, ledger.inference_proof).
+
+The proof is of tokens. That these are the tokens of the receipt's texts takes the base's tokenizer, which `ledger` does
+not have: it is found among the entry points as a replay is (ledger.log.replaying). Without it a server may have proven
+its answer to another text, and so the whole stays NOT PROVEN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ledger.audit_chain import replay
+from ledger.audit_library import Library, Unsettled
+from ledger.audit_open import Contents
+from ledger.audit_trace import TraceSource, origin_link, round_of
+from ledger.base_program import Base
+from ledger.bundle import bundle_limits, read_weights
+from ledger.canonical import FieldInvalid, Fields, parse, unique
+from ledger.config import Config
+from ledger.inference_proof import AnswerMalformed, Proven, verify_inference
+from ledger.log.follower import settled_log
+from ledger.log.inclusion import LogReport, receipt_link, texts_link
+from ledger.log.kept import Kept
+from ledger.report import Link, Name, Status, failed, missing, not_proven, passed
+from proofs.errors import PeerFault, WireFault
+
+Fit = Callable[[tuple[int, ...], int | None], str]  # tokens, and how many were given: nothing, or what is wrong
+MAX_DEPTH = 8
+NOT_LOOKED_AT = "not verified: receipt, texts or model do not hold"
+OTHER_TEXT = (
+    "whether these are the tokens of the receipt's texts takes the base's tokenizer, and is not compared here: "
+)
+
+
+def check_proof(
+    source: TraceSource,
+    contents: Contents,
+    kept: Kept,
+    data: bytes,
+    base: Path,
+    *,
+    first_block: int = 0,
+    fit: Fit | None = None,
+) -> LogReport:
+    """Links receipt, texts, model and proof, and those of the log's contract. fit: compares tokens with texts.
+
+    Raises WireFault for a chain that cannot be read, and LocalFault for a base that is none or for which nothing can be
+    proven.
+    """
+    found, chain = settled_log(source, first_block)
+    entry, history = kept.receipt.entry, replay(source, first_block).history
+    number = round_of(history, entry.bundle)
+    held = (
+        receipt_link(found, found.history.servers.get(entry.server), kept.receipt),
+        texts_link(kept),
+        origin_link(history, entry.bundle, number),
+    )
+    if number is None or any(link.status is not Status.PASS for link in held):
+        proven: tuple[Link, ...] = (not_proven(Name.PROOF, NOT_LOOKED_AT),)
+    else:
+        try:
+            config = Library(contents).config(history.rounds[max(number, 1)].opened.config_digest)
+            proven = _verified(contents, kept, config, data, base, fit)
+        except Unsettled as unsettled:
+            proven = (unsettled.link(Name.PROOF),)
+        except WireFault as error:
+            proven = (missing(Name.PROOF, str(error)),)
+        except PeerFault as error:
+            proven = (failed(Name.PROOF, f"{type(error).__name__}: {error}"),)
+    told = {"server": "0x" + entry.server.hex(), "sequence": entry.sequence}
+    return LogReport("prove", found.anchor, (*held, *proven, *chain), told)
+
+
+def _verified(
+    contents: Contents, kept: Kept, config: Config, data: bytes, base: Path, fit: Fit | None
+) -> tuple[Link, ...]:
+    """Raises PeerFault, WireFault, LocalFault."""
+    entry = kept.receipt.entry
+    weights = read_weights(contents.get_directory(entry.bundle, bundle_limits(config)), config)
+    scores = scores_of(kept.response or b"", config.task.labels) if config.task.labels else None
+    found = verify_inference(Base.open(base), config, weights, entry.leaf, scores, data)
+    text = f"in zero knowledge: to {len(found.tokens)} tokens the model gives this answer, within τ = {found.tolerance}"
+    if scores is not None and not found.decided:
+        text += "; another label is as close as that"
+    return passed(Name.PROOF, text), _fitting(found, fit)
+
+
+def _fitting(found: Proven, fit: Fit | None) -> Link:
+    shown = {"tokens": list(found.tokens), "prompt": found.prompt}
+    if fit is None:
+        return missing(Name.PROOF, f"{OTHER_TEXT}{list(found.tokens)[:64]}", **shown)
+    wrong = fit(found.tokens, found.prompt)
+    if wrong:
+        return failed(Name.PROOF, f"it is of other texts than the receipt's: {wrong}", **shown)
+    return passed(Name.PROOF, f"these {len(found.tokens)} tokens are those of the receipt's texts", **shown)
+
+
+def scores_of(response: bytes, labels: tuple[str, ...]) -> list[float]:
+    """Of a classifier's answer, in the config's order. Raises AnswerMalformed."""
+    try:
+        told = parse(response, MAX_DEPTH, unique)
+        (one,) = told["data"]
+        reader = Fields(one["scores"], "scores")
+        scores = [float(reader.take(label)) for label in labels]
+        reader.done()
+    except (ValueError, KeyError, TypeError, FieldInvalid) as error:
+        raise AnswerMalformed(f"the response has no scores of these labels ({type(error).__name__})") from error
+    return scores
