@@ -163,14 +163,15 @@ def _said(answer: dict[str, Any]) -> str:
 def _audit(federation: Federation, counter: Counter, bundle: str, tell: Callable[[str], None]) -> dict[str, int]:
     """Every receipt; one answer given again by an auditor with its key; the whole log."""
     answers = federation.plan.directory / "answers"
-    asked = ["--bundle", bundle]
-    found = {f"verify {number}": counter.audit("verify", answers / str(number), *asked) for number in range(ANSWERS)}
-    base = ["--base", str(resolve(federation.plan.preset.base_path))]
+    asked: list[str | Path] = ["--bundle", bundle]
     key: list[str | Path] = ["--key", counter.auditor / "reader.json", "--password-file", counter.auditor / "password"]
-    found["replay 0"] = counter.audit("replay", answers / "0", *key, *base)
-    found["fsck"] = counter.audit("fsck")
-    for command, status in found.items():
-        tell(f"candor-audit inference {command}: {'PASS' if status == 0 else f'exit code {status}'}")
+    base: list[str | Path] = ["--base", resolve(federation.plan.preset.base_path)]
+    audits = {f"verify {number}": [answers / str(number), *asked] for number in range(ANSWERS)}
+    audits |= {"replay 0": [answers / "0", *key, *base], "fsck": []}
+    found = {}
+    for name, words in audits.items():
+        found[name] = counter.audit(name.partition(" ")[0], *words)
+        tell(f"candor-audit inference {name}: {'PASS' if found[name] == 0 else f'exit code {found[name]}'}")
     return found
 
 
