@@ -37,7 +37,7 @@ from proofs.words import Binding, SecretWords
 
 PLOT = Path(__file__).parent / "gradient_growth.png"
 GROWTH: dict[str, list[dict[str, int]]] = {
-    "tokens": [{"tokens": n} for n in (16, 32, 64, 128)],
+    "tokens": [{"tokens": n} for n in (16, 32, 64)],
     "width": [{"width": n} for n in (32, 64, 128)],
     "layers": [{"layers": n} for n in (1, 2, 4)],
 }
