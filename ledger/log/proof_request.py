@@ -29,6 +29,7 @@ TIMEOUT_S: Final = 600.0
 WHY: Final = {
     404: "it has no prover of forward passes, or no such entry",
     405: "it has no prover of forward passes",
+    501: "it has no prover of forward passes",
     409: "it says that no proof is made of such an answer",
     429: "it is busy with other proofs",
 }

@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
@@ -60,23 +61,30 @@ class ProofDesk:
     _free: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(1 + WAITING))
     _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="proofs"))
 
-    def accepted(self, data: bytes) -> tuple[Record, bytes]:
-        """What is to be proven. Raises NoProofs, RequestMalformed, ReceiptRefused, NotOurs."""
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Held from before a body is read, which may be long, until its proof is made. Raises NoProofs, Occupied."""
         if self.prove is None:
             raise NoProofs("this server makes no proofs: limits.proofs is not set")
+        if not self._free.acquire(blocking=False):
+            raise Occupied("other proofs are being made")
+        try:
+            yield
+        finally:
+            self._free.release()
+
+    def accepted(self, data: bytes) -> tuple[Record, bytes]:
+        """What is to be proven. Raises RequestMalformed, ReceiptRefused, NotOurs."""
         receipt, record = decode_request(data)
         self._check_ours(receipt)
         check_texts(receipt.entry, record)
         return record, receipt.entry.leaf
 
     async def proven(self, record: Record, leaf: bytes) -> bytes:
-        """Raises Occupied, and what keeps the answer from being proven."""
-        if self.prove is None or not self._free.acquire(blocking=False):
-            raise Occupied("other proofs are being made")
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, self.prove, record, leaf)
-        finally:
-            self._free.release()
+        """Raises NoProofs, and what keeps the answer from being proven."""
+        if self.prove is None:
+            raise NoProofs("this server makes no proofs: limits.proofs is not set")
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self.prove, record, leaf)
 
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)
@@ -117,11 +125,14 @@ def prove_router(
         openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}},
     )
     async def prove(request: Request) -> Response:
-        data = await read(request, MAX_REQUEST_BYTES)
         loop = asyncio.get_running_loop()
         try:
-            record, leaf = await loop.run_in_executor(None, desk.accepted, data)
-            proof = await desk.proven(record, leaf)
+            with desk.turn():
+                data = await read(request, MAX_REQUEST_BYTES)
+                record, leaf = await loop.run_in_executor(None, desk.accepted, data)
+                proof = await desk.proven(record, leaf)
+        except Refused:
+            raise
         except CandorError as error:
             raise _refusal(error, desk.told) from error
         return Response(proof, media_type=MEDIA_TYPE, headers={"Cache-Control": "no-store"})
