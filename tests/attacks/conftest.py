@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from hashlib import sha256
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 import pytest
 
+from benchmarks import gradient_liar
 from benchmarks.cases import Recoded
 from ledger.bundle import Claim, SubmissionBundle
 from ledger.config import (
@@ -35,6 +37,10 @@ from ledger.records import Policy
 from ledger.tensors import Weights, flatten, unflatten
 from ledger.verdict import SubmissionFacts
 from proofs import prover, relation, second_verifier
+from proofs.circuit import second_verifier as circuit_second_verifier
+from proofs.circuit import verifier
+from proofs.circuit.builder import Circuit
+from proofs.circuit.layout import Layout
 from proofs.commitment import Committed
 from proofs.field import P, ext_inverse
 from proofs.gaussian import noise_table
@@ -420,3 +426,36 @@ def _both_verifiers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPa
             raise caught
 
     monkeypatch.setattr(request.module, "verify", both)
+
+
+@pytest.fixture(autouse=True)
+def _both_verifiers_of_circuits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same for proofs about gradients, by the same rule. A minute a proof and more."""
+    if os.environ.get("CANDOR_LONG") != "1":
+        return
+
+    def both(
+        statement: bytes, circuit: Circuit, layout: Layout, roots: Sequence[bytes], proof: bytes, protocol: bytes
+    ) -> None:
+        def first() -> None:
+            verifier.verify(statement, circuit, layout, roots, proof, protocol)
+
+        def second() -> None:
+            circuit_second_verifier.verify(
+                statement, circuit, layout.row, list(layout.elsewhere), roots, proof, protocol
+            )
+
+        caught, again = refusal(first), refusal(second)
+        assert type(caught) is type(again), f"{caught!r} against {again!r}"
+        if caught is not None:
+            raise caught
+
+    monkeypatch.setattr(gradient_liar, "verifier", SimpleNamespace(verify=both))
+
+
+def refusal(verify: Callable[[], None]) -> ProofInvalid | None:
+    try:
+        verify()
+    except ProofInvalid as error:
+        return error
+    return None
