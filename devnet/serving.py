@@ -140,6 +140,7 @@ def _settings(counter: Counter, auditor: bytes) -> dict[str, Any]:
             "checkpoint_s": 1.0,
             "publish_s": 1.0,
         },
+        "limits": {"proofs": True},
     }
 
 
@@ -161,13 +162,13 @@ def _said(answer: dict[str, Any]) -> str:
 
 
 def _audit(federation: Federation, counter: Counter, bundle: str, tell: Callable[[str], None]) -> dict[str, int]:
-    """Every receipt; one answer given again by an auditor with its key; the whole log."""
+    """Every receipt; one answer given again by an auditor with its key, and proven by the server; the whole log."""
     answers = federation.plan.directory / "answers"
     asked: list[str | Path] = ["--bundle", bundle]
     key: list[str | Path] = ["--key", counter.auditor / "reader.json", "--password-file", counter.auditor / "password"]
     base: list[str | Path] = ["--base", resolve(federation.plan.preset.base_path)]
     audits = {f"verify {number}": [answers / str(number), *asked] for number in range(ANSWERS)}
-    audits |= {"replay 0": [answers / "0", *key, *base], "fsck": []}
+    audits |= {"replay 0": [answers / "0", *key, *base], "prove 0": [answers / "0", *base], "fsck": []}
     found = {}
     for name, words in audits.items():
         found[name] = counter.audit(name.partition(" ")[0], *words)

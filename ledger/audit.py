@@ -11,7 +11,7 @@ submission and the weights of the accepted.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -32,6 +32,7 @@ from ledger.audit_open import Contents
 from ledger.audit_parents import parents_links
 from ledger.audit_round import RoundAudit
 from ledger.gradients import GradientVerifier
+from ledger.history import History
 from ledger.report import (
     OF_ROUND,
     Anchor,
@@ -74,12 +75,25 @@ def audit(
 ) -> Report:
     """Audit the whole history on the chain, and the content of `rounds` (None: of all). gradients: who verifies proofs
     of gradients; without it they are NOT PROVEN."""
-    found, told = _settled(source, first_block)
     _check_asked(source, rounds)
+    return audit_chosen(source, contents, lambda _: rounds, first_block=first_block, gradients=gradients)[0]
+
+
+def audit_chosen(
+    source: Source,
+    contents: Contents,
+    choose: Callable[[History], set[int] | None],
+    *,
+    first_block: int = 0,
+    gradients: GradientVerifier | None = None,
+) -> tuple[Report, History]:
+    """The same of rounds that are chosen by the very history that is audited; and that history."""
+    found, told = _settled(source, first_block)
     history = (told, headers_link(source, found), code_link(source, found.history.domain, found.head))
-    reports = tuple(_reports(source, Library(contents), found, rounds, gradients))
+    reports = tuple(_reports(source, Library(contents), found, choose(found.history), gradients))
     check_unmoved(source, found.head)
-    return Report(Anchor(source.chain_id, source.rounds_address, found.head.number, found.head.hash), history, reports)
+    anchor = Anchor(source.chain_id, source.rounds_address, found.head.number, found.head.hash)
+    return Report(anchor, history, reports), found.history
 
 
 def why(

@@ -18,6 +18,7 @@ from ledger.audit_chain import Headers, Replay
 from ledger.events import TOPICS, encode_log
 from ledger.evidence import decode_receipt, may_hold, receipts_root
 from ledger.headers import Header
+from ledger.ports import ChainMoved
 from ledger.report import Link, Name, failed, not_proven, passed
 from ledger.rpc import RpcRefused
 from proofs.errors import PeerFault
@@ -63,11 +64,13 @@ def blocks_link(
     for shown in events:
         told.setdefault(shown.block_number, []).append(shown)
     if not told:
-        return passed(Name.HEADERS, "no events, no blocks to check")
-    first, last = min(told), max(head.number, *told)
+        return not_proven(Name.HEADERS, "there are no events; that no block holds one is on the node's word")
+    first, last = min(told), head.number
     walked = last - first < MAX_WALK_BLOCKS
     data: dict[str, Any] = {"first_block": first, "last_block": last, "walked": walked}
-    walk = _Walk(source, contract, topics, told, walked)
+    if max(told) > last:
+        return failed(Name.HEADERS, f"an event is said to be in block {max(told)}, after the head", **data)
+    walk = _Walk(source, contract, topics, told, head, walked)
     try:
         problem = walk.problem(range(first, last + 1) if walked else sorted(told))
     except PeerFault as error:
@@ -91,6 +94,7 @@ class _Walk:
     contract: bytes
     topics: Collection[bytes]
     told: Mapping[int, Sequence[Shown]]
+    head: Header
     whole: bool
 
     def problem(self, numbers: Sequence[int]) -> str:
@@ -99,6 +103,8 @@ class _Walk:
         for number in numbers:
             header, events = self.source.header(number), self.told.get(number, ())
             problem = _misplaced(header, number, events, parent if self.whole else None)
+            if number == self.head.number and header.hash != self.head.hash:
+                raise ChainMoved(f"block {number} was {self.head.hash.hex()}, now it is {header.hash.hex()}")
             problem = problem or self._untrue(header, events)
             if problem:
                 return f"block {number}: {problem}"

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from ledger.audit import audit
-from ledger.audit_chain import Source, replay
+from ledger.audit import audit_chosen
+from ledger.audit_blocks import MAX_WALK_BLOCKS
+from ledger.audit_chain import Headers, Source
 from ledger.audit_open import Contents
 from ledger.base_files import base_digest
 from ledger.gradients import GradientVerifier
@@ -24,6 +25,7 @@ from ledger.log.inclusion import verify_receipt
 from ledger.log.kept import Kept
 from ledger.log.reader import LogReader
 from ledger.parents import final_round
+from ledger.ports import ChainMoved
 from ledger.report import Anchor, Link, Name, Report, RoundReport, Status, failed, not_proven, overall, passed
 
 OF_ANSWER: Final = ((Name.TEXTS, "answer"), (Name.RECEIPT, "receipt"), (Name.INCLUSION, "log"), (Name.DEADLINE, "log"))
@@ -86,22 +88,45 @@ def trace(
     gradients: GradientVerifier | None = None,
     base: Path | None = None,
 ) -> Trace:
-    """base: folder of the base model, if it is at hand. Raises WireFault for a chain that cannot be read."""
+    """base: folder of the base model, if it is at hand. Raises WireFault for a chain that cannot be read, ChainMoved
+    where log and rounds were shown on different ones."""
     verified = verify_receipt(source, kept, reader, first_block=first_block)
     told = verified.report.links
     steps = [_single(stage, link) for name, stage in OF_ANSWER for link in told if link.name is name]
     steps += [_single("checkpoint", link) for link in told if link.name in OF_CHAIN]
-    bundle, history = kept.receipt.entry.bundle, replay(source, first_block).history
+    bundle = kept.receipt.entry.bundle
+    report, history = audit_chosen(
+        source, contents, lambda seen: _up_to(round_of(seen, bundle)), first_block=first_block, gradients=gradients
+    )
+    check_continues(source, verified.report.anchor, report.anchor)
     number = round_of(history, bundle)
     steps.append(_single("model", not_proven(Name.REPLAY, NOT_REPLAYED)))
     steps.append(_single("model", origin_link(history, bundle, number)))
-    if number is not None:
-        wanted = set(range(1, number + 1))
-        report = audit(source, contents, rounds=wanted, first_block=first_block, gradients=gradients)
-        steps += [_single("rounds", link) for link in report.history]
-        steps += [round_step(told_round) for told_round in reversed(report.rounds)]
-        steps += _beginning(report, base)
+    steps += [_single("rounds", link) for link in report.history]
+    steps += [round_step(told_round) for told_round in reversed(report.rounds)]
+    steps += _beginning(report, base)
     return Trace(verified.report.anchor, tuple(steps))
+
+
+def check_continues(source: Headers, before: Anchor, after: Anchor | None) -> None:
+    """The later block follows on the earlier one, header by header. Raises ChainMoved."""
+    number, last = before.block_number, before.block_hash
+    if after is None:
+        raise ChainMoved("the rounds were read of no chain")
+    if not number <= after.block_number < number + MAX_WALK_BLOCKS:
+        raise ChainMoved(f"the log was read up to block {number}, the rounds up to {after.block_number}")
+    while number < after.block_number:
+        number += 1
+        header = source.header(number)
+        if header.number != number or header.parent_hash != last:
+            raise ChainMoved(f"block {number} does not follow on block {number - 1} as it was shown with the log")
+        last = header.hash
+    if last != after.block_hash:
+        raise ChainMoved(f"block {number} was shown twice, and not as the same")
+
+
+def _up_to(number: int | None) -> set[int]:
+    return set(range(1, (number or 0) + 1))
 
 
 def round_of(history: History, bundle: bytes) -> int | None:

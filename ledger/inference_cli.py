@@ -217,7 +217,7 @@ def prove(
     """Ask the server for a zero-knowledge proof of the forward pass, and verify it on the base in --base."""
     with told(json) as printer:
         kept = open_kept(receipt)
-        answer = ask_for_proof(Url.parse(log), kept.receipt)
+        answer = ask_for_proof(Url.parse(log), kept)
         if isinstance(answer, Link):
             LogPrinter(printer).proof(answer)
             raise typer.Exit(EXIT_OF[answer.status])

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Context, Decimal
+from math import fsum
 from typing import Any, Final
 
 from ledger import canonical
@@ -35,6 +36,7 @@ TOLERANCE: Final = 128
 MAX_HEAD_BYTES: Final = 1 << 14
 MAX_ANSWER_BYTES: Final = 1 << 26
 UNITS: Final = 1 << 10
+WHOLE: Final = 1e-3  # how far shares may be from adding up to 1: what is proven is how they compare
 EXACT: Final = Context(prec=60, rounding=ROUND_HALF_EVEN)
 
 
@@ -122,6 +124,8 @@ def scored(scores: Sequence[float]) -> Scored:
     """
     if not scores or not all(0.0 < score <= 1.0 for score in scores):
         raise ClaimRefused("a score is a share above 0 and not above 1")
+    if abs(fsum(scores) - 1.0) > WHOLE:
+        raise ClaimRefused("the scores of all labels are shares of one whole, and these add up to another")
     logarithms = [EXACT.ln(Decimal(score)) for score in scores]
     label = max(range(len(scores)), key=lambda one: (logarithms[one], -one))
     apart = (EXACT.multiply(EXACT.subtract(one, logarithms[label]), Decimal(UNITS)) for one in logarithms)

@@ -116,6 +116,7 @@ batch = 16
 gather_ms = 5                  # how long a batch waits for more
 request_s = 120.0
 connections = 512
+proofs = false                 # of the forward pass, for whoever has a receipt: seconds and gigabytes for each
 """
 )
 

@@ -96,6 +96,12 @@ class LoadedModel:
             for name, units in weights.items():
                 self.parameters[name].copy_(torch.from_numpy(units.astype(np.float64) * scale))
 
+    def weights(self) -> Weights:
+        """Every tensor of the layout in grid units, as they were loaded."""
+        grid = 2.0**self.config.weight_bits
+        found = {name: tensor.detach().double().cpu().numpy() * grid for name, tensor in self.parameters.items()}
+        return {name: np.rint(units).astype(np.int64) for name, units in found.items()}
+
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, cut at the config's max_tokens, not padded."""
         return self.base.encode(texts, self.config.task)

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 ROOT = Path(__file__).parent.parent
@@ -35,13 +36,27 @@ def commands() -> list[str]:
 
 
 @cache
-def helped(door: str, subcommand: str) -> str:
+def helped(door: str, *subcommands: str) -> str:
     """What `--help` prints for a subcommand; wide, so that nothing is cut."""
-    module, _, name = SCRIPTS[door].partition(":")
-    app = getattr(importlib.import_module(module), name)
-    result = CliRunner().invoke(app, [subcommand, "--help"], env={"COLUMNS": "250"}, terminal_width=250)
+    result = CliRunner().invoke(opened(door), [*subcommands, "--help"], env={"COLUMNS": "250"}, terminal_width=250)
     assert result.exit_code == 0, result.output
     return result.output
+
+
+@cache
+def opened(door: str) -> typer.Typer:
+    module, _, name = SCRIPTS[door].partition(":")
+    app: typer.Typer = getattr(importlib.import_module(module), name)
+    return app
+
+
+def subcommands(door: str, words: list[str]) -> list[str]:
+    """Those of `words` that name a command, inside groups of commands too."""
+    found, command = [], typer.main.get_command(opened(door))
+    while words and words[0] in (known := getattr(command, "commands", {})):
+        command = known[words[0]]
+        found.append(words.pop(0))
+    return found
 
 
 def test_the_readme_shows_the_two_commands() -> None:
@@ -56,8 +71,10 @@ def test_a_make_command_of_the_readme_exists(command: str) -> None:
 
 @pytest.mark.parametrize("command", [line for line in commands() if not line.startswith("make")])
 def test_a_command_of_the_readme_exists_with_its_options(command: str) -> None:
-    door, subcommand, *rest = shlex.split(command)
-    help_text = helped(door, subcommand)
+    door, *rest = shlex.split(command)
+    named = subcommands(door, rest)
+    assert named
+    help_text = helped(door, *named)
     options = [word.partition("=")[0] for word in rest if word.startswith("--")]
     assert [option for option in options if option not in help_text] == []
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from ledger.audit_chain import replay
+from ledger.aggregation import aggregated
+from ledger.audit import audit_chosen
 from ledger.audit_library import Library, Unsettled
 from ledger.audit_open import Contents
-from ledger.audit_trace import TraceSource, origin_link, round_of
+from ledger.audit_trace import TraceSource, check_continues, origin_link, round_of
 from ledger.base_program import Base
 from ledger.bundle import bundle_limits, read_weights
 from ledger.canonical import FieldInvalid, Fields, parse, unique
@@ -28,6 +29,7 @@ from proofs.errors import PeerFault, WireFault
 Fit = Callable[[tuple[int, ...], int | None], str]  # tokens, and how many were given: nothing, or what is wrong
 MAX_DEPTH = 8
 NOT_LOOKED_AT = "not verified: receipt, texts or model do not hold"
+DRAWN = "its tokens were drawn by chance, as the receipt says: greedy answers alone are proven"
 OTHER_TEXT = (
     "whether these are the tokens of the receipt's texts takes the base's tokenizer, and is not compared here: "
 )
@@ -43,13 +45,15 @@ def check_proof(
     first_block: int = 0,
     fit: Fit | None = None,
 ) -> LogReport:
-    """Links receipt, texts, model and proof, and those of the log's contract. fit: compares tokens with texts.
+    """Links receipt, texts, model and proof, and those of both contracts. fit: compares tokens with texts.
 
     Raises WireFault for a chain that cannot be read, and LocalFault for a base that is none or for which nothing can be
     proven.
     """
     found, chain = settled_log(source, first_block)
-    entry, history = kept.receipt.entry, replay(source, first_block).history
+    audited, history = audit_chosen(source, contents, lambda _: set(), first_block=first_block)
+    check_continues(source, found.anchor, audited.anchor)
+    entry, decoding = kept.receipt.entry, kept.receipt.decoding
     number = round_of(history, entry.bundle)
     held = (
         receipt_link(found, found.history.servers.get(entry.server), kept.receipt),
@@ -58,9 +62,13 @@ def check_proof(
     )
     if number is None or any(link.status is not Status.PASS for link in held):
         proven: tuple[Link, ...] = (not_proven(Name.PROOF, NOT_LOOKED_AT),)
+    elif decoding.temperature:
+        proven = (not_proven(Name.PROOF, DRAWN),)
     else:
         try:
-            config = Library(contents).config(history.rounds[max(number, 1)].opened.config_digest)
+            state = history.rounds[max(number, 1)]
+            config = Library(contents).config(state.opened.config_digest)
+            config = aggregated(config, state.accepted) if number else config
             proven = _verified(contents, kept, config, data, base, fit)
         except Unsettled as unsettled:
             proven = (unsettled.link(Name.PROOF),)
@@ -69,7 +77,7 @@ def check_proof(
         except PeerFault as error:
             proven = (failed(Name.PROOF, f"{type(error).__name__}: {error}"),)
     told = {"server": "0x" + entry.server.hex(), "sequence": entry.sequence}
-    return LogReport("prove", found.anchor, (*held, *proven, *chain), told)
+    return LogReport("prove", found.anchor, (*held, *proven, *chain, *audited.history), told)
 
 
 def _verified(
@@ -97,13 +105,16 @@ def _fitting(found: Proven, fit: Fit | None) -> Link:
 
 
 def scores_of(response: bytes, labels: tuple[str, ...]) -> list[float]:
-    """Of a classifier's answer, in the config's order. Raises AnswerMalformed."""
+    """Of a classifier's answer, in the config's order; its label is the first of the largest. Raises
+    AnswerMalformed."""
     try:
         told = parse(response, MAX_DEPTH, unique)
         (one,) = told["data"]
         reader = Fields(one["scores"], "scores")
-        scores = [float(reader.take(label)) for label in labels]
+        scores, label = [float(reader.take(label)) for label in labels], one["label"]
         reader.done()
-    except (ValueError, KeyError, TypeError, FieldInvalid) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, FieldInvalid) as error:
         raise AnswerMalformed(f"the response has no scores of these labels ({type(error).__name__})") from error
+    if label != labels[scores.index(max(scores))]:
+        raise AnswerMalformed("the response names a label that does not have the largest of its scores")
     return scores

@@ -234,6 +234,8 @@ class LogReader:
 def _published(told: object) -> Published:
     if not isinstance(told, dict) or type(told["size"]) is not int or not 0 <= told["size"] < 2**64:
         raise ValueError
+    if not isinstance(told["root"], str) or not isinstance(told["cid"], str):
+        raise ValueError
     root = bytes.fromhex(told["root"])
     if len(root) != HASH_BYTES:
         raise ValueError

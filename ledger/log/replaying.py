@@ -15,6 +15,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Final, Protocol, cast
 
+from ledger import canonical
 from ledger.audit_open import Contents
 from ledger.log.follower import LogReplay
 from ledger.log.history import Hosted
@@ -129,6 +130,9 @@ def anchored_entry(at: Place, sequence: int, expected: Entry | None) -> tuple[En
         return None, failed(Name.INCLUSION, f"the anchored entry {sequence}: {error}")
     except (PeerFault, WireFault) as error:
         return None, missing(Name.INCLUSION, f"{reader.where}: {error}")
+    if (entry.domain, entry.server, entry.sequence) != (at.found.history.domain, host.address, sequence):
+        where = f"{entry.sequence} of 0x{entry.server.hex()} on chain {entry.chain_id}, 0x{entry.contract.hex()}"
+        return None, failed(Name.INCLUSION, f"the anchored entry {sequence} calls itself {where}")
     if expected is not None and entry != expected:
         return None, failed(Name.INCLUSION, f"the anchored entry {sequence} is another than that of the receipt")
     return entry, passed(
@@ -144,6 +148,9 @@ def opened_record(at: Place, entry: Entry, key: AuditorKey) -> tuple[Record | No
         return None, missing(Name.RECORD, str(error))
     if sealed is None:
         return None, missing(Name.RECORD, f"{at.reader.where}: it has no record of entry {entry.sequence}")
+    if canonical.digest(sealed) != entry.sealed:
+        text = f"{at.reader.where}: its record {entry.sequence} is not the one that the entry names"
+        return None, missing(Name.RECORD, f"{text}; another copy may do better")
     try:
         record = open_record(entry, sealed, key)
     except NotARecipient:
@@ -158,13 +165,13 @@ def opened_record(at: Place, entry: Entry, key: AuditorKey) -> tuple[Record | No
 
 
 def _promised(at: Place, entry: Entry, key: AuditorKey) -> bool:
-    """Had the server named an auditor whose key this was, in every list that was in force?"""
-    keys = at.found.history.keys
-    owners = {
-        address
-        for address, registered in keys.items()
-        if any(public == key.public and block <= entry.issued_block for block, public in registered)
-    }
+    """Had the server named an auditor whose key this was, in every list that was in force? A key that was replaced
+    while the entry was promised binds nobody: which one the server saw is not known."""
+    owners = set()
+    for address, registered in at.found.history.keys.items():
+        known = [one for one in registered if one[0] <= entry.due_block]
+        if known and known[-1][0] <= entry.issued_block and known[-1][1] == key.public:
+            owners.add(address)
     lists = list(at.host.lists(entry.issued_block, entry.due_block))
     return bool(owners and lists) and all(owners & set(named) for named in lists)
 

@@ -36,7 +36,7 @@ from ledger.log.statements import Checkpoint
 from ledger.log.tree import TileTree
 from ledger.report import Status
 from proofs.errors import PeerFault, WireFault
-from proofs.merkle import EMPTY_ROOT, ConsistencyInvalid, check_consistency
+from proofs.merkle import EMPTY_ROOT, check_consistency, check_inclusion, leaf_hash
 
 MAX_ENTRIES: Final = 1 << 12  # of those not anchored yet, read in one look
 SCHEMA: Final = """
@@ -198,22 +198,29 @@ def _beyond(found: LogReplay, host: Hosted, reader: LogReader, shown: Checkpoint
         if tree.root() != shown.root:
             yield Alarm(Kind.DAMAGED, f"{reader.where}: its tiles are not those of its checkpoint of {shown.size}")
             return
-        check_consistency(old, old_root, shown.size, shown.root, tree.consistency(old))
-        yield from _late(found, host, reader, tree)
-    except ConsistencyInvalid as error:
-        text = f"{reader.where}: its checkpoint of {shown.size} does not continue the {old} anchored entries: {error}"
-        yield Alarm(Kind.DIVERGED, text)
+        there = tree.root(old) if old else EMPTY_ROOT
+        check_consistency(old, there, shown.size, shown.root, tree.consistency(old))
+        if there != old_root:
+            text = f"its checkpoint of {shown.size} does not continue the {old} anchored entries: there the first {old}"
+            yield Alarm(Kind.DIVERGED, f"{reader.where}: {text} have the root {there.hex()}")
+            return
+        yield from _late(found, host, reader, tree, shown)
     except WireFault as error:
         yield Alarm(Kind.UNREADABLE, str(error))
     except PeerFault as error:
         yield Alarm(Kind.DAMAGED, f"{reader.where}: {error}")
 
 
-def _late(found: LogReplay, host: Hosted, reader: LogReader, tree: TileTree) -> Iterator[Alarm]:
+def _late(found: LogReplay, host: Hosted, reader: LogReader, tree: TileTree, shown: Checkpoint) -> Iterator[Alarm]:
+    """Only what a path binds to the signed root counts: whoever carries the files may have changed an entry. Raises
+    InclusionInvalid."""
     head = found.head.number
     last = min(tree.size, host.size + MAX_ENTRIES)
-    due = {index: Entry.decode(entry).due_block for index, entry in tree.entries(host.size, last)}
+    entries = dict(tree.entries(host.size, last))
+    due = {index: Entry.decode(entry).due_block for index, entry in entries.items()}
     late = [index for index, block in due.items() if block < head]
+    for index in late:
+        check_inclusion(leaf_hash(entries[index]), index, shown.size, tree.inclusion(index), shown.root)
     if late:
         first = late[0]
         text = f"entry {first} was promised by block {due[first]}, the head is {head}, {host.size} are anchored"

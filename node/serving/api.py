@@ -2,6 +2,7 @@
 
     GET  /v1/models, /v1/models/{id}        POST /v1/completions, /v1/chat/completions (both with streams), /v1/classify
     GET  /health, /metrics                  GET  /log/…, /ipfs/… (node.serving.log_pages)
+    POST /v1/prove (node.serving.proving)
 
 Every answer of the three POSTs carries its receipt: in the header `Candor-Receipt`, or in the last chunk of a stream.
 /v1 asks for a key where keys were made. A body is read up to its limits in bytes and in time, and its bytes, as they
@@ -32,6 +33,7 @@ from node.serving.desk import Desk, Stream
 from node.serving.engine import Engine
 from node.serving.keys import ApiKeys
 from node.serving.log_pages import Shelf, log_router, refused
+from node.serving.proving import ProofDesk, prove_router
 from node.serving.replies import RECEIPT_HEADER, Kind, in_base64
 from node.serving.scribe import NotWriting
 from node.watch import CONTENT_TYPE
@@ -106,7 +108,14 @@ class Api:
     """All routes over one desk."""
 
     def __init__(
-        self, desk: Desk, bounds: Bounds, limits: HttpLimits, keys: ApiKeys, shelf: Shelf, server: bytes
+        self,
+        desk: Desk,
+        bounds: Bounds,
+        limits: HttpLimits,
+        keys: ApiKeys,
+        shelf: Shelf,
+        proofs: ProofDesk,
+        server: bytes,
     ) -> None:
         self._desk, self._bounds, self._limits, self._keys = desk, bounds, limits, keys
         engine = desk.engine
@@ -125,6 +134,7 @@ class Api:
         self._add_asking()
         self._add_pages()
         self.app.include_router(log_router(shelf, ERRORS))
+        self.app.include_router(prove_router(proofs, self._body, ERRORS))
 
     @asynccontextmanager
     async def _lifespan(self, app: FastAPI) -> AsyncIterator[None]:
@@ -232,7 +242,7 @@ class Api:
     async def _understood(
         self, request: Request, kind: type[T], understand: Callable[[T, Engine, Bounds], Asked], shape: str
     ) -> tuple[bytes, Asked]:
-        data = await self._body(request)
+        data = await self._body(request, self._limits.body_bytes)
         body: Any = parsed(kind, data)  # type: ignore[type-var]
         self._check_model(body.model)
         engine = self._desk.engine
@@ -242,7 +252,7 @@ class Api:
         loop = asyncio.get_running_loop()
         return data, await loop.run_in_executor(self._tokenizer, understand, body, engine, self._bounds)
 
-    async def _body(self, request: Request) -> bytes:
+    async def _body(self, request: Request, most: int) -> bytes:
         """All of it, as it came. Raises Refused."""
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise Refused(415, "the body must be application/json")
@@ -252,8 +262,7 @@ class Api:
             async with asyncio.timeout(self._limits.body_s):
                 async for chunk in request.stream():
                     data += chunk
-                    if len(data) > self._limits.body_bytes:
-                        most = self._limits.body_bytes
+                    if len(data) > most:
                         raise Refused(413, f"a request has at most {most} bytes", headers=close)
         except TimeoutError:
             raise Refused(408, f"the body did not come within {self._limits.body_s:g} s", headers=close) from None

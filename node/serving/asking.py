@@ -19,13 +19,14 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from ledger import canonical
 from ledger.canonical import MAX_INTEGER
-from ledger.log.receipt import MAX_STOPS, Decoding
+from ledger.log.receipt import MAX_RECEIPT_BYTES, MAX_STOPS, Decoding
 from node.serving.engine import Engine
 from proofs.errors import CandorError, PeerFault
 
 MAX_DEPTH: Final = 8
 MILLION: Final = 10**6
 DEFAULT_TOKENS: Final = 16  # of a completion, as OpenAI has it
+MAX_TERMS_BYTES: Final = MAX_RECEIPT_BYTES >> 1  # of a decoding: receipt and record have room for it
 CLASSIFYING: Final = Decoding(0, Fraction(0), Fraction(1), 0, 0)
 
 
@@ -205,7 +206,10 @@ def _decoding(body: Sampling, max_tokens: int) -> Decoding:
     stops = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
     seed = body.seed if body.seed is not None else secrets.randbelow(MAX_INTEGER) if temperature else 0
     top_p = max(_millionths(1.0 if body.top_p is None else body.top_p), Fraction(1, MILLION))
-    return Decoding(max_tokens, temperature, top_p, body.top_k or 0, seed, stops)
+    decoding = Decoding(max_tokens, temperature, top_p, body.top_k or 0, seed, stops)
+    if len(canonical.encode(decoding.to_json())) > MAX_TERMS_BYTES:
+        raise Refused(400, f"stop: together they are too long, {MAX_TERMS_BYTES} bytes are kept", param="stop")
+    return decoding
 
 
 def _millionths(value: float) -> Fraction:

@@ -33,6 +33,7 @@ from node.serving.engine import Engine
 from node.serving.keys import load_keys
 from node.serving.log_pages import Shelf
 from node.serving.meter import Meter
+from node.serving.proving import ProofDesk, proves_on
 from node.serving.publishing import Publisher
 from node.serving.records import RecordFolder
 from node.serving.scribe import Identity, Pen, Scribe, Standing
@@ -131,7 +132,9 @@ def opened(
         shelf = Shelf(log, records, GatewayServer(local), lambda: publisher.last)
         http = HttpLimits(limits.body_bytes, BODY_S, WRITE_S)
         bounds = Bounds(limits.prompt_tokens, limits.max_tokens)
-        api = Api(desk, bounds, http, keys, shelf, key.address)
+        proofs = ProofDesk(log, proves_on(engine) if limits.proofs else None, told)
+        stack.callback(proofs.close)
+        api = Api(desk, bounds, http, keys, shelf, proofs, key.address)
         web = WebServer(
             api, settings.http.host, settings.http.port, connections=limits.connections, farewell_s=FAREWELL_S
         )

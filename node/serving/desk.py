@@ -126,6 +126,9 @@ class Stream:
             await self._end(outcome, send)
         except (StreamBroken, TimeoutError):
             self._break()
+        except asyncio.CancelledError:  # the server stops
+            self._break()
+            raise
         except CandorError as error:
             self._break()
             await send(replies.error_event({"error": {"message": _public(error), "type": "server_error"}}))

@@ -2,7 +2,8 @@
 
     [model]   path, bundle, name, device
     [log]     contract, promise_blocks, auditors, checkpoint_s, publish_s
-    [limits]  keys, body_bytes, prompt_tokens, max_tokens, queue, batch, gather_ms, request_s, connections
+    [limits]  keys, body_bytes, prompt_tokens, max_tokens, queue, batch, gather_ms, request_s, connections,
+              proofs
 
 Raises SettingsInvalid.
 """
@@ -32,7 +33,10 @@ class LogSettings:
 
 @dataclass(frozen=True)
 class LimitSettings:
-    """keys: the file of API keys; None: no key is asked for, and the server listens on loopback alone."""
+    """keys: the file of API keys; None: no key is asked for, and the server listens on loopback alone.
+
+    proofs: of the forward pass are made for whoever has a receipt; they take gigabytes.
+    """
 
     keys: Path | None
     body_bytes: int
@@ -43,6 +47,7 @@ class LimitSettings:
     gather_ms: int
     request_s: float
     connections: int
+    proofs: bool = False
 
 
 @dataclass(frozen=True)
@@ -108,4 +113,5 @@ def _limits(table: SettingsTable) -> LimitSettings:
         gather_ms=table.integer("gather_ms", 5),
         request_s=table.number("request_s", 120.0, least=0.1),
         connections=table.integer("connections", 512, least=1),
+        proofs=table.flag("proofs", False),
     )

@@ -122,6 +122,7 @@ def test_files_longer_than_they_can_be_are_not_read(tmp_path: Path) -> None:
         {"size": 1, "root": 7, "cid": CID},
         {"size": 1, "root": "00" * 32, "cid": "x"},
         {"size": 1, "root": "00" * 32, "cid": 7},
+        {"size": 1, "root": "00" * 32, "cid": ["b"] * 59},
         [[[[1]]]],
     ],
 )

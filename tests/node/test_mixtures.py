@@ -1,5 +1,5 @@
-"""A mixture through a federation's life: two rounds make adapters FINAL, a third trains gates over both, a stranger walks
-the family tree."""
+"""A mixture through a federation's life: two rounds make adapters FINAL, a third trains gates over both, a stranger
+walks the family tree."""
 
 from __future__ import annotations
 

@@ -6,13 +6,11 @@ import json
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 
 from ledger.base_program import Base
 from ledger.inference_proof import verify_inference
 from ledger.log.receipt import Record
-from ledger.tensors import Weights
 from node.engine import Engine
 from node.inference_proof import answer_of, prove_inference
 from node.replay import Misread
@@ -25,11 +23,6 @@ from proofs.inference.claim import ClaimRefused
 BOUNDS, LEAF = Bounds(200, 40), b"\6" * 32
 GREEDY = {"model": "m", "prompt": "Tea: paid", "max_tokens": 3, "temperature": 0}
 TEXT = {"model": "m", "input": "Tea: paid"}
-
-
-def weights_of(engine: Engine) -> Weights:
-    grid, parameters = 2**engine.model.config.weight_bits, engine.model.parameters
-    return {name: np.rint(one.numpy().astype(np.float64) * grid).astype(np.int64) for name, one in parameters.items()}
 
 
 def generated(engine: Engine, **changed: Any) -> Record:
@@ -61,7 +54,7 @@ def test_what_the_server_answered_is_proven_and_verified(kind: str, request: pyt
     engine: Engine = request.getfixturevalue(kind)
     record = generated(engine) if kind == "language" else labelled(engine)
     answer, base = answer_of(record, LEAF, engine), Base.open(engine.model.base.path)
-    config, weights = engine.model.config, weights_of(engine)
+    config, weights = engine.model.config, engine.model.weights()
     data = prove_inference(base, config, weights, answer)
     found = verify_inference(base, config, weights, LEAF, answer.scores, data)
     assert (found.tokens, found.prompt) == (answer.tokens, answer.prompt)

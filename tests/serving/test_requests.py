@@ -274,3 +274,28 @@ def test_stopping_answers_what_was_accepted(site: Any) -> None:
     assert streamed.result()[1]
     assert log.size == 4
     assert site.chain.log_server(site.key.address).size == 4, "and anchored it"
+
+
+@pytest.mark.parametrize("letter", ["\N{GRINNING FACE}", "\x01"])
+def test_stops_that_no_receipt_has_room_for_are_refused(site: Any, server: Server, letter: str) -> None:
+    """Each within its limits, and together longer than a receipt may be: the user's could not be read, nor could the
+    record, and the auditors would hold that against the server."""
+    stops = [letter * 256] * 16
+    answer = post(server, json.dumps(GOOD | {"stop": stops}))
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "stop")
+    assert server.log.size == 0
+    assert post(server, json.dumps(GOOD | {"stop": stops[:5]})).status_code == 200
+    assert record(site, server, 0).decoding.stop == tuple(stops[:5])
+
+
+def test_what_was_sent_of_a_stream_is_logged_when_the_server_stops(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer that takes longer than the server waits at its end is broken off, and the log has what went out."""
+    monkeypatch.setattr("node.serving.daemon.FAREWELL_S", 0.2)
+    site.engine.step_s = 0.1
+    with opened(site.settings, threading.Event(), engine=site.engine, chain=site.chain) as server:
+        answer = streaming(server, 60)
+        got = answer.raw.read1(1 << 16)
+        log = server.log
+    answer.close()
+    assert got
+    assert log.size == 1

@@ -115,8 +115,8 @@ def test_a_record_that_is_another_or_gone_is_not_replayed(
     (copy / record_path(7)).write_bytes((copy / record_path(8)).read_bytes())
     (copy / record_path(9)).unlink()
     rewritten, gone = replay(7, house.reader_key, copy), replay(9, house.reader_key, copy)
-    assert (rewritten.exit_code, links(rewritten)["record"]) == (1, "FAIL")
-    assert (gone.exit_code, links(gone)["record"]) == (3, "NOT PROVEN")
+    for found in (rewritten, gone):  # a carrier may have done either: fsck judges a copy, a replay the server
+        assert (found.exit_code, links(found)["record"]) == (3, "NOT PROVEN")
     assert asked == []
 
 
