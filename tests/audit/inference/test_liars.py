@@ -237,7 +237,7 @@ def test_a_record_that_a_mirror_changed_accuses_nobody(
 def test_a_server_that_names_others_for_a_moment_shows_it(
     new_house: Any, on_chain: Any, run: Run, tmp_path: Path
 ) -> None:
-    """No record need be sealed to who is named now, if somebody else was in the meantime; that somebody was, is told."""
+    """No record need be sealed to who is named now if somebody else was meanwhile; that somebody was, is told."""
     house = new_house(tmp_path / "log")
     for named in ((), (house.auditor.address,)):
         house.do(NameAuditors(named), house.key)
