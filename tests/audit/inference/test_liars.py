@@ -19,7 +19,7 @@ from typer.testing import Result
 from ledger import inference_cli
 from ledger.audit_trace import check_continues
 from ledger.headers import Header
-from ledger.log.actions import RegisterAuditor
+from ledger.log.actions import NameAuditors, RegisterAuditor
 from ledger.log.follower import settled_log
 from ledger.log.inclusion import Standing, verify_receipt
 from ledger.log.key_file import create_key_file
@@ -232,3 +232,17 @@ def test_a_record_that_a_mirror_changed_accuses_nobody(
     house.write(record_path(0), (house.folder / record_path(1)).read_bytes())
     code, links = replay(house, 0, house.reader_key)
     assert (code, links["record"]) == (3, "NOT PROVEN")
+
+
+def test_a_server_that_names_others_for_a_moment_shows_it(
+    new_house: Any, on_chain: Any, run: Run, tmp_path: Path
+) -> None:
+    """No record need be sealed to who is named now if somebody else was meanwhile; that somebody was, is told."""
+    house = new_house(tmp_path / "log")
+    for named in ((), (house.auditor.address,)):
+        house.do(NameAuditors(named), house.key)
+    house.answers(1)
+    house.anchor()
+    on_chain(house.chain)
+    (server,) = json.loads(run("inference", "list", "--json").stdout)["servers"]
+    assert server["auditors_changed"] == 2
