@@ -14,6 +14,11 @@ from devnet import notes
 from devnet.presets import TINY, make_config
 from ledger.adapter import MIXTURES
 from ledger.audit import audit
+from ledger.audit_file import export_round, verify_file
+from ledger.audit_library import Library
+from ledger.audit_open import FirstOf
+from ledger.audit_parents import parents_links
+from ledger.audit_round import RoundAudit
 from ledger.audit_trace import origin_link
 from ledger.bundle import GenesisBundle
 from ledger.config import Config
@@ -21,7 +26,7 @@ from ledger.content.cid import Cid
 from ledger.content.errors import Attempt, ContentMissing
 from ledger.parents import ParentRefused, read_final, read_parents
 from ledger.records import Phase, Policy
-from ledger.report import Name, Status
+from ledger.report import Name, RoundReport, Status, failed, passed
 from node.engine import LATEST, load
 from node.mixture import mixed_adapter
 from node.model import load_base
@@ -100,6 +105,17 @@ def test_a_mixture_goes_from_the_config_to_the_audit(make_world: MakeWorld, tmp_
     assert tree.missing
     assert "round 1, whose verdicts is NOT PROVEN" in tree.evidence
 
+    written, whole = tmp_path / "round-3", FirstOf([(daemon.name, daemon.store) for daemon in world.daemons])
+    export_round(written, world.chain, whole, round_number=3)
+    alone = verify_file(written)
+    assert [link for link in alone.links if link.status is Status.FAIL] == []
+    assert alone.find(Name.PARENTS, 3).missing, "its file holds the mixture's round, not those of its parents"
+
+    lying = RoundReport(1, "final", (passed(Name.ROOTS, "right"), failed(Name.AGGREGATE, "another average")))
+    (tree,) = parents_links(RoundAudit(Library(store), world.history, state), lambda number: lying)
+    assert tree.status is Status.FAIL
+    assert "aggregate is FAIL: another average" in tree.evidence
+
     engine = load(world.chain, store, world.chain.rounds_address, LATEST, SMALL.base_path, "cpu")
     assert origin_link(world.history, engine.bundle, 3).status is Status.PASS
     assert len(engine.classify([engine.encode("they paid"), engine.encode("never")])) == 2
@@ -120,3 +136,6 @@ def test_a_mixture_goes_from_the_config_to_the_audit(make_world: MakeWorld, tmp_
     assert "config.adapter.parents: no round of" in world.member(0).service.watch.health()["refused"]
     world.until_ended(4)
     assert world.history.rounds[4].commitments == {}
+    tree = audit(world.chain, store, rounds={4}).find(Name.PARENTS, 4)
+    assert tree.missing
+    assert "made final by no round of this contract" in tree.evidence
