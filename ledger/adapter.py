@@ -4,6 +4,8 @@
     rslora    the same with α/√r
     dora      y = m ⊙ (W x + (α/r)·B A x) / ‖W + (α/r)·B A‖, one norm and one magnitude m for each output
     qlora     lora on a base whose matrices were rounded to 4-bit NormalFloats
+    mole      final adapters side by side, frozen, and one gate for each layer that weighs their outputs
+    x-lora    the same, weighed by one head that reads the hidden states of a first pass
 
 `experts` names fused matrices of a mixture-of-experts base (one matrix for each expert, in one tensor) that get a LoRA
 pair for each expert. A router is never trained.
@@ -22,8 +24,13 @@ MAX_PARAMETERS = 1 << 26
 MAGNITUDE: Final = ".lora_magnitude_vector"
 
 Role = Literal["frozen", "adapter", "head"]
-Method = Literal["lora", "rslora", "dora", "qlora"]
-METHODS: Final[tuple[Method, ...]] = get_args(Method)
+Method = Literal["lora", "rslora", "dora", "qlora", "mole", "x-lora"]
+MIXTURES: Final[tuple[Method, ...]] = ("mole", "x-lora")
+METHODS: Final[tuple[Method, ...]] = tuple(method for method in get_args(Method) if method not in MIXTURES)
+MIXED: Final[tuple[Method, ...]] = ("lora", "rslora", "dora")
+GATE: Final = "candor.gate."
+SCALING: Final = "candor.scaling."
+MAX_PARENTS: Final = 16
 
 
 @dataclass(frozen=True)
@@ -41,7 +48,11 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class AdapterSpec:
-    """A PEFT adapter of the LoRA family. `tensors` is sorted by name and complete; `experts`: none on dense bases."""
+    """A PEFT adapter of the LoRA family. `tensors` is sorted by name and complete; `experts`: none on dense bases.
+
+    parents: of a mixture, the digests of the aggregates that it is made of, in the order of its gates; it has no rank,
+    alpha (1 each) or targets of its own. top_k: how many of them each token gets, under x-lora.
+    """
 
     rank: int
     alpha: int
@@ -50,6 +61,8 @@ class AdapterSpec:
     tensors: tuple[TensorSpec, ...]
     method: Method = "lora"
     experts: tuple[str, ...] = ()
+    parents: tuple[bytes, ...] = ()
+    top_k: int = 0
 
     @property
     def trained(self) -> tuple[TensorSpec, ...]:
@@ -61,14 +74,17 @@ class AdapterSpec:
         return sum(tensor.size for tensor in self.trained)
 
     def to_json(self) -> dict[str, Any]:
-        return {
+        optional: dict[str, Any] = {"experts": list(self.experts)} if self.experts else {}
+        optional |= {"parents": [parent.hex() for parent in self.parents]} if self.parents else {}
+        optional |= {"top_k": self.top_k} if self.method == "x-lora" else {}
+        return optional | {
             "method": self.method,
             "rank": self.rank,
             "alpha": self.alpha,
             "targets": list(self.targets),
             "head": list(self.head),
             "tensors": [{"name": t.name, "shape": list(t.shape), "role": t.role} for t in self.tensors],
-        } | ({"experts": list(self.experts)} if self.experts else {})
+        }
 
 
 @dataclass(frozen=True)
@@ -86,7 +102,8 @@ class QuantisedSpec:
 
 def read_adapter(fields: Fields) -> AdapterSpec:
     """Raises FieldInvalid, naming the field."""
-    method = cast(Method, fields.text("method", one_of=METHODS))
+    method = cast(Method, fields.text("method", one_of=(*METHODS, *MIXTURES)))
+    parents = _parents(fields) if method in MIXTURES else ()
     adapter = AdapterSpec(
         rank=fields.integer("rank", 1, 1024),
         alpha=fields.integer("alpha", 1, 65536),
@@ -97,6 +114,8 @@ def read_adapter(fields: Fields) -> AdapterSpec:
         ),
         method=method,
         experts=_experts(fields),
+        parents=parents,
+        top_k=fields.integer("top_k", 1, len(parents)) if method == "x-lora" else 0,
     )
     fields.done()
     names = [tensor.name for tensor in adapter.tensors]
@@ -105,7 +124,18 @@ def read_adapter(fields: Fields) -> AdapterSpec:
     if not 0 < sum(tensor.size for tensor in adapter.tensors) <= MAX_PARAMETERS or not adapter.trained:
         raise FieldInvalid(f"config.adapter.tensors: between 1 and {MAX_PARAMETERS} parameters, some of them trained")
     _check_pairs(adapter)
+    if adapter.parents:
+        _check_mixture(adapter)
     return adapter
+
+
+def _parents(fields: Fields) -> tuple[bytes, ...]:
+    found = fields.texts("parents", most=MAX_PARENTS)
+    if len(found) < 2 or any(len(item) != 64 or item.strip("0123456789abcdef") for item in found):
+        raise FieldInvalid(
+            f"config.adapter.parents: 2 to {MAX_PARENTS} digests of aggregates, each 64 lower-case hex digits"
+        )
+    return tuple(bytes.fromhex(item) for item in found)
 
 
 def _experts(fields: Fields) -> tuple[str, ...]:
@@ -167,3 +197,28 @@ def _check_pair(adapter: AdapterSpec, layer: str, a: tuple[int, ...], b: tuple[i
         raise FieldInvalid(f"{where}: A has {a[0]} rows, where config.adapter.rank is {rank}")
     if rank > min(a[1], b[0]):
         raise FieldInvalid(f"config.adapter.rank: {rank} is above the sides of {layer}, {b[0]} × {a[1]}")
+
+
+def _check_mixture(adapter: AdapterSpec) -> None:
+    """A mixture has nothing of its own but gates (N, N·outputs), or one head of N rows for each layer; all trained."""
+    number, where = len(adapter.parents), "config.adapter"
+    if (adapter.rank, adapter.alpha, adapter.targets, adapter.experts) != (1, 1, (), ()):
+        raise FieldInvalid(
+            f"{where}.rank: a mixture's ranks and targets are those of its parents; remedy: rank and alpha 1, targets "
+            "and experts empty"
+        )
+    gates = adapter.method == "mole"
+    for tensor in adapter.tensors:
+        known = tensor.name.startswith(GATE) and tensor.name.endswith(".weight") if gates else _is_scaling(tensor.name)
+        if not known or tensor.role != "adapter":
+            raise FieldInvalid(f"{where}.tensors.{tensor.name}: {adapter.method} trains nothing but its gates or head")
+        rows, columns = tensor.shape[0], tensor.shape[-1]
+        wide = len(tensor.shape) == (1 if tensor.name.endswith(".bias") else 2)
+        if not wide or (rows != number or columns % number if gates else rows % number):
+            raise FieldInvalid(f"{where}.tensors.{tensor.name}: the shape {tensor.shape} is not for {number} parents")
+    if not gates and len({tensor.shape[0] for tensor in adapter.tensors}) * 2 != len(adapter.tensors):
+        raise FieldInvalid(f"{where}.tensors: x-lora has a weight and a bias of as many rows")
+
+
+def _is_scaling(name: str) -> bool:
+    return name in (f"{SCALING}weight", f"{SCALING}bias")

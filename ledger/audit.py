@@ -29,6 +29,7 @@ from ledger.audit_code import code_link
 from ledger.audit_findings import Finding
 from ledger.audit_library import Library, Unsettled
 from ledger.audit_open import Contents
+from ledger.audit_parents import parents_links
 from ledger.audit_round import RoundAudit
 from ledger.gradients import GradientVerifier
 from ledger.history import History
@@ -146,11 +147,21 @@ def _reports(
 ) -> Iterator[RoundReport]:
     """The rounds asked for, and in any case the link of the round in which the replay broke."""
     broken, told = found.broken, set()
-    for number, state in found.history.rounds.items():
+    by_number: dict[int, RoundReport] = {}
+
+    def report(number: int) -> RoundReport:
+        """Each once; a mixture asks for the rounds of its parents, which come before it."""
+        if number not in by_number:
+            state = found.history.rounds[number]
+            audited = RoundAudit(library, found.history, state, gradients)
+            links = (*_links(source, audited), *parents_links(audited, report))
+            by_number[number] = RoundReport(number, outcome(state), _blamed(found, number, links))
+        return by_number[number]
+
+    for number in found.history.rounds:
         if rounds is None or number in rounds:
             told.add(number)
-            audited = RoundAudit(library, found.history, state, gradients)
-            yield RoundReport(number, outcome(state), _blamed(found, number, tuple(_links(source, audited))))
+            yield report(number)
     if broken is not None and broken.round not in told and broken.name is not Name.HISTORY:
         state_there = found.history.rounds.get(broken.round)
         how = outcome(state_there) if state_there else "not opened by the rules"

@@ -15,6 +15,7 @@ from ledger.config import MAX_CONFIG_BYTES
 from ledger.export import Anchored, NotExportable, Receipts, Selection, Wanted, write_export
 from ledger.exported import Exported, ExportInvalid, FileChain, load
 from ledger.gradients import GradientVerifier, gradient_limits
+from ledger.parents import starts_at_zero
 from ledger.report import Name, Report, failed, passed
 from ledger.round_state import RoundState
 from proofs.errors import PeerFault
@@ -76,7 +77,9 @@ def _bundles(state: RoundState, contents: BlockContents) -> tuple[Wanted, ...]:
     except Unsettled:
         return ()
     limits = bundle_limits(config)
-    digests = [state.opened.global_bundle, *(event.bundle for _, event in sorted(state.submissions.items()))]
+    start = state.opened.global_bundle
+    digests = [] if starts_at_zero(config, start) else [start]
+    digests += [event.bundle for _, event in sorted(state.submissions.items())]
     digests += [state.proposal.aggregate_bundle] if state.proposal else []
     shown = [event.proof for _, event in sorted(state.proofs.items())] if config.gradient else []
     wanted = {digest: Wanted(digest, gradient_limits(config)) for digest in shown}

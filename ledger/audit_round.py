@@ -35,6 +35,7 @@ from ledger.content.unixfs import directory_blocks
 from ledger.gradients import GradientVerifier
 from ledger.history import History
 from ledger.mechanism import coverage
+from ledger.parents import read_start, starts_at_zero
 from ledger.privacy import EPSILON_TOLERANCE_MICRO, Spend, epsilon_micro, spend_of
 from ledger.quorum import check_signed
 from ledger.records import Reason
@@ -97,8 +98,7 @@ class RoundAudit:
     def _global_weights(self) -> Weights | Unsettled:
         digest = self.state.opened.global_bundle
         try:
-            files = self.library.contents.get_directory(digest, bundle_limits(self.config))
-            return read_weights(files, self.config)
+            return read_start(self.library.contents, digest, self.config)
         except Unsettled as unsettled:
             return unsettled
         except ContentMissing as error:
@@ -142,9 +142,10 @@ class RoundAudit:
         return passed(Name.OPENING, text, source=source, base_digest=base.hex(), **data)
 
     def _lineage(self) -> str:
+        zero = "gates of zero over " if starts_at_zero(self.config, self.state.opened.global_bundle) else ""
         for number in range(self.state.number - 1, 0, -1):
             if self.history.rounds[number].finalised is not None:
-                return f"the final aggregate of round {number}"
+                return f"{zero}the final aggregate of round {number}"
         return "the genesis of the first opening"
 
     # ---- privacy

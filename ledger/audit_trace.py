@@ -24,6 +24,7 @@ from ledger.log.follower import LogSource
 from ledger.log.inclusion import verify_receipt
 from ledger.log.kept import Kept
 from ledger.log.reader import LogReader
+from ledger.parents import final_round
 from ledger.ports import ChainMoved
 from ledger.report import Anchor, Link, Name, Report, RoundReport, Status, failed, not_proven, overall, passed
 
@@ -130,9 +131,9 @@ def _up_to(number: int | None) -> set[int]:
 
 def round_of(history: History, bundle: bytes) -> int | None:
     """The round that made this bundle final; 0 for the genesis of the first opening; None if nothing did."""
-    for number, state in history.rounds.items():
-        if state.finalised is not None and state.finalised.aggregate_bundle == bundle:
-            return number
+    state = final_round(history, bundle)
+    if state is not None:
+        return state.number
     first = history.rounds.get(1)
     return 0 if first is not None and first.opened.global_bundle == bundle else None
 

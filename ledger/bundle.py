@@ -156,6 +156,8 @@ def adapter_config_json(config: Config) -> bytes:
     """
     adapter = config.adapter
     classifies = config.task.kind == "classification"
+    if adapter.parents:
+        return _mixture_json(config)
     return canonical.encode(
         {
             "base_model_name_or_path": config.base_name,
@@ -173,6 +175,18 @@ def adapter_config_json(config: Config) -> bytes:
             "use_rslora": adapter.method == "rslora",
         }
         | ({"target_parameters": sorted(adapter.experts)} if adapter.experts else {})
+    )
+
+
+def _mixture_json(config: Config) -> bytes:
+    """PEFT knows no such type, and says so: nobody takes gates for an adapter. node.mixture loads them."""
+    adapter = config.adapter
+    return canonical.encode(
+        {
+            "base_model_name_or_path": config.base_name,
+            "peft_type": f"CANDOR_{adapter.method.upper().replace('-', '_')}",
+            "parents": [parent.hex() for parent in adapter.parents],
+        }
     )
 
 

@@ -306,6 +306,11 @@ def _check_rule(config: Config) -> None:
     if (config.quantised is not None) != (config.adapter.method == "qlora"):
         raise FieldInvalid("config.base.quantised: a 4-bit base is there exactly under the method qlora")
     check_aggregation(config)
+    if config.adapter.parents and config.aggregation.rule != "fedavg":
+        raise FieldInvalid(
+            f"config.aggregation.rule: {config.aggregation.rule} is a rule for halves of pairs, and a mixture trains "
+            "gates; remedy: fedavg"
+        )
     _check_proof(config)
 
 

@@ -122,6 +122,7 @@ def _host_json(found: LogReplay, host: Hosted) -> dict[str, Any]:
         "promise_blocks": host.promise_blocks,
         "answer_blocks": found.history.answer_blocks,
         "auditors": ["0x" + address.hex() for address in auditors],
+        "auditors_changed": max(0, len(host.named) - 1),
         "auditors_usable": sum(found.history.auditor(address) is not None for address in auditors),
         "omissions_reported": len(host.reports),
         "omissions_late": sum(report.event.late for report in host.reports.values()),

@@ -45,6 +45,7 @@ class Name(StrEnum):
     GRADIENT = "gradient"
     VERDICTS = "verdicts"
     AGGREGATE = "aggregate"
+    PARENTS = "parents"  # of mixtures only
     ROOTS = "roots"
     FINALITY = "finality"
 
@@ -95,6 +96,7 @@ ASKS: Final[dict[Name, str]] = {
     Name.GRADIENT: "the contributions of slots picked afterwards are gradients of the model on the committed rows",
     Name.VERDICTS: "every verdict is the one that the rules give, and a quorum of verifiers signed it",
     Name.AGGREGATE: "the average is that of the accepted, to the bit",
+    Name.PARENTS: "what is mixed are aggregates of final rounds on this base, and each of those rounds holds",
     Name.ROOTS: "the roots of included and excluded name who was in and who was left out",
     Name.FINALITY: "the round ended by the rules, after its time for objections",
     Name.LOG: "every event of the log's contract obeys its law, and none is missing",

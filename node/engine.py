@@ -25,15 +25,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ledger.aggregation import aggregated
 from ledger.audit_open import Contents
-from ledger.bundle import CONFIG, Rejected, bundle_limits, read_weights
 from ledger.config import TaskKind
 from ledger.follower import Follower
 from ledger.history import History
 from ledger.log.receipt import Decoding
+from ledger.parents import read_final, read_parents
 from ledger.ports import ChainPort, WrongChain
-from ledger.records import Reason
 from ledger.round_state import RoundState
 from node import fingerprint
 from node.choosing import CONTEXT, Writing, choose
@@ -70,20 +68,18 @@ def load(
 ) -> Engine:
     """The bundle of this digest, or of the latest FINAL round, ready to answer. start_block: the contract's deployment.
 
-    Raises NotFinal, WrongChain, DeviceMissing, BaseUnusable, BaseMismatch, Rejected, and the faults of chain and store.
+    Raises NotFinal, WrongChain, DeviceMissing, BaseUnusable, BaseMismatch, Rejected, ParentRefused, and the faults of
+    chain and store.
     """
     if rounds_address != chain.rounds_address:
         raise WrongChain(f"the chain is read at 0x{chain.rounds_address.hex()}, not at 0x{rounds_address.hex()}")
-    state = _final(_history(chain, start_block), wanted)
-    bundle = state.finalised.aggregate_bundle if state.finalised else b""
-    config = aggregated(Configs(store).of(state), state.accepted)
-    files = store.get_directory(bundle, bundle_limits(config))
-    if files.get(CONFIG) != config.encode():
-        raise Rejected(Reason.CONFIG_MISMATCH, f"{CONFIG} of the bundle is not the config of its round {state.number}")
-    weights = read_weights(files, config)
-    model = attach(load_base(base_path), config).to(pick_device(device))
+    history = _history(chain, start_block)
+    state = _final(history, wanted)
+    config, weights = read_final(store, state, Configs(store).of(state))
+    parents = read_parents(store, history, config)
+    model = attach(load_base(base_path), config, parents).to(pick_device(device))
     model.load_weights(weights)
-    return Engine(model, bundle)
+    return Engine(model, state.finalised.aggregate_bundle if state.finalised else b"")
 
 
 def _history(chain: ChainPort, start_block: int) -> History:
@@ -285,7 +281,7 @@ class Engine:
                 use_cache=True,
                 logits_to_keep=keep,
             )
-        return _array(seen[0][:, -keep:]), _array(found.logits[:, -keep:]), found.past_key_values
+        return _array(seen[-1][:, -keep:]), _array(found.logits[:, -keep:]), found.past_key_values
 
     # ---- classification
 
@@ -306,7 +302,7 @@ class Engine:
         """What the last layer of the head is given of each text (n, d), and what it gives (n, labels)."""
         with _given(self._last_of_head()) as seen:
             logits = self.model.logits(batch)
-        state = seen[0]
+        state = seen[-1]
         if state.ndim == 3:  # a head on every token, of which the last one of each text counts
             lasts = torch.tensor([len(ids) - 1 for ids in batch], device=state.device)
             state = state[torch.arange(len(batch), device=state.device), lasts]
@@ -326,7 +322,7 @@ class Engine:
 
 @contextmanager
 def _given(module: torch.nn.Module) -> Iterator[list[torch.Tensor]]:
-    """What a module is called with, in order."""
+    """What a module is called with, in order; x-lora calls it in both passes, and the last one counts."""
     seen: list[torch.Tensor] = []
     handle = module.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     try:

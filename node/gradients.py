@@ -31,6 +31,7 @@ from peft.tuners.lora.layer import ParamWrapper
 from peft.utils.other import ModulesToSaveWrapper
 
 from node.experts import Experts, SeenExperts, Wanted, capturing_forward, find
+from node.mixture import Gate
 from node.model import LoadedModel
 from proofs.errors import LocalFault
 
@@ -42,7 +43,7 @@ class NotPerExample(LocalFault):
 @dataclass(frozen=True)
 class Layer:
     """One layer with trained parameters: a LoRA pair (`a`, `b`, `scale`), under DoRA with its `magnitude`, or a plain
-    Linear of the head."""
+    Linear of the head or of a mixture's gates."""
 
     name: str
     module: torch.nn.Module
@@ -98,7 +99,7 @@ class PerExampleGradients:
         covered |= {id(parameter) for block in self.experts for parameter in block.parameters}
         for name, parameter in self.trained.items():
             if id(parameter) not in covered:
-                raise NotPerExample(f"{name} is in neither a LoRA pair nor a Linear layer of the head")
+                raise NotPerExample(f"{name} is in no LoRA pair, gate, or Linear layer of the head")
 
     def fill(self, ids: Sequence[Sequence[int]], labels: Sequence[int]) -> None:
         """Set `grad_sample` from each example's own loss (LoadedModel.losses): summed, never averaged over the batch.
@@ -220,6 +221,8 @@ def _layers(model: LoadedModel) -> Iterator[Layer]:
             a, b, dora = pair.lora_A["default"].weight, pair.lora_B["default"].weight, pair.lora_magnitude_vector
             magnitude = dora["default"].weight if pair.use_dora["default"] else None
             yield Layer(name, module, a=a, b=b, scale=float(pair.scaling["default"]), magnitude=magnitude)
+        elif isinstance(module, Gate):
+            yield Layer(name, module, weight=module.weight, bias=module.bias)
         elif isinstance(module, ModulesToSaveWrapper):
             copy: Any = module.modules_to_save["default"]
             for part_name, part in copy.named_modules():

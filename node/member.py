@@ -28,6 +28,7 @@ from ledger.eip712 import Submission
 from ledger.gradients import GradientsUnjudged
 from ledger.history import History
 from ledger.optimizer import replay
+from ledger.parents import read_parents
 from ledger.ports import ChainPort
 from ledger.privacy import spend_of
 from ledger.records import Committed, Phase, Seat
@@ -218,7 +219,7 @@ class Member:
         try:
             config = recount.part_of(seat.member)
             check_config(config, recount.state, self._parts.limits)
-            self._parts.trainer.check(config)
+            self._check_model(recount, config)
             entries = self._parts.privacy.entries()
             known = entries[-1].spent_micro if entries else 0
             history = [entry.spend for entry in entries]
@@ -325,10 +326,16 @@ class Member:
         config = recount.part_of(seat.member)
         check_config(config, recount.state, self._parts.limits)
         try:
-            self._parts.trainer.check(config)
-        except LocalFault as error:
+            self._check_model(recount, config)
+        except (LocalFault, PeerFault) as error:
             raise RoundRefused(str(error)) from error
         return config
+
+    def _check_model(self, recount: Recount, config: Config) -> None:
+        """Raises LocalFault, WireFault, or PeerFault for parents of a mixture that are not what they have to be."""
+        if config.adapter.parents:
+            self._parts.trainer.adopt(read_parents(self._parts.store, recount.history, config))
+        self._parts.trainer.check(config)
 
     def _reserve(self, state: RoundState, seat: Seat, config: Config) -> int:
         """ε in millionths with this round, durably booked; the same again after a restart. Raises RoundRefused."""

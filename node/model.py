@@ -24,13 +24,14 @@ from peft.tuners.lora import LoraLayer
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ledger import quantise as four_bit
-from ledger.adapter import MAGNITUDE, Method
+from ledger.adapter import GATE, MAGNITUDE, SCALING, Method
 from ledger.aggregation import Rule, role_of
 from ledger.base_files import BaseMismatch as BaseMismatch
 from ledger.base_files import BaseUnusable as BaseUnusable
 from ledger.base_files import base_digest as base_digest
 from ledger.config import FLOAT32_INTEGERS, AdapterSpec, Config, TensorSpec
-from node import quantised, targets
+from ledger.parents import Parent
+from node import mixture, quantised, targets
 from node.bases import LoadedBase as LoadedBase
 from node.bases import load_base as load_base
 from node.bases import resolve as resolve
@@ -77,7 +78,7 @@ class LoadedModel:
         layers = [module for module in self.module.modules() if isinstance(module, GradientCheckpointingLayer)]
         if not layers:
             raise BaseUnusable(f"{self.base.path}: node.checkpointing: transformers cannot compute its layers twice")
-        self.module.base_model.model.config.use_cache = False  # a cache would be filled twice
+        self.module.config.use_cache = False  # a cache would be filled twice
         for layer in layers:
             layer.gradient_checkpointing = True
             layer._gradient_checkpointing_func = partial(torch.utils.checkpoint.checkpoint, use_reentrant=False)
@@ -167,17 +168,25 @@ class LoadedModel:
             raise WeightsMisfit(f"{name}: a weight is above 2^24 grid units")
 
 
-def attach(base: LoadedBase, config: Config) -> LoadedModel:
-    """The base with the config's adapter. Raises BaseMismatch, or BaseUnusable when the layout is not the config's."""
+def attach(base: LoadedBase, config: Config, parents: Sequence[Parent] = ()) -> LoadedModel:
+    """The base with the config's adapter; parents: of a mixture (ledger.parents).
+
+    Raises BaseMismatch, or BaseUnusable when the layout is not the config's.
+    """
     if base.digest != config.base_digest:
         raise BaseMismatch(
             f"{base.path} has digest {base.digest.hex()}, but the round's base is {config.base_name} "
             f"with {config.base_digest.hex()}; remedy: set model.path to that model's folder"
         )
-    adapter = config.adapter
-    module = _adapted(base, adapter, len(config.task.labels))
-    _check_effective(base, config)
-    parameters = _saved_parameters(module)
+    adapter, labels = config.adapter, len(config.task.labels)
+    module: Any
+    if adapter.parents:
+        module, parameters = mixture.build(base, adapter, labels, parents)
+        _check_router(base.path, module)
+    else:
+        module = _adapted(base, adapter, labels)
+        _check_effective(base, config)
+        parameters = _saved_parameters(module)
     expected = {tensor.name: tensor.shape for tensor in adapter.tensors}
     found = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
     if found != expected:
@@ -233,7 +242,7 @@ def first_weights(base: LoadedBase, config: Config, seed: str) -> Weights:
 def genesis(
     tensors: Sequence[TensorSpec], weight_bits: int, seed: str, magnitudes: Mapping[str, NDArray[np.int64]] = NOTHING
 ) -> Weights:
-    """First weights, from a public seed: A and the head's matrices uniform in ±1/√inputs, B and biases zero.
+    """First weights, from a public seed: A and the head's matrices uniform in ±1/√inputs; B, biases and gates zero.
 
     A is PEFT's own default start (Kaiming with a = √5), drawn from SHAKE-256 so that anyone can draw it again.
     Magnitudes are those given, which depend on the base. Raises WeightsMisfit for one that is not given.
@@ -250,7 +259,7 @@ def genesis(
 
 
 def _start(tensor: TensorSpec, weight_bits: int, seed: str) -> NDArray[np.int64]:
-    if ".lora_B." in tensor.name or len(tensor.shape) == 1:
+    if ".lora_B." in tensor.name or len(tensor.shape) == 1 or tensor.name.startswith((GATE, SCALING)):
         return np.zeros(tensor.shape, dtype=np.int64)
     bound = int(2**weight_bits / tensor.shape[-1] ** 0.5)
     stream = shake_256(f"candor/genesis/1\0{seed}\0{tensor.name}".encode()).digest(8 * tensor.size)

@@ -15,12 +15,13 @@ from hashlib import sha256
 from ledger.aggregate import aggregate_bundle
 from ledger.aggregation import part_of, start_of
 from ledger.audit_open import Contents
-from ledger.bundle import AggregateBundle, Claim, bundle_limits, read_submission, read_weights
+from ledger.bundle import AggregateBundle, Claim, bundle_limits, read_submission
 from ledger.canonical import FieldInvalid, NotCanonical
 from ledger.config import MAX_CONFIG_BYTES, Config
 from ledger.content import ContentInvalid, ContentStore
 from ledger.gradients import GradientVerifier
 from ledger.history import History
+from ledger.parents import read_start
 from ledger.privacy import UNBOUNDED, Spend, spend_of
 from ledger.records import Reason
 from ledger.round_state import RoundState, known_reason
@@ -79,8 +80,7 @@ class Recount:
 
     def global_weights(self) -> Weights:
         """Weights in grid units that the round starts from. Raises ContentMissing, ContentInvalid or Rejected."""
-        files = self.store.get_directory(self.state.opened.global_bundle, bundle_limits(self.config))
-        return read_weights(files, self.config)
+        return read_start(self.store, self.state.opened.global_bundle, self.config)
 
     def spends(self, member: int) -> tuple[Spend, ...]:
         """What the member's submissions of earlier rounds used, void rounds too."""

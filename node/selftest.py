@@ -14,7 +14,7 @@ import torch
 
 from ledger.config import Config
 from node.gradients import NotPerExample, PerExampleGradients
-from node.model import Weights, attach, first_weights
+from node.model import Weights, first_weights
 from node.trainer import ModelTrainer
 
 EXAMPLES = 4
@@ -27,7 +27,7 @@ def check_gradients(trainer: ModelTrainer, config: Config) -> float:
     """Largest difference found, relative to the parameter's largest gradient. Raises NotPerExample, or LocalFault."""
     from node.training import pick_device
 
-    model, dataset = attach(trainer.base(), config), trainer.dataset(config)
+    model, dataset = trainer.attach(config), trainer.dataset(config)
     model.to(pick_device(trainer.device)).load_weights(_start(trainer, config))
     if trainer.checkpointing:
         model.checkpoint()

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from ledger.config import Config
+from ledger.parents import Parent
 from ledger.tensors import Weights
 from node.proving import Trained, load_prover
 from node.settings import DataSettings, Device
@@ -19,7 +20,7 @@ from proofs.words import Binding, SecretWords
 
 if TYPE_CHECKING:
     from node.data import Dataset
-    from node.model import LoadedBase
+    from node.model import LoadedBase, LoadedModel
 
 OnStep = Callable[[int, int], None]
 
@@ -29,6 +30,9 @@ class Trainer(Protocol):
 
     def warm_up(self) -> None:
         """Load what takes long, so that no round's commit phase is spent on it. Raises LocalFault."""
+
+    def adopt(self, parents: Sequence[Parent]) -> None:
+        """The parents of the mixture that is checked or trained next, which only the chain can name."""
 
     def check(self, config: Config) -> None:
         """Base digest, adapter layout, labels, number of rows, that each has something to learn; that gradients are per
@@ -54,6 +58,7 @@ class ModelTrainer:
         self.device, self.checkpointing = device, checkpointing
         self._base: LoadedBase | None = None
         self._tested: bytes | None = None
+        self._parents: Sequence[Parent] = ()
         self._dataset: tuple[tuple[str, ...], Dataset] | None = None
 
     def warm_up(self) -> None:
@@ -61,6 +66,15 @@ class ModelTrainer:
 
         load_prover()
         self.base()
+
+    def adopt(self, parents: Sequence[Parent]) -> None:
+        self._parents = parents
+
+    def attach(self, config: Config) -> LoadedModel:
+        """The base with the config's adapter. Raises as `node.model.attach` does."""
+        from node.model import attach
+
+        return attach(self.base(), config, self._parents if config.adapter.parents else ())
 
     def check(self, config: Config) -> None:
         from node.selftest import check_gradients
@@ -96,11 +110,11 @@ class ModelTrainer:
     def train(
         self, config: Config, weights: Weights, words: SecretWords, beacon: bytes, binding: Binding, on_step: OnStep
     ) -> Trained:
-        from node.model import attach
         from node.training import TrainingJob, train
 
-        model = attach(self.base(), config)
-        job = TrainingJob(config, model, self.dataset(config), weights, words, beacon, binding, self.device)
+        job = TrainingJob(
+            config, self.attach(config), self.dataset(config), weights, words, beacon, binding, self.device
+        )
         return train(replace(job, checkpointing=self.checkpointing), on_step)
 
     def base(self) -> LoadedBase:

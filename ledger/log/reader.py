@@ -50,7 +50,7 @@ PUBLISHED: Final = "published"
 MAX_PUBLISHED_BYTES: Final = 1 << 12
 TIMEOUT_S: Final = 60.0
 MAX_DEPTH: Final = 8
-KEPT_FOLDERS: Final = 256
+KEPT_FOLDERS: Final = 32  # each may be a block of 2 MiB, of whoever published it
 GONE: Final = (404, 410)
 
 

@@ -47,6 +47,7 @@ def test_what_config_json_leaves_out_has_the_defaults_of_transformers() -> None:
         theta=Fraction(10000),
         attention_bias=False,
         mlp_bias=False,
+        tied=False,
     )
     assert read_settings(b'{"model_type": "bert"}') == Bert(
         vocabulary=30522,

@@ -112,6 +112,9 @@ class FakeTrainer:
     def warm_up(self) -> None:
         """Nothing takes long here."""
 
+    def adopt(self, parents: Sequence[Any]) -> None:
+        """It has no model to mix."""
+
     def check(self, config: Config) -> None:
         if self.refusal is not None:
             raise self.refusal

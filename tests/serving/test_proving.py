@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import urllib.error
 import urllib.request
@@ -127,3 +128,15 @@ def test_one_proof_is_made_at_a_time_and_few_wait(
         release.set()
         thread.join()
     assert found == [b"proof"]
+
+
+def test_no_long_body_is_read_from_whom_nothing_is_proven_for(
+    serves: Callable[..., Server], classifier: Engine
+) -> None:
+    """It may be 64 MiB, and nobody needs a key to send one: it is refused before it comes."""
+    server = serves(classifier, proofs=False)
+    host, port = server.url.removeprefix("http://").split(":")
+    head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 60000000\r\n\r\n"
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        connection.sendall(head.encode() + b"{")
+        assert connection.recv(1 << 12).startswith(b"HTTP/1.1 404")

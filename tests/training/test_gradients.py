@@ -208,5 +208,5 @@ def test_a_head_that_is_not_made_of_linear_layers_is_refused(model_for: Build) -
     wrapper = model.module.base_model.model.classifier.modules_to_save
     wrapper["default"] = torch.nn.Bilinear(64, 64, 3)
     model.parameters["base_model.model.classifier.weight"] = wrapper["default"].weight
-    with pytest.raises(NotPerExample, match="neither a LoRA pair nor a Linear"):
+    with pytest.raises(NotPerExample, match="in no LoRA pair, gate, or Linear layer"):
         PerExampleGradients(model)

@@ -19,7 +19,7 @@ from typer.testing import Result
 from ledger import inference_cli
 from ledger.audit_trace import check_continues
 from ledger.headers import Header
-from ledger.log.actions import RegisterAuditor
+from ledger.log.actions import NameAuditors, RegisterAuditor
 from ledger.log.follower import settled_log
 from ledger.log.inclusion import Standing, verify_receipt
 from ledger.log.key_file import create_key_file
@@ -89,6 +89,12 @@ def test_an_event_after_the_head_is_an_invention(new_house: Any, tmp_path: Path)
 
     _, links = settled_log(Earlier())
     assert next(link for link in links if link.name == "headers").status is Status.FAIL
+
+
+def test_a_node_that_shows_nothing_has_shown_nothing(new_house: Any, tmp_path: Path) -> None:
+    house = new_house(tmp_path / "log", register=False)
+    _, links = settled_log(house.chain)
+    assert {link.name: link.status for link in links}["headers"] is Status.NOT_PROVEN
 
 
 def test_log_and_rounds_are_of_one_chain(new_house: Any, tmp_path: Path) -> None:
@@ -170,7 +176,8 @@ def replay(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callabl
     def call(house: Any, sequence: int, key: AuditorKey) -> tuple[int, dict[str, str]]:
         path = tmp_path / key.public.hex()
         monkeypatch.setattr(AuditorKey, "create", classmethod(lambda cls: key))
-        create_key_file(path, "secret", scrypt_n=2)
+        if not path.exists():
+            create_key_file(path, "secret", scrypt_n=2)
         result = run("inference", "replay", str(sequence), "--key", path, "--log", house.folder, "--json")
         return result.exit_code, {one["link"]: one["status"] for one in json.loads(result.stdout).get("links", ())}
 
@@ -202,6 +209,19 @@ def test_a_key_that_was_replaced_accuses_nobody(new_house: Any, on_chain: Any, r
     assert replay(house, 0, newer)[0] == 0
 
 
+def test_a_key_that_is_replaced_while_an_answer_is_promised_accuses_nobody(
+    new_house: Any, on_chain: Any, replay: Any, tmp_path: Path
+) -> None:
+    """A server may have seen it before the block that it names, or after."""
+    house, newer = new_house(tmp_path / "log"), AuditorKey.of(sha256(b"a newer key").digest())
+    house.answer(0, to=newer)
+    house.answer(1)
+    house.do(RegisterAuditor(newer.public), house.auditor)
+    house.anchor()
+    on_chain(house.chain)
+    assert (replay(house, 0, house.reader_key), replay(house, 1, newer)) == ((2, {}), (2, {}))
+
+
 def test_a_record_that_a_mirror_changed_accuses_nobody(
     new_house: Any, on_chain: Any, replay: Any, tmp_path: Path
 ) -> None:
@@ -212,3 +232,17 @@ def test_a_record_that_a_mirror_changed_accuses_nobody(
     house.write(record_path(0), (house.folder / record_path(1)).read_bytes())
     code, links = replay(house, 0, house.reader_key)
     assert (code, links["record"]) == (3, "NOT PROVEN")
+
+
+def test_a_server_that_names_others_for_a_moment_shows_it(
+    new_house: Any, on_chain: Any, run: Run, tmp_path: Path
+) -> None:
+    """No record need be sealed to who is named now if somebody else was meanwhile; that somebody was, is told."""
+    house = new_house(tmp_path / "log")
+    for named in ((), (house.auditor.address,)):
+        house.do(NameAuditors(named), house.key)
+    house.answers(1)
+    house.anchor()
+    on_chain(house.chain)
+    (server,) = json.loads(run("inference", "list", "--json").stdout)["servers"]
+    assert server["auditors_changed"] == 2
