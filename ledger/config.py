@@ -102,7 +102,8 @@ class GradientSpec:
 
 @dataclass(frozen=True)
 class Config:
-    """gradient: there exactly under the proof policy of that name. quantised: exactly under the method qlora.
+    """gradient: there exactly under the proof policy of that name. quantised: under the method qlora,
+    and of a mixture whose parents are of that method.
 
     whole: of a config that is another one's at some rank (ledger.aggregation.at_rank), that other one, whose bytes and
     digest it has.
@@ -303,8 +304,11 @@ def _check_rule(config: Config) -> None:
     if config.steps * config.adapter.parameters > MAX_RELEASED:
         raise FieldInvalid(f"config: steps times trained parameters must stay within {MAX_RELEASED}")
     _check_task(config)
-    if (config.quantised is not None) != (config.adapter.method == "qlora"):
-        raise FieldInvalid("config.base.quantised: a 4-bit base is there exactly under the method qlora")
+    four_bit = config.quantised is not None
+    if four_bit != (config.adapter.method == "qlora") and not (four_bit and config.adapter.parents):
+        raise FieldInvalid(
+            "config.base.quantised: a 4-bit base is there under the method qlora, and of a mixture of qlora parents"
+        )
     check_aggregation(config)
     if config.adapter.parents and config.aggregation.rule != "fedavg":
         raise FieldInvalid(

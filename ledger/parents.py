@@ -78,6 +78,8 @@ def check_parent(config: Config, parent: Config, number: int) -> None:
     wrong = ""
     if parent.base_digest != config.base_digest:
         wrong = f"its base is {parent.base_digest.hex()}, not {config.base_digest.hex()}"
+    elif parent.quantised != config.quantised:
+        wrong = f"its base is {_bits(parent)}, the mixture's {_bits(config)} (config.base.quantised)"
     elif parent.adapter.method not in MIXED or parent.adapter.experts:
         wrong = f"it is {parent.adapter.method}{' with experts' * bool(parent.adapter.experts)}; known: {list(MIXED)}"
     elif (parent.task.kind, parent.task.labels) != (config.task.kind, config.task.labels):
@@ -86,6 +88,10 @@ def check_parent(config: Config, parent: Config, number: int) -> None:
         wrong = f"its head is {list(parent.adapter.head)}, the mixture's {list(config.adapter.head)}"
     if wrong:
         raise ParentRefused(f"{LINE}: the aggregate of round {number} cannot be mixed here: {wrong}")
+
+
+def _bits(config: Config) -> str:
+    return f"in 4 bits, {config.quantised.digest.hex()}" if config.quantised else "not in 4 bits"
 
 
 def starts_at_zero(config: Config, global_bundle: bytes) -> bool:

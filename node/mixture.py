@@ -1,4 +1,5 @@
-"""Mixtures of final adapters: the parents' frozen pairs beside each other on one base, and the gates that weigh them.
+"""Mixtures of final adapters: the parents' frozen pairs beside each other on one base, which may be in 4 bits, and the
+gates that weigh them.
 
 At a layer with the base's output W x + b, parent i adds E_i(x): s·B A x, and under DoRA
 m ⊙ (Wx + s·BAx)/‖W + s·BA‖ − Wx.
@@ -8,7 +9,7 @@ m ⊙ (Wx + s·BAx)/‖W + s·BA‖ − Wx.
               gate reads all tokens at once: a token of a language model must not look ahead)
     x-lora    g = top-k of softmax(H h + c) for each layer and token, h the last hidden states of a first pass in which
               all parents count alike; one H for all layers (Buehler & Buehler 2024; PEFT's XLoraModel of depth 1 with
-              scaling_pass_value 1/N, which knows neither BERT, DoRA nor a cache)
+              scaling_pass_value 1/N, which knows neither BERT, DoRA, 4-bit bases nor a cache)
 
 A head that the parents trained is mixed like a layer, without a base: Σ g_i head_i(x). Where a layer sees one row for
 each text (a head on pooled states), x-lora takes the text's first token. Only G, or H and c, are trained. They are
@@ -32,6 +33,7 @@ from ledger.adapter import GATE, MAGNITUDE, SCALING, AdapterSpec, Method, Tensor
 from ledger.aggregation import half_of
 from ledger.base_files import BaseUnusable
 from ledger.parents import LINE, Parent
+from node import quantised
 from node.bases import LoadedBase
 from proofs.errors import LocalFault
 
@@ -226,15 +228,20 @@ def _cache(before: Any) -> dict[str, Any]:
 
 
 def build(
-    base: LoadedBase, adapter: AdapterSpec, labels: int, parents: Sequence[Parent]
+    base: LoadedBase, adapter: AdapterSpec, labels: int, parents: Sequence[Parent], *, four_bit: bool
 ) -> tuple[Mixture, dict[str, torch.nn.Parameter]]:
-    """The base under its parents, and the trained tensors by their names in the adapter file. Raises BaseUnusable."""
+    """The base, in 4 bits or as it is, under its parents, and the trained tensors by their names in the adapter file.
+
+    Raises BaseUnusable.
+    """
     if tuple(parent.bundle for parent in parents) != adapter.parents:
         raise BaseUnusable(
             f"{LINE}: the parents are not at hand; remedy: take part in the round as a daemon, which reads them from "
             "its content store"
         )
     model: Any = base.build(labels, adapter.head)
+    if four_bit:
+        quantised.convert(model, adapter.head, base.rounded(model, adapter.head))
     kept, scalings = Kept(len(parents)), Scalings()
     names = sorted({layer for parent in parents for layer in _layers(parent)} | set(adapter.head))
     trained: dict[str, torch.nn.Parameter] = {}
@@ -258,11 +265,13 @@ def build(
 def mixed_adapter(
     base: LoadedBase, method: Method, parents: Sequence[Parent], labels: int, top_k: int = 0
 ) -> AdapterSpec:
-    """What a new config says of a mixture of these parents. Raises BaseUnusable."""
+    """What a new config says of a mixture of these parents, whose base in 4 bits, if any, it names too. Raises
+    BaseUnusable."""
     head = parents[0].config.adapter.head if parents else ()
     top_k = (top_k or len(parents)) if method == "x-lora" else 0
     spec = AdapterSpec(1, 1, (), head, (), method, (), tuple(parent.bundle for parent in parents), top_k)
-    _, trained = build(base, spec, labels, parents)
+    four_bit = any(parent.config.quantised for parent in parents)
+    _, trained = build(base, spec, labels, parents, four_bit=four_bit)
     tensors = tuple(TensorSpec(name, tuple(trained[name].shape), "adapter") for name in sorted(trained))
     return replace(spec, tensors=tensors)
 

@@ -181,12 +181,12 @@ def attach(base: LoadedBase, config: Config, parents: Sequence[Parent] = ()) -> 
     adapter, labels = config.adapter, len(config.task.labels)
     module: Any
     if adapter.parents:
-        module, parameters = mixture.build(base, adapter, labels, parents)
+        module, parameters = mixture.build(base, adapter, labels, parents, four_bit=config.quantised is not None)
         _check_router(base.path, module)
     else:
         module = _adapted(base, adapter, labels)
-        _check_effective(base, config)
         parameters = _saved_parameters(module)
+    _check_effective(base, config)
     expected = {tensor.name: tensor.shape for tensor in adapter.tensors}
     found = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
     if found != expected:
@@ -324,7 +324,7 @@ def _check_router(path: Path, model: Any) -> None:
 
 
 def _check_effective(base: LoadedBase, config: Config) -> None:
-    """The 4-bit base is the one that the config names. Its numbers are kept from `_adapted`."""
+    """The 4-bit base is the one that the config names. Its numbers are kept from where it was made."""
     if config.quantised is None:
         return
     found = four_bit.effective_digest(base.digest, base.kept[config.adapter.head])

@@ -17,7 +17,10 @@ import torch
 from ledger.base_files import BaseUnusable
 from ledger.quantise import BLOCK, LEVELS, SCALE_BLOCK, SCALE_LEVELS, Quantised, quantise
 
-MISSING = "config.adapter.method: qlora needs the package bitsandbytes; remedy: pip install 'candor[qlora]'"
+MISSING = (
+    "config.adapter.method: qlora, and a mixture of qlora parents, need the package bitsandbytes; remedy: pip install "
+    "'candor[qlora]'"
+)
 
 
 def matrices(model: torch.nn.Module, head: Sequence[str]) -> dict[str, Quantised]:

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from devnet import notes
-from devnet.presets import TINY, make_config
-from ledger.adapter import MIXTURES
+from devnet.presets import TINY, make_config, with_method
 from ledger.audit import audit
 from ledger.audit_file import export_round, verify_file
 from ledger.audit_library import Library
@@ -21,7 +20,7 @@ from ledger.audit_parents import parents_links
 from ledger.audit_round import RoundAudit
 from ledger.audit_trace import origin_link
 from ledger.bundle import GenesisBundle
-from ledger.config import Config
+from ledger.config import Config, QuantisedSpec
 from ledger.content.cid import Cid
 from ledger.content.errors import Attempt, ContentMissing
 from ledger.parents import ParentRefused, read_final, read_parents
@@ -51,9 +50,9 @@ class Without:
         return self.store.get_directory(digest, limits)
 
 
-def a_federation(make_world: MakeWorld, folder: Path) -> Any:
-    """Two members with notes and the tiny Llama, and two rounds of LoRA to do."""
-    config, weights = make_config(SMALL, epsilon=8.0, rounds=4, policy=POLICY)
+def a_federation(make_world: MakeWorld, folder: Path, method: str) -> Any:
+    """Two members with notes and the tiny Llama, and two rounds of LoRA or QLoRA to do."""
+    config, weights = make_config(with_method(SMALL, method), epsilon=8.0, rounds=4, policy=POLICY)
     config = replace(config, proof_policy="none")
 
     def with_models(world: Any) -> None:
@@ -77,9 +76,11 @@ def next_round(world: Any, config: Config) -> None:
     daemon.restart()
 
 
-@pytest.mark.parametrize("method", MIXTURES)
-def test_a_mixture_goes_from_the_config_to_the_audit(make_world: MakeWorld, tmp_path: Path, method: Any) -> None:
-    world = a_federation(make_world, tmp_path)
+@pytest.mark.parametrize(("method", "of_parents"), [("mole", "lora"), ("x-lora", "qlora")])
+def test_a_mixture_goes_from_the_config_to_the_audit(
+    make_world: MakeWorld, tmp_path: Path, method: Any, of_parents: str
+) -> None:
+    world = a_federation(make_world, tmp_path, of_parents)
     made = [world.until_ended(number).finalised.aggregate_bundle for number in (1, 2)]
     store, base = world.aggregator().service.store, load_base(SMALL.base_path)
     wanted = replace(world.config, adapter=replace(world.config.adapter, parents=tuple(made)))
@@ -123,6 +124,7 @@ def test_a_mixture_goes_from_the_config_to_the_audit(make_world: MakeWorld, tmp_
     # what is refused: the line is named, and nobody takes part
     for changed, why in (
         ({"base_digest": bytes(32)}, "its base is"),
+        ({"quantised": QuantisedSpec(bytes(32))}, "its base is .*, the mixture's in 4 bits"),
         ({"adapter": replace(adapter, parents=(made[0], state.submissions[0].bundle))}, "no round of .* final"),
         ({"adapter": replace(adapter, parents=(made[0], state.finalised.aggregate_bundle))}, f"it is {method}"),
         ({"adapter": replace(adapter, head=("other",))}, "its head is"),

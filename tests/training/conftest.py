@@ -134,13 +134,14 @@ def config_for(bases: dict[str, LoadedBase]) -> Callable[..., Config]:
     ) -> Config:
         base, targets, head = bases[kind], TARGETS[kind], HEADS[kind]
         task = TaskSpec(LABELS, 24) if head else TaskSpec((), 24, "next-token")
+        labels = len(task.labels)
         tensors = layout(
             base,
             rank=2,
             alpha=4,
             targets=targets,
             head=head,
-            labels=len(task.labels),
+            labels=labels,
             rule=rule,  # type: ignore[arg-type]
             method=method,  # type: ignore[arg-type]
             experts=experts,
@@ -161,7 +162,7 @@ def config_for(bases: dict[str, LoadedBase]) -> Callable[..., Config]:
             aggregation=AggregationSpec(rule),  # type: ignore[arg-type]
             proof_policy="none",
             policy=Policy(1, 1, 1, 1, 1, 1, 1, False, 1),
-            quantised=QuantisedSpec(effective_digest(base, head, 3)) if method == "qlora" else None,
+            quantised=QuantisedSpec(effective_digest(base, head, labels)) if method == "qlora" else None,
         )
 
     return build

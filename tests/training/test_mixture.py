@@ -18,17 +18,19 @@ from ledger.adapter import MIXTURES
 from ledger.aggregation import AggregationSpec, at_rank
 from ledger.bundle import GenesisBundle
 from ledger.canonical import FieldInvalid
-from ledger.config import Config, GradientSpec
+from ledger.config import Config, GradientSpec, QuantisedSpec
 from ledger.log.receipt import Decoding
-from ledger.parents import Parent
+from ledger.parents import Parent, ParentRefused, check_parent
 from node.engine import Engine
 from node.gradients import PerExampleGradients
 from node.mixture import NothingLeft, mixed_adapter
-from node.model import BaseUnusable, LoadedBase, LoadedModel, attach, first_weights
+from node.model import BaseMismatch, BaseUnusable, LoadedBase, LoadedModel, attach, first_weights
 from node.serving.engine import Job
 
 LABELS = [0, 2, 1, 0, 1, 2]
-CASES = [(base, method) for base in ("bert", "llama", "gpt2", "language") for method in MIXTURES]
+PLAIN, FOUR_BIT = ("lora", "rslora", "dora"), ("qlora", "qlora")
+CASES = [(base, method, PLAIN) for base in ("bert", "llama", "gpt2", "language") for method in MIXTURES]
+CASES += [(base, method, FOUR_BIT) for base in ("bert", "llama") for method in MIXTURES]
 MixtureOf = Callable[..., tuple[LoadedModel, tuple[Parent, ...]]]
 
 
@@ -37,7 +39,7 @@ def mixture_of(bases: dict[str, LoadedBase], config_for: Callable[..., Config]) 
     """mixture_of(kind, method, parents=…, top_k=…): a mixture with gates away from zero, and its parents."""
 
     def build(
-        kind: str, method: str, parents: tuple[str, ...] = ("lora", "rslora", "dora"), top_k: int = 0
+        kind: str, method: str, parents: tuple[str, ...] = PLAIN, top_k: int = 0
     ) -> tuple[LoadedModel, tuple[Parent, ...]]:
         base, random, found = bases[kind], np.random.default_rng(4), []
         for number, of_parent in enumerate(parents):
@@ -47,7 +49,7 @@ def mixture_of(bases: dict[str, LoadedBase], config_for: Callable[..., Config]) 
             found.append(Parent(sha256(b"parent %d" % number).digest(), number + 1, config, weights))
         plain, labels = config_for(kind, "fedavg"), len(found[0].config.task.labels)
         adapter = mixed_adapter(base, method, found, labels, top_k)  # type: ignore[arg-type]
-        config = Config.decode(replace(plain, adapter=adapter).encode())
+        config = Config.decode(replace(plain, adapter=adapter, quantised=found[0].config.quantised).encode())
         model = attach(base, config, found)
         model.load_weights({t.name: random.integers(-30000, 30000, t.shape) for t in adapter.tensors})
         return model, tuple(found)
@@ -74,12 +76,12 @@ def one_by_one(model: LoadedModel, ids: list[list[int]], labels: list[int]) -> d
     return {name: torch.stack([row[place] for row in rows]) for place, name in enumerate(model.parameters)}
 
 
-@pytest.mark.parametrize(("base", "method"), CASES)
+@pytest.mark.parametrize(("base", "method", "of_parents"), CASES)
 def test_the_gates_gradients_are_what_single_backward_passes_give(
-    mixture_of: MixtureOf, texts: list[str], base: str, method: str
+    mixture_of: MixtureOf, texts: list[str], base: str, method: str, of_parents: tuple[str, ...]
 ) -> None:
     """And a changed example changes its own alone."""
-    model, _ = mixture_of(base, method, top_k=2 if method == "x-lora" else 0)
+    model, _ = mixture_of(base, method, of_parents, (len(of_parents) - 1) if method == "x-lora" else 0)
     ids = model.encode(texts)
     found, expected = samples(model, ids, LABELS), one_by_one(model, ids, LABELS)
     changed = samples(model, [*ids[:2], ids[2][::-1], *ids[3:]], LABELS)
@@ -108,12 +110,17 @@ def test_an_empty_draw_has_no_gradients_and_activations_computed_twice_the_same(
             assert parameter.grad_sample.shape == (0, *parameter.shape)  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize(("base", "method"), CASES)
+@pytest.mark.parametrize(("base", "method", "of_parents"), CASES)
 def test_with_all_others_masked_a_mixture_is_the_parent_that_is_left(
-    bases: dict[str, LoadedBase], mixture_of: MixtureOf, texts: list[str], base: str, method: str
+    bases: dict[str, LoadedBase],
+    mixture_of: MixtureOf,
+    texts: list[str],
+    base: str,
+    method: str,
+    of_parents: tuple[str, ...],
 ) -> None:
     """Whatever the gates have learned: shares are renormalised over those that are left."""
-    model, parents = mixture_of(base, method)
+    model, parents = mixture_of(base, method, of_parents)
     ids = model.encode(texts)
     with torch.no_grad():
         mixed = model.logits(ids)
@@ -174,15 +181,38 @@ def test_x_lora_is_what_pefts_own_computes_where_that_works(
             assert float((found - expected).abs().max()) <= 1e-5 * float(expected.abs().max())
 
 
-@pytest.mark.parametrize("method", MIXTURES)
-def test_an_answer_is_the_same_with_and_without_a_cache(mixture_of: MixtureOf, texts: list[str], method: str) -> None:
+@pytest.mark.parametrize(("method", "of_parents"), [*((method, PLAIN) for method in MIXTURES), ("x-lora", FOUR_BIT)])
+def test_an_answer_is_the_same_with_and_without_a_cache(
+    mixture_of: MixtureOf, texts: list[str], method: str, of_parents: tuple[str, ...]
+) -> None:
     """Both passes of x-lora remember; padding and company change nothing."""
-    model, _ = mixture_of("language", method)
+    model, _ = mixture_of("language", method, of_parents)
     engine = Engine(model, bytes(32))
     jobs = [Job(tuple(engine.encode(text)), Decoding(6, Fraction(0), Fraction(1), 0, 0)) for text in texts[:3]]
     for job, outcome in zip(jobs, engine.generate(jobs, lambda step: None, lambda number: False), strict=True):
         _, scores = engine.follow(job.tokens, outcome.tokens)
         assert list(outcome.tokens) == scores.argmax(axis=1).tolist()
+
+
+def test_parents_over_a_4_bit_base_are_mixed_on_that_very_base(
+    mixture_of: MixtureOf, bases: dict[str, LoadedBase]
+) -> None:
+    """What the config names, the mixture computes with; a parent over other numbers is no parent."""
+    model, (first, *_) = mixture_of("bert", "mole", FOUR_BIT)
+    config, layer = model.config, model.module.model.bert.encoder.layer[0].attention.self.query
+    rounded = bases["bert"].kept[config.adapter.head]["bert.encoder.layer.0.attention.self.query.weight"]
+    assert np.array_equal(layer.base_layer.weight.numpy().reshape(-1), rounded.codes)
+    whole, other = replace(config, quantised=None), replace(config, quantised=QuantisedSpec(bytes(32)))
+    check_parent(config, first.config, 1)
+    for asked, of_parent in (
+        (whole, first.config),
+        (other, first.config),
+        (config, replace(first.config, adapter=replace(first.config.adapter, method="lora"), quantised=None)),
+    ):
+        with pytest.raises(ParentRefused, match=r"config\.adapter\.parents: .* \(config\.base\.quantised\)"):
+            check_parent(asked, of_parent, 1)
+    with pytest.raises(BaseMismatch, match=r"config\.base\.quantised\.digest"):
+        attach(bases["bert"], other, [replace(first, bundle=bundle) for bundle in config.adapter.parents])
 
 
 def test_what_a_mixture_may_not_ask_for(mixture_of: MixtureOf, bases: dict[str, LoadedBase]) -> None:
