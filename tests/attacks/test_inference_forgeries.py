@@ -144,6 +144,7 @@ def test_the_answer_of_another_adapter_is_refused(classifier: Answered) -> None:
     refused(classifier, told, SumsFailed, running=classifier.other)
 
 
+@pytest.mark.long
 def test_the_answer_of_another_base_is_refused(language: Answered) -> None:
     program = language.program
     assert isinstance(program.head, NextToken)

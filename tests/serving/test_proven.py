@@ -48,6 +48,7 @@ def edited(record: Record, old: str, new: str) -> Record:
     return replace(record, response=text.replace(old, new, 1).encode())
 
 
+@pytest.mark.long  # tests/node/test_custody.py and test_proving.py go the same way, over HTTP
 @pytest.mark.parametrize("kind", ["language", "classifier"])
 def test_what_the_server_answered_is_proven_and_verified(kind: str, request: pytest.FixtureRequest) -> None:
     """The auditor has the same texts, and so knows whose tokens they are."""
