@@ -15,6 +15,7 @@ from devnet.federation import Plan, PlanInvalid, kept_facts
 from devnet.kinds import KINDS, KindUnknown
 from devnet.presets import PRESETS, RULES, TINY, Preset, last_config, make_config, with_method, with_rule
 from devnet.scenarios import fresh_folder
+from devnet.serving import Served
 from ledger.adapter import METHODS
 from ledger.aggregation import in_round
 from ledger.canonical import FieldInvalid
@@ -172,3 +173,20 @@ def test_a_folder_that_is_no_federation_is_refused(text: str | None, tmp_path: P
         (tmp_path / "federation.json").write_text(text)
     with pytest.raises(PlanInvalid):
         kept_facts(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("audits", "refused", "failed"),
+    [
+        ({"verify 0": 0, "prove 0": 0}, "ProofMismatch", False),
+        ({"verify 0": 0, "prove 0": 3}, "ProofMismatch", False),
+        ({"verify 0": 0, "prove 0": 1}, "ProofMismatch", True),
+        ({"verify 0": 3, "prove 0": 0}, "ProofMismatch", True),
+        ({"verify 0": 0, "prove 0": 0}, "", True),
+    ],
+)
+def test_answers_without_a_proof_end_no_demo_but_all_else_does(
+    audits: dict[str, int], refused: str, failed: bool
+) -> None:
+    """NOT PROVEN is an answer, of a method that no proof knows; a FAIL or a rewrite that was taken is not."""
+    assert Served(("watch",), audits, refused).failed is failed
