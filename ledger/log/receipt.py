@@ -22,6 +22,7 @@ import secrets
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from fractions import Fraction
+from functools import cached_property
 from typing import Any, Final
 
 from ledger import canonical
@@ -141,6 +142,11 @@ class Entry:
         return canonical.digest(b"candor/sealed/1\0" + replace(self, sealed=bytes(32)).encode())
 
     def encode(self) -> bytes:
+        return self._encoded
+
+    @cached_property
+    def _encoded(self) -> bytes:
+        """Once: a server asks for it with every step of an answer."""
         return canonical.encode(self.to_json())
 
     @classmethod
