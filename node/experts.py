@@ -72,7 +72,7 @@ class Runs:
         """
         which = torch.nn.functional.one_hot(self.example, batch).to(low.dtype)
         for one, rows, columns in zip(*(torch.split(part, self.counts) for part in (which, low, wide)), strict=True):
-            spread = torch.einsum("tn,tr->nrt", one, rows).reshape(-1, len(one))
+            spread = torch.einsum("tn,tr->nrt", one, rows).flatten(0, 1)
             yield (spread @ columns).reshape(batch, -1, columns.shape[1])
 
 
