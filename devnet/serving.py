@@ -111,7 +111,7 @@ def serve_and_audit(federation: Federation, supervisor: Supervisor, tell: Callab
     answers = _ask(federation, counter, tell)
     facts = _until(counter, supervisor, lambda found: 0 < found["entries"] == found["anchored"], SETTLE_S)
     tell(f"{facts['anchored']} entries are anchored, in block {counter.chain.head().number} or before")
-    audits = _audit(federation, counter, bundle, tell)
+    audits = _audit(federation, counter, bundle, len(answers), tell)
     supervisor.stop("server")
     refused = rewrite(counter)
     tell(f"a checkpoint over another history, signed with the server's own key: {refused or 'TAKEN'}")
@@ -154,13 +154,17 @@ def _settings(counter: Counter, auditor: bytes) -> dict[str, Any]:
 
 def _ask(federation: Federation, counter: Counter, tell: Callable[[str], None]) -> list[str]:
     rows = (federation.plan.directory / "held-out.jsonl").read_text(encoding="utf-8").splitlines()
+    texts = [json.loads(row)["text"][:LONGEST_TEXT] for row in rows[:ANSWERS]]
+    asked: list[tuple[str, list[str]]] = [(text, []) for text in texts]
+    if federation.mixture is not None:  # and once more without one of its parents
+        asked.append((texts[0], [federation.mixture.adapter.parents[0].hex()]))
     answers = []
-    for number, row in enumerate(rows[:ANSWERS]):
-        text = json.loads(row)["text"][:LONGEST_TEXT]
-        kept = ask(counter.site.url, text, max_tokens=MAX_TOKENS, temperature=0.0)
+    for number, (text, without) in enumerate(asked):
+        kept = ask(counter.site.url, text, max_tokens=MAX_TOKENS, temperature=0.0, leave_out=without or None)
         kept.write(counter.federation.plan.directory / "answers" / str(number))
         answers.append(_said(json.loads(kept.response)))
-        tell(f"answer {number}: {text!r}: {answers[-1]}")
+        left_out = "".join(f" without {bundle[:10]}…" for bundle in without)
+        tell(f"answer {number}: {text!r}{left_out}: {answers[-1]}")
     return answers
 
 
@@ -169,14 +173,19 @@ def _said(answer: dict[str, Any]) -> str:
     return str(answer["data"][0]["label"]) if "data" in answer else repr(answer["choices"][0]["text"])
 
 
-def _audit(federation: Federation, counter: Counter, bundle: str, tell: Callable[[str], None]) -> dict[str, int]:
-    """Every receipt; one answer given again by an auditor with its key, and proven by the server; the whole log."""
+def _audit(
+    federation: Federation, counter: Counter, bundle: str, number: int, tell: Callable[[str], None]
+) -> dict[str, int]:
+    """All receipts; one answer given again by an auditor with its key, and proven by the server; the whole log. Of a
+    mixture, the last answer too is given again."""
     answers = federation.plan.directory / "answers"
     asked: list[str | Path] = ["--bundle", bundle]
     key: list[str | Path] = ["--key", counter.auditor / "reader.json", "--password-file", counter.auditor / "password"]
     base: list[str | Path] = ["--base", resolve(federation.plan.preset.base_path)]
-    audits = {f"verify {number}": [answers / str(number), *asked] for number in range(ANSWERS)}
-    audits |= {"replay 0": [answers / "0", *key, *base], f"{PROVE} 0": [answers / "0", *base], "fsck": []}
+    audits = {f"verify {each}": [answers / str(each), *asked] for each in range(number)}
+    again = (0,) if federation.mixture is None else (0, number - 1)
+    audits |= {f"replay {each}": [answers / str(each), *key, *base] for each in again}
+    audits |= {f"{PROVE} 0": [answers / "0", *base], "fsck": []}
     found = {}
     for name, words in audits.items():
         found[name] = counter.audit(name.partition(" ")[0], *words)

@@ -46,7 +46,7 @@ def mixture_of(bases: dict[str, LoadedBase], config_for: Callable[..., Config]) 
             config = at_rank(config_for(kind, "fedavg", method=of_parent), 2 + number)
             weights = first_weights(base, config, f"parent {number}")
             weights = {name: units + random.integers(-9000, 9000, units.shape) for name, units in weights.items()}
-            found.append(Parent(sha256(b"parent %d" % number).digest(), number + 1, config, weights))
+            found.append(Parent(sha256(b"parent %d" % number).digest(), config, weights))
         plain, labels = config_for(kind, "fedavg"), len(found[0].config.task.labels)
         adapter = mixed_adapter(base, method, found, labels, top_k)  # type: ignore[arg-type]
         config = Config.decode(replace(plain, adapter=adapter, quantised=found[0].config.quantised).encode())
