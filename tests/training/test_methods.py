@@ -51,40 +51,20 @@ NAMES = [f"{base}-{method}{'-experts' * bool(experts)}" for base, method, expert
 
 Build = Callable[..., LoadedModel]
 Samples = dict[str, torch.Tensor]
-
-
-def fast(model: LoadedModel, ids: list[list[int]], labels: list[int]) -> Samples:
-    gradients = PerExampleGradients(model)
-    gradients.fill(ids, labels)
-    return {name: parameter.grad_sample for name, parameter in gradients.trained.items()}  # type: ignore[attr-defined]
-
-
-def one_by_one(model: LoadedModel, ids: list[list[int]], labels: list[int]) -> Samples:
-    """The slow twin: PEFT's own forward pass and torch's backward pass, one example at a time."""
-    trained = {tensor.name: model.parameters[tensor.name] for tensor in model.config.adapter.trained}
-    for parameter in trained.values():
-        parameter.requires_grad_(True)
-    rows = []
-    for row, label in zip(ids, labels, strict=True):
-        loss = torch.nn.functional.cross_entropy(model.logits([row]), torch.tensor([label]))
-        rows.append(torch.autograd.grad(loss, list(trained.values())))
-    for parameter in trained.values():
-        parameter.requires_grad_(False)
-    return {name: torch.stack([row[place] for row in rows]) for place, name in enumerate(trained)}
-
-
-def assert_equal(found: Samples, expected: Samples, tolerance: float = 1e-5) -> None:
-    assert found.keys() == expected.keys()
-    for name, value in expected.items():
-        assert found[name].shape == value.shape
-        scale = float(value.abs().max())
-        assert scale > 0, f"{name} has no gradient, so nothing is compared"
-        assert float((found[name] - value).abs().max()) <= tolerance * scale, name
+Gradients = Callable[[LoadedModel, list[list[int]], list[int]], Samples]
+Compare = Callable[[Samples, Samples], None]
 
 
 @pytest.mark.parametrize(("base", "method", "experts"), CASES, ids=NAMES)
 def test_the_gradients_are_what_single_backward_passes_give(
-    model_for: Build, texts: list[str], base: str, method: str, experts: tuple[str, ...]
+    model_for: Build,
+    texts: list[str],
+    base: str,
+    method: str,
+    experts: tuple[str, ...],
+    fast: Gradients,
+    one_by_one: Gradients,
+    assert_equal: Compare,
 ) -> None:
     model = model_for(base, "fedavg", method=method, experts=experts)
     ids = model.encode(texts)
@@ -93,7 +73,7 @@ def test_the_gradients_are_what_single_backward_passes_give(
 
 @pytest.mark.parametrize(("base", "method", "experts"), CASES, ids=NAMES)
 def test_changing_one_example_changes_only_its_own_gradient(
-    model_for: Build, texts: list[str], base: str, method: str, experts: tuple[str, ...]
+    model_for: Build, texts: list[str], base: str, method: str, experts: tuple[str, ...], fast: Gradients
 ) -> None:
     model = model_for(base, method=method, experts=experts)
     ids = model.encode(texts)
@@ -112,7 +92,13 @@ def test_changing_one_example_changes_only_its_own_gradient(
     [("bert", "dora", ()), ("llama", "lora", ()), ("llama", "qlora", ()), ("gpt2", "rslora", ()), CASES[-3]],
 )
 def test_computing_activations_twice_gives_the_same_gradients(
-    model_for: Build, texts: list[str], base: str, method: str, experts: tuple[str, ...]
+    model_for: Build,
+    texts: list[str],
+    base: str,
+    method: str,
+    experts: tuple[str, ...],
+    fast: Gradients,
+    assert_equal: Compare,
 ) -> None:
     model = model_for(base, "fedavg", method=method, experts=experts)
     ids = model.encode(texts)
@@ -225,7 +211,9 @@ def test_dora_starts_from_norms_alone_if_nobody_gives_it_a_base(config_for: Call
         genesis(config_for("bert", method="dora").adapter.tensors, 16, "seed")
 
 
-def test_a_magnitude_of_zero_still_has_its_gradient(model_for: Build, texts: list[str]) -> None:
+def test_a_magnitude_of_zero_still_has_its_gradient(
+    model_for: Build, texts: list[str], fast: Gradients, one_by_one: Gradients, assert_equal: Compare
+) -> None:
     """m = 0 switches an output off; its direction is z/n and not y/m, so that training can bring it back."""
     model = model_for("bert", "fedavg", method="dora")
     name = next(name for name in model.parameters if name.endswith("lora_magnitude_vector"))
