@@ -264,7 +264,11 @@ def test_without_bitsandbytes_qlora_is_refused_with_the_remedy(
 REFUSED = [
     ("bert", "lora", ["nowhere"], [], r"config\.adapter\.targets: no adapter fits"),
     ("bert", "lora", ["query", "nowhere"], [], r"config\.adapter\.targets: no layer"),
+    ("bert", "lora", ["word_embeddings"], [], r"config\.adapter\.targets: .* is a Embedding"),
     ("bert", "dora", ["word_embeddings"], [], r"config\.adapter\.targets: .* is a Embedding"),
+    ("llama", "lora", ["embed_tokens"], [], r"config\.adapter\.targets: .* is a Embedding"),
+    ("bert", "lora", ["query", "LayerNorm"], [], r"config\.adapter\.targets: .*LayerNorm.* is not supported"),
+    ("llama", "lora", ["self_attn"], [], r"config\.adapter\.targets: .*LlamaAttention"),
     ("gpt2", "qlora", ["c_attn"], [], r"config\.adapter\.method: qlora"),
     ("mixtral", "lora", ["mlp.gate"], [], r"config\.adapter\.targets: .*gate is a MixtralTopKRouter"),
     ("mixtral", "lora", ["q_proj"], ["gate.weight"], r"config\.adapter\.experts: .*gate.* is not of the form"),
@@ -292,6 +296,23 @@ def test_what_cannot_be_adapted_is_refused_with_the_line_at_fault(
             method=method,
             experts=experts,
         )
+
+
+@pytest.mark.parametrize(
+    ("head", "message"),
+    [
+        (["score", "nowhere"], "no layer is called 'nowhere'"),
+        (["nowhere"], "score.weight is not in the weights and not part of the head"),
+        ([], "score.weight is not in the weights and not part of the head"),
+        (["score", "model.norm"], "model.norm is made of a LlamaRMSNorm"),
+        (["score", "embed_tokens"], "embed_tokens is made of a Embedding"),
+    ],
+)
+def test_a_head_that_cannot_be_trained_is_refused_with_the_line(
+    bases: dict[str, LoadedBase], head: list[str], message: str
+) -> None:
+    with pytest.raises(BaseUnusable, match=rf"config\.adapter\.head: {message}"):
+        layout(bases["llama"], rank=2, alpha=4, targets=["q_proj"], head=head, labels=3, rule="ffa")
 
 
 class Routed(torch.nn.Module):
