@@ -23,6 +23,11 @@ import tomli_w
 from devnet.federation import SCRYPT_N, Federation, Site, common_settings, door, free_ports, fund, make_key
 from devnet.processes import Supervisor
 from ledger.audit_door import EXIT_OF
+from ledger.base_program import Base
+from ledger.base_settings import ArchitectureUnknown
+from ledger.bundle import CONFIG, read_weights
+from ledger.config import Config
+from ledger.content import EmbeddedStore
 from ledger.deploy import act, deploy_log
 from ledger.eip712 import Domain
 from ledger.evm import EvmChain
@@ -37,6 +42,7 @@ from node.model import resolve
 from node.serving.ask import ask
 from node.serving.daemon import LOG_FOLDER
 from proofs.errors import LocalFault
+from proofs.gradient.numbers import ProgramRefused
 from proofs.merkle import consistency_path, leaf_hash, root_of_hashes
 
 ANSWER_BLOCKS: Final = 60
@@ -57,21 +63,30 @@ class NotServed(LocalFault):
 
 @dataclass(frozen=True)
 class Served:
-    """audits: command and exit code of each audit; refused: the contract's word on the rewrite, "" if it took it."""
+    """audits: command and exit code of each audit; refused: the contract's word on the rewrite, "" if it took it;
+    no_program: why there can be no proof of this model's answers, see `no_program`; "" where there has to be one."""
 
     answers: tuple[str, ...]
     audits: dict[str, int]
     refused: str
+    no_program: str
 
     @property
     def failed(self) -> bool:
-        """Not for want of a proof: of answers by most methods but LoRA there is none."""
-        borne = {name: {UNPROVEN} if name.startswith(PROVE) else set() for name in self.audits}
-        wrong = [name for name, code in self.audits.items() if code and code not in borne[name]]
+        """Not for want of a proof that there cannot be."""
+        wrong = [name for name, code in self.audits.items() if code and not self._borne(name, code)]
         return bool(wrong) or not self.refused
 
+    def _borne(self, name: str, code: int) -> bool:
+        return bool(self.no_program) and name.startswith(PROVE) and code == UNPROVEN
+
     def to_json(self) -> dict[str, Any]:
-        return {"answers": list(self.answers), "audits": self.audits, "rewrite": self.refused or "TAKEN"}
+        return {
+            "answers": list(self.answers),
+            "audits": self.audits,
+            "rewrite": self.refused or "TAKEN",
+            "no_program": self.no_program or None,
+        }
 
 
 @dataclass(frozen=True)
@@ -112,10 +127,13 @@ def serve_and_audit(federation: Federation, supervisor: Supervisor, tell: Callab
     facts = _until(counter, supervisor, lambda found: 0 < found["entries"] == found["anchored"], SETTLE_S)
     tell(f"{facts['anchored']} entries are anchored, in block {counter.chain.head().number} or before")
     audits = _audit(federation, counter, bundle, len(answers), tell)
+    unknown = no_program(federation, bytes.fromhex(bundle))
+    if unknown:
+        tell(f"no proof of an answer can be made of this model: {unknown}")
     supervisor.stop("server")
     refused = rewrite(counter)
     tell(f"a checkpoint over another history, signed with the server's own key: {refused or 'TAKEN'}")
-    return Served(tuple(answers), audits, refused)
+    return Served(tuple(answers), audits, refused, unknown)
 
 
 def _set_up(federation: Federation) -> Counter:
@@ -191,6 +209,19 @@ def _audit(
         found[name] = counter.audit(name.partition(" ")[0], *words)
         tell(f"candor-audit inference {name}: {SAID.get(found[name], f'exit code {found[name]}')}")
     return found
+
+
+def no_program(federation: Federation, bundle: bytes) -> str:
+    """Why H (proofs/gradient) has no program for the model of a bundle; "" if it has one. Looked up here: a server that
+    should prove, and only says that it cannot, fails the demo."""
+    store = EmbeddedStore(federation.aggregators[0].content, writable=False)
+    files = store.get_directory(bundle, federation.limits)
+    config = Config.decode(files[CONFIG])
+    try:
+        Base.open(resolve(federation.plan.preset.base_path)).program(config, read_weights(files, config))
+    except (ArchitectureUnknown, ProgramRefused) as error:
+        return str(error)
+    return ""
 
 
 def rewrite(counter: Counter) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,11 +27,13 @@ from devnet.presets import (
     with_rule,
 )
 from devnet.scenarios import fresh_folder
-from devnet.serving import Served
+from devnet.serving import Served, no_program
 from ledger.adapter import METHODS
 from ledger.aggregation import in_round
+from ledger.bundle import AggregateBundle, bundle_limits
 from ledger.canonical import FieldInvalid
-from ledger.config import Config, GradientSpec
+from ledger.config import GRADIENT_METHODS, Config, GradientSpec
+from ledger.content import EmbeddedStore
 from ledger.parents import Parent
 from ledger.privacy import epsilon, spend_of
 from node.model import LoadedBase, load_base
@@ -209,17 +212,34 @@ def test_a_folder_that_is_no_federation_is_refused(text: str | None, tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("audits", "refused", "failed"),
+    ("audits", "refused", "no_program", "failed"),
     [
-        ({"verify 0": 0, "prove 0": 0}, "ProofMismatch", False),
-        ({"verify 0": 0, "prove 0": 3}, "ProofMismatch", False),
-        ({"verify 0": 0, "prove 0": 1}, "ProofMismatch", True),
-        ({"verify 0": 3, "prove 0": 0}, "ProofMismatch", True),
-        ({"verify 0": 0, "prove 0": 0}, "", True),
+        ({"verify 0": 0, "prove 0": 0}, "ProofMismatch", "", False),
+        ({"verify 0": 0, "prove 0": 3}, "ProofMismatch", "qlora", False),
+        ({"verify 0": 0, "prove 0": 3}, "ProofMismatch", "", True),
+        ({"verify 0": 0, "prove 0": 1}, "ProofMismatch", "qlora", True),
+        ({"verify 0": 3, "prove 0": 0}, "ProofMismatch", "qlora", True),
+        ({"verify 0": 0, "prove 0": 0}, "", "", True),
     ],
 )
-def test_answers_without_a_proof_end_no_demo_but_all_else_does(
-    audits: dict[str, int], refused: str, failed: bool
+def test_answers_that_no_proof_knows_end_no_demo_but_all_else_does(
+    audits: dict[str, int], refused: str, no_program: str, failed: bool
 ) -> None:
-    """NOT PROVEN is an answer, of a method that no proof knows; a FAIL or a rewrite that was taken is not."""
-    assert Served(("watch",), audits, refused).failed is failed
+    """NOT PROVEN is an answer, of a model that H has no program for, and of no other."""
+    assert Served(("watch",), audits, refused, no_program).failed is failed
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_whether_a_model_can_be_proven_of_is_looked_up_in_its_own_bundle(
+    method: str, base: LoadedBase, tmp_path: Path
+) -> None:
+    preset, known = with_method(TINY, method), method in GRADIENT_METHODS
+    config, weights = make_config(preset, epsilon=8.0, rounds=3, policy=policy_for(preset, 3), base=base)
+    aggregate = AggregateBundle(config, 31337, bytes(20), 1, bytes(32), (), weights)
+    bundle = EmbeddedStore(tmp_path).put_directory(aggregate.files())
+    aggregator = SimpleNamespace(content=tmp_path)
+    federation: Any = SimpleNamespace(
+        aggregators=[aggregator], plan=SimpleNamespace(preset=preset), limits=bundle_limits(config)
+    )
+    found = no_program(federation, bundle)
+    assert (found == "", method in found) == (known, not known)
