@@ -17,8 +17,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from ledger import audit_cli, inference_cli
+from ledger.audit_trace import Origin
 from ledger.deploy import act
 from ledger.eip712 import Domain
+from ledger.history import History
 from ledger.log.actions import LogAction, NameAuditors, PostCheckpoint, Register, RegisterAuditor
 from ledger.log.kept import Kept
 from ledger.log.note import encode_note
@@ -27,6 +29,7 @@ from ledger.log.sealing import Auditor, AuditorKey
 from ledger.log.statements import Checkpoint, Promise, sign
 from ledger.log.store import LogStore
 from ledger.log.tiles import record_path
+from ledger.report import Name, passed
 from ledger.signing import Key
 from ledger.twin import TwinChain
 
@@ -66,8 +69,16 @@ class House:
         if name:
             self.do(NameAuditors((self.auditor.address,)), self.key)
 
-    def draft(self, number: int, *, sequence: int | None = None, to: AuditorKey | None = None, **changes: Any) -> Any:
-        """(entry, sealed record, record) of answer `number`, in no log yet."""
+    def draft(
+        self,
+        number: int,
+        *,
+        sequence: int | None = None,
+        to: AuditorKey | None = None,
+        at: bytes | None = None,
+        **changes: Any,
+    ) -> Any:
+        """(entry, sealed record, record) of answer `number`, in no log yet. to, at: key and address of who can open."""
         head = self.chain.head().number
         record = Record(DECODING, sha256(b"salt %d" % number).digest(), b"question %d" % number, b"answer %d" % number)
         place = self.log.size if sequence is None else sequence
@@ -82,7 +93,7 @@ class House:
             self.bundle,
             *[bytes(32)] * 4,
         )
-        sealed_to = Auditor(self.auditor.address, (to or self.reader_key).public)
+        sealed_to = Auditor(self.auditor.address if at is None else at, (to or self.reader_key).public)
         return *enter(replace(blank, **changes), record, [sealed_to]), record
 
     def answer(self, number: int, **changes: Any) -> Receipt:
@@ -239,6 +250,17 @@ def on_chain(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
             monkeypatch.setattr(module, "open_chain", lambda places: chain)
 
     return use
+
+
+@pytest.fixture
+def every_model_final(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For chains with no rounds on them: whose a model is, is asked in test_origin.py."""
+
+    def origin(chain: Any, contents: Any, bundle: bytes, log: Any, **_: Any) -> Origin:
+        history = History(Domain(chain.chain_id, chain.rounds_address))
+        return Origin(history, 1, (passed(Name.MODEL, "final"),))
+
+    monkeypatch.setattr(inference_cli, "audit_origin", origin)
 
 
 @pytest.fixture(scope="session")
