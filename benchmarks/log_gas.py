@@ -1,8 +1,8 @@
 """Gas for a thousand audited inferences, beside attesting each of them on EAS: `python -m benchmarks.log_gas`.
 
-What a checkpoint costs is read from the contract's snapshot (contracts/test/LogGas.t.sol), which every test run compares:
-in logs of 1 to a million entries, and with the longest proof of any log up to 2^20. That of EAS was measured by
-benchmarks.against_eas (`make bench-eas`) on the contracts of eas-contracts 1.9.0: one `attest` of a digest, one of a
+What a checkpoint costs is read from the contract's snapshot (contracts/test/LogGas.t.sol), which every test run
+compares: in logs of 1 to a million entries, and with the longest proof of any log up to 2^20. That of EAS was measured
+by benchmarks.against_eas (`make bench-eas`) on the contracts of eas-contracts 1.9.0: one `attest` of a digest, one of a
 hundred in a `multiAttest`, and one `timestamp`, which says nothing of who was asked or what was answered.
 """
 
