@@ -14,15 +14,27 @@ from typer.testing import CliRunner
 from devnet.cli import app, parse_misbehave, policy_for
 from devnet.federation import Plan, PlanInvalid, kept_facts
 from devnet.kinds import KINDS, KindUnknown
-from devnet.presets import PRESETS, RULES, TINY, Preset, last_config, make_config, with_method, with_rule
+from devnet.presets import (
+    PARENTS,
+    PRESETS,
+    RULES,
+    TINY,
+    Preset,
+    last_config,
+    make_config,
+    mix_config,
+    with_method,
+    with_rule,
+)
 from devnet.scenarios import fresh_folder
 from devnet.serving import Served, no_program
 from ledger.adapter import METHODS
 from ledger.aggregation import in_round
-from ledger.bundle import AggregateBundle
+from ledger.bundle import AggregateBundle, bundle_limits
 from ledger.canonical import FieldInvalid
 from ledger.config import GRADIENT_METHODS, Config, GradientSpec
 from ledger.content import EmbeddedStore
+from ledger.parents import Parent
 from ledger.privacy import epsilon, spend_of
 from node.model import LoadedBase, load_base
 from proofs.errors import LocalFault
@@ -104,6 +116,24 @@ def test_every_method_makes_a_config_and_gradients_are_proven_where_they_can_be(
     assert weights.keys() == {tensor.name for tensor in config.adapter.tensors}
 
 
+@pytest.mark.parametrize(("method", "of_parents"), [("mole", None), ("x-lora", "qlora")])
+def test_a_mixture_costs_what_its_parents_left_of_the_budget(
+    method: str, of_parents: str | None, base: LoadedBase, tmp_path: Path
+) -> None:
+    """Two rounds of its parents, and one of its own, in one plan."""
+    preset = with_method(TINY, method, of_parents)
+    with pytest.raises(PlanInvalid, match="2 rounds make a mixture's parents: it needs one more"):
+        plan(preset, tmp_path, rounds=2).check()
+    plan(preset, tmp_path, rounds=3).check()
+    first, weights = make_config(preset, epsilon=8.0, rounds=3, policy=policy_for(preset, 3), base=base)
+    assert (first.adapter.method, first.proof_policy) == (of_parents or "lora", "mechanism")
+    parents, spent = [Parent(bytes([n]) * 32, first, weights) for n in range(PARENTS)], [spend_of(first)] * PARENTS
+    mixture = mix_config(preset, first, base, parents, epsilon=8.0, rounds=1, history=spent)
+    assert (mixture.adapter.method, mixture.adapter.parents) == (method, tuple(parent.bundle for parent in parents))
+    assert mixture.quantised == first.quantised
+    assert 7.5 < epsilon([*spent, spend_of(mixture)], first.privacy.delta) <= 8.0
+
+
 def test_a_method_and_a_rule_go_together_unless_the_config_refuses_them(base: LoadedBase) -> None:
     preset = with_rule(with_method(TINY, "dora"), "svd")
     with pytest.raises(FieldInvalid, match=r"config\.aggregation\.rule"):
@@ -152,7 +182,10 @@ def test_both_halves_of_rolora_are_within_the_budget_together(base: LoadedBase) 
         (["--preset", "tiny", "--misbehave", "9=nan"], "there is no daemon 'node-9'"),
         (["--preset", "tiny", "--misbehave", "1=rude"], "no misbehaviour 'rude'"),
         (["--preset", "tiny", "--rule", "mode"], "no rule 'mode'"),
-        (["--preset", "tiny", "--method", "vera"], "no method 'vera'; known: lora, rslora, dora, qlora"),
+        (["--preset", "tiny", "--method", "vera"], "no method 'vera'; known: lora, rslora, dora, qlora, mole, x-lora"),
+        (["--preset", "tiny", "--method", "dora", "--parents", "lora"], "dora has no parents; those that have: mole"),
+        (["--preset", "tiny", "--method", "mole", "--parents", "x-lora"], "no method 'x-lora' for parents"),
+        (["--preset", "tiny", "--method", "mole", "--rounds", "2"], "2 rounds make a mixture's parents"),
         (["--preset", "tiny", "--rule", "svd", "--rank", "3=2"], "--rank 3=2: expected NODE=RANK"),
         (["--preset", "tiny", "--rule", "multi-krum"], "a quorum of 5 cannot be met by 3 nodes"),
     ],
@@ -205,6 +238,8 @@ def test_whether_a_model_can_be_proven_of_is_looked_up_in_its_own_bundle(
     aggregate = AggregateBundle(config, 31337, bytes(20), 1, bytes(32), (), weights)
     bundle = EmbeddedStore(tmp_path).put_directory(aggregate.files())
     aggregator = SimpleNamespace(content=tmp_path)
-    federation: Any = SimpleNamespace(aggregators=[aggregator], plan=SimpleNamespace(preset=preset), largest=config)
+    federation: Any = SimpleNamespace(
+        aggregators=[aggregator], plan=SimpleNamespace(preset=preset), limits=bundle_limits(config)
+    )
     found = no_program(federation, bundle)
     assert (found == "", method in found) == (known, not known)
