@@ -55,7 +55,7 @@ def verify(
     elsewhere_sections: Sequence[Sequence[tuple[str, int]]],
     roots: Sequence[bytes],
     proof: bytes,
-    protocol: bytes = b"candor/circuit-proof/1",
+    protocol: bytes = b"candor/circuit-proof/2",
 ) -> None:
     """Section 5. statement: 32 bytes that name all that is public. elsewhere_sections: (name, rows) of the sections of
     each tree from elsewhere; roots: theirs.

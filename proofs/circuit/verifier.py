@@ -39,7 +39,7 @@ from proofs.verifier import (
     open_columns,
 )
 
-PROTOCOL = b"candor/circuit-proof/1"
+PROTOCOL = b"candor/circuit-proof/2"
 
 
 @dataclass(frozen=True, eq=False)

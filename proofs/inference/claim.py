@@ -25,7 +25,7 @@ from proofs.gradient.numbers import LOOKUP_BITS, ProgramRefused
 from proofs.gradient.program import NextToken, Program
 from proofs.gradient.tape import SCORE_BITS, check_apart
 
-PROTOCOL = b"candor/inference-proof/1"
+PROTOCOL = b"candor/inference-proof/2"
 CONTEXT_BYTES = 32
 MOST_TOKENS = 512
 MOST_TOLERANCE = 1 << 10
