@@ -44,7 +44,7 @@ def witness(
         raise WitnessRefused("the released sums are not contributions and noise added up")
     cells |= _contribution_cells(statement, sizes, by_slot, counts)
     ranges = range_values(cells | secret_cells(words, sizes), statement, sizes)
-    cells["range_counts"] = count_cells(ranges, RANGE, "range_counts", sizes)
+    cells["range_counts"] = count_cells(relation.in_threes(ranges), RANGE, "range_counts", sizes)
     cells["noise_counts"] = count_cells(cells["noise_bins"], sizes.noise_values, "noise_counts", sizes)
     return cells
 
