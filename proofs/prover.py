@@ -189,7 +189,7 @@ class _Run:
         padded[: sizes.projections] = total
         values = np.zeros((sizes.projection_rows, sizes.lanes), dtype=np.int64)
         values[:, : blocks * slots] = padded.reshape(sizes.projection_rows, blocks * slots)
-        looked_up = relation.in_threes(values.T + sizes.reach)
+        looked_up = relation.in_threes((values.T + sizes.reach).astype(np.uint64))
         counted = count_cells(looked_up, 2 * sizes.reach + 1, "projection_counts", sizes)
         return {"projections": np.mod(values, P).astype(np.uint32), "projection_counts": counted}
 
@@ -250,4 +250,4 @@ class _Run:
 
 def _inverted(places: NDArray[Any], entries: Field, alpha: Field) -> Field:
     """(...,) -> (..., 4): 1/(α − entry) where each stands."""
-    return ext_inverse((alpha + _P - entries) % _P).astype(np.uint32)[places.astype(np.int64)]
+    return np.asarray(ext_inverse((alpha + _P - entries) % _P)[places.astype(np.int64)], dtype=np.uint64)
