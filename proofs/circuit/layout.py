@@ -13,6 +13,7 @@ from functools import cached_property
 from math import log2
 
 from proofs.circuit.builder import Circuit, Table
+from proofs.circuit.relations import Keyed
 from proofs.circuit.wire import CircuitRefused, Group, Lookup
 from proofs.field import DEGREE, P
 from proofs.parameters import (
@@ -174,6 +175,7 @@ def counts_of(table: str) -> str:
 
 def layout_of(circuit: Circuit, row: int, elsewhere: Sequence[Sections] = ()) -> Layout:
     """The sizes of a circuit's proof with rows of that length. Raises CircuitRefused."""
+    _check_keyed(circuit)
     groups = tuple(GroupShape.of(group, circuit.tables) for group in circuit.groups.values() if group.size)
     tables = {table.name: len(table.entries) for table in circuit.tables.values()}
     for queries in range(1, MOST_QUERIES + 1):
@@ -188,3 +190,29 @@ def layout_of(circuit: Circuit, row: int, elsewhere: Sequence[Sections] = ()) ->
             raise CircuitRefused("a proof of this circuit would not fit the memory")
         return found
     raise CircuitRefused(f"rows of {row} cells are too short for this circuit")
+
+
+def _check_keyed(circuit: Circuit) -> None:
+    """What is looked up must be fixed when α is drawn: in phase 1, by relations with cells of phase 0."""
+    keyed = [relation for relation in circuit.relations if isinstance(relation, Keyed)]
+    strips: dict[str, list[int]] = {}
+    for relation in keyed:
+        name, strip = _strip_of(relation)
+        strips.setdefault(name, []).append(strip)
+    for group in circuit.groups.values():
+        if group.phase and group.lookups and sorted(strips.get(group.name, [])) != list(range(group.size)):
+            raise CircuitRefused(f"{group.name}: cells that are looked up could be chosen when α is known")
+
+
+def _strip_of(relation: Keyed) -> tuple[str, int]:
+    """(group, strip) of index and key, which are its columns in order, and nothing else."""
+    found = set[tuple[str, int]]()
+    for column, wire in enumerate((relation.index, *relation.key)):
+        (term,) = wire.terms
+        alone = wire.constant is None and term.turn is None and term.index.size == 1 and (term.coefficient == 1).all()
+        if not alone or term.column != column:
+            raise CircuitRefused(f"{term.group.name}: index and key are no cells of one strip")
+        found.add((term.group.name, int(term.index.reshape(-1)[0])))
+    if len(found) != 1:
+        raise CircuitRefused("index and key of a row lie in different strips")
+    return found.pop()
