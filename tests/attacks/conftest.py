@@ -37,7 +37,7 @@ from ledger.records import Policy
 from ledger.tensors import Weights, flatten, unflatten
 from ledger.verdict import SubmissionFacts
 from proofs import answering, prover, relation, second_verifier
-from proofs.answering import quotient_rows
+from proofs.answering import from_coset, quotient, quotient_rows
 from proofs.circuit import second_verifier as circuit_second_verifier
 from proofs.circuit import verifier
 from proofs.circuit.builder import Circuit
@@ -253,14 +253,14 @@ class Forger:
     they can be, and so are quotients of what does not vanish; sums are those of the cells, unless `released` says
     otherwise; the roots are those of the forged words and data, unless `words_root` or `data_root` say otherwise.
 
-    beyond (k − t', 4): coefficients of the last quotient of cells that no piece reaches. missing (4,): what its sum
-    lacks, over k.
+    Of the last proof: identities (4k, 4), coefficients of the sum of cell identities; beyond (k − t', 4), those of its
+    quotient that no piece reaches; missing (4,), what the sum identity lacks, over k.
     """
 
     def __init__(self, case: Any) -> None:
         self.case, self.shape, self.sizes = case, case.statement.shape, parameters(case.statement.shape)
         self.public = Public.of(case.statement, self.sizes)
-        self.beyond = self.missing = np.zeros(0, dtype=np.uint64)
+        self.identities = self.beyond = self.missing = np.zeros(0, dtype=np.uint64)
 
     def prove(
         self,
@@ -404,7 +404,14 @@ class Forging(prover._Run):
             self.forger.beyond = coefficients[length:]
             return coefficients[:length]
 
-        with patch.object(answering, "of_length", cut):
+        def divided(parts: Sequence[np.ndarray], sizes: Any) -> np.ndarray:
+            whole = np.zeros((4 * sizes.row, DEGREE), dtype=np.uint64)
+            for part in parts:
+                whole[: len(part)] += from_coset(part, sizes)
+            self.forger.identities = whole % np.uint64(P)
+            return quotient(parts, sizes)
+
+        with patch.object(answering, "of_length", cut), patch.object(prover, "quotient", divided):
             return super()._cells(sections, self.factors(drawn))
 
     def _sums(self, sections: Any, matrix: np.ndarray, cells: Any, sums: Any) -> np.ndarray:
@@ -433,6 +440,22 @@ def recoded(found: Committed, tree: int, coded: Callable[[int, np.ndarray], None
     if coded is None:
         return found
     return Recoded.of(found, lambda code: coded(tree, code))
+
+
+class Forgetful(Transcript):
+    """Absorbs everything but the messages with these labels."""
+
+    def __init__(self, *forgotten: str) -> None:
+        super().__init__()
+        self._forgotten = forgotten
+
+    def absorb(self, label: str, data: bytes) -> None:
+        super().absorb(label, b"" if label in self._forgotten else data)
+
+
+@pytest.fixture(scope="session")
+def forgetful() -> type[Forgetful]:
+    return Forgetful
 
 
 @pytest.fixture
