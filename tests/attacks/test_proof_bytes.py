@@ -201,15 +201,8 @@ class TestVersionOne:
         sizes, queries = parts.sizes, parts.sizes.queries
         roots, rest = parts.proof[:128], parts.proof[128 + 16 * sizes.row :]
         polynomials = bytes(16 * (sizes.row + (sizes.row + sizes.pads) + (2 * sizes.row - 1)))
-        inverses = 4 * (sizes.range_lookups + sizes.projection_rows + sizes.noise_rows)
-        heights = [
-            6,
-            2,
-            sizes.heights[WITNESS] - sizes.projection_rows - 1,
-            4,
-            sizes.projection_rows + 1,
-            inverses + 28,
-        ]
+        projected, inverses = sizes.projection_rows + 1, sizes.range_lookups + sizes.projection_rows + sizes.noise_rows
+        heights = [*sizes.heights[:3], sizes.heights[WITNESS] - projected, projected, 4 * inverses + 28]
         opened = bytes(sum(queries * (16 + 4 * height) for height in heights))
         paths = b"".join(parts.fields[f"path {tree}"] for tree in range(6))
         for proof in (roots + polynomials + opened + paths, roots + polynomials + rest, polynomials + rest):
