@@ -28,7 +28,7 @@ MARGIN = 1 << 25  # kept free below p, so that C² − ‖c‖² < 0 cannot pass
 NORM_SHIFT = 256  # C² − ‖c‖² = low + 256·high, both below 2^16
 MAX_CLIP_UNITS = 2048
 MAX_CELLS = 1 << 27
-MIN_ROW, MAX_ROW = 1 << 8, 1 << (TWO_ADICITY - 3)
+MIN_ROW, MAX_ROW = 1 << 9, 1 << (TWO_ADICITY - 3)
 MAX_OPENINGS = 16  # further proofs over the trees of data and slots
 OPENING_COLUMNS = 128  # columns of them that each of those opens at most
 SALT_BYTES = 16

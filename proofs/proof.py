@@ -11,7 +11,7 @@ PeerFault
     ├── ProofMalformed    the length, or an element that is not below p
     ├── OpeningInvalid    an opened column is not under its root
     ├── ProximityFailed   the opened columns are not those of rows of degree below k
-    ├── CellsFailed       a cell identity does not hold: a clip, a bit, a table
+    ├── CellsFailed       a cell identity does not hold: a clip, a bit, a table; or α is in F
     └── SumsFailed        a sum identity does not hold: ĝ = Σ c + z, projections, counts, the committed data
 """
 
