@@ -72,7 +72,7 @@ def verify(statement: Statement, proof: bytes) -> None:
     transcript.absorb("witness", roots["witness"])
     alpha, beta = transcript.elements("tables", 2)
     if in_f(alpha):
-        raise SumsFailed("α lies in F")
+        raise CellsFailed("α lies in F")
     transcript.absorb("lookups", roots["lookups"])
     of_cells = transcript.elements("cells", sizes.identities)
     of_sums = transcript.elements("sums", sum(_factors(shape, sizes)) + 5)
@@ -165,7 +165,7 @@ def _sizes(shape: Shape) -> _Sizes:
     projections, chance, factor = 0, one, _ceil(base.numerator * one, base.denominator)
     while chance > one >> 104:
         projections, chance = projections + 1, _ceil(chance * factor, one)
-    found = [_sizes_of(shape, 1 << log, reach, projections, Fraction(chance, one)) for log in range(8, 22)]
+    found = [_sizes_of(shape, 1 << log, reach, projections, Fraction(chance, one)) for log in range(9, 22)]
     fitting = [sizes for sizes in found if sizes is not None]
     if not fitting:
         raise SizesRefused("no row length holds the slots of all steps")

@@ -7,6 +7,7 @@ file, and of proofs/README.md where that is said. Elements of K are integers as 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -16,7 +17,8 @@ from itertools import chain, islice
 import numpy as np
 
 from proofs.circuit.builder import Circuit, Table
-from proofs.circuit.second_weights import Drawn, Lots, Weights, free, integers
+from proofs.circuit.relations import Keyed
+from proofs.circuit.second_weights import Drawn, Lots, Weights, free_places, integers
 from proofs.circuit.wire import CircuitRefused, Group, Lookup
 from proofs.plain import (
     BASIS,
@@ -81,7 +83,7 @@ def verify(
     tests = iter(transcript.elements("tests", 2 * longest + 1 + widest + 1))
     left, right, (beta,), gamma, (alpha,) = (list(islice(tests, n)) for n in (longest, longest, 1, widest, 1))
     if in_f(alpha):
-        raise SumsFailed("α lies in F")
+        raise CellsFailed("α lies in F")
     transcript.absorb("tests", own[1])
     of_cells = transcript.elements("cells", sizes.identities)
     keys = transcript.draw("table sums"), transcript.draw("sums")
@@ -209,10 +211,14 @@ class _Sizes:
 def _sizes(circuit: Circuit, k: int, elsewhere: Sequence[Sequence[tuple[str, int]]]) -> _Sizes:
     """With the least t that makes a proof sound."""
     ranges = frozenset(name for name, table in circuit.tables.items() if _is_range(table))
+    keyed = _keyed(circuit)
     for group in circuit.groups.values():
         for lookup in group.lookups:
             if lookup.table in ranges and (group.phase or [by for by, _ in lookup.columns] != ["1"]):
                 raise CircuitRefused(f"{group.name} looks up more than a column of the first phase in a range")
+            columns = [column for _, column in lookup.columns if group.phase]
+            if any(keyed[group.name, column, strip] != 1 for column in columns for strip in range(group.size)):
+                raise CircuitRefused(f"strips of {group.name} are looked up that are not index and key of one Keyed")
     for t in range(1, MOST_QUERIES + 1):
         if 4 * t > k or k - t < circuit.lanes:
             break
@@ -222,10 +228,19 @@ def _sizes(circuit: Circuit, k: int, elsewhere: Sequence[Sequence[tuple[str, int
     raise CircuitRefused(f"rows of {k} cells cannot hold this circuit")
 
 
+def _keyed(circuit: Circuit) -> Counter[tuple[str, int, int]]:
+    """How many Keyeds say all of a strip of a group's column. (No other relation says so of a strip looked up.)"""
+    wires = [(one.index, *one.key) for one in circuit.relations if isinstance(one, Keyed)]
+    terms = [wire.terms[0] for wire in chain.from_iterable(wires) if wire.size == 1 and len(wire.terms) == 1]
+    alone = [term for term in terms if term.index.size == 1 and term.turn is None and term.coefficient.item() % P]
+    return Counter((term.group.name, term.column, term.index.item()) for term in alone)
+
+
 def _is_range(table: Table) -> bool:
     """Numbers in a row, and nothing else. Raises CircuitRefused where 0 is none of them."""
-    entries = integers(table.entries)
-    if table.rows is not None or entries != [[number] for number in _numbers(table)]:
+    if table.rows is not None or table.entries.shape != (len(table.entries), 1):
+        return False
+    if integers(table.entries[:, 0]) != list(_numbers(table)):
         return False
     if 0 not in _numbers(table):
         raise CircuitRefused(f"{table.name} does not hold 0")
@@ -236,8 +251,9 @@ def _is_range(table: Table) -> bool:
 
 
 def _longest_test(circuit: Circuit) -> int:
-    free = [size for pair in circuit.pairs for side in (pair.left, pair.right) for size in free(circuit, side)]
-    return max([*free, circuit.lanes])
+    return max(
+        [circuit.lanes, *(free_places(circuit, side) for pair in circuit.pairs for side in (pair.left, pair.right))]
+    )
 
 
 def _widest_rows(circuit: Circuit) -> int:

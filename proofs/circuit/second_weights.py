@@ -54,9 +54,9 @@ class Drawn:
     lots: Lots
 
 
-def free(circuit: Circuit, side: Factor) -> tuple[int]:
+def free_places(circuit: Circuit, side: Factor) -> int:
     """How long the side of a product is that is not summed over."""
-    return (circuit.lanes if side.contract == "strips" else side.wire.shape[-1],)
+    return circuit.lanes if side.contract == "strips" else side.wire.shape[-1]
 
 
 class Weights:
@@ -165,7 +165,7 @@ class Weights:
         for pair in relation.pairs:
             each = pair.count // matrices
             self._tests(pair, 8, [factor for factor in factors for _ in range(each)])
-        (x,), (y,) = free(circuit, relation.pairs[0].left), free(circuit, relation.pairs[0].right)
+        x, y = (free_places(circuit, side) for side in (relation.pairs[0].left, relation.pairs[0].right))
         of_result = [reduced(minus(factor) * value) for factor in factors for value in drawn.right[:y]]
         if relation.result.lanes > 1:
             self._add(relation.result, of_result, drawn.left[:x])
