@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.circuits import Toy
-from proofs import columns, plain, proof, transcript
-from proofs.circuit import prover, second_verifier
+from proofs import answering, columns, plain, proof, transcript
+from proofs.circuit import prover, second_verifier, second_weights
 from proofs.circuit import verifier as first_verifier
 from proofs.circuit.builder import Circuit, Table
 from proofs.circuit.layout import Layout, layout_of
@@ -313,7 +313,7 @@ class TestIfHashesCollided:
             def programmed(data: bytes = b"") -> Any:
                 return sha256(bytes(data).replace(wrong, right))
 
-            for module in (transcript, columns, plain, second_verifier):
+            for module in (transcript, columns, plain, second_weights):
                 monkeypatch.setattr(module, "sha256", programmed)
 
         return install
@@ -495,33 +495,11 @@ def lying(monkeypatch: pytest.MonkeyPatch) -> Lying:
     return install
 
 
-class Believing:
-    """numpy, but that all arrays are equal."""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(np, name)
-
-    def array_equal(self, *_: Any) -> bool:
-        return True
-
-
 def clipped(monkeypatch: pytest.MonkeyPatch) -> None:
     """Values beyond a table are counted as its last entry, rests of divisions are forgotten, all sums are right."""
     monkeypatch.setattr(Table, "places", lambda self, keys: np.clip(keys - self.first, 0, len(self.entries) - 1))
-    honest, divided = prover.from_coset, prover._Run._cells
-
-    def forgetful(values: np.ndarray, layout: Layout) -> np.ndarray:
-        found = honest(values, layout)
-        found[layout.row + layout.pads :] = 0
-        return found
-
-    def cells(self: Any, *arguments: Any) -> Any:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(prover, "from_coset", forgetful)
-            return divided(self, *arguments)
-
-    monkeypatch.setattr(prover._Run, "_cells", cells)
-    monkeypatch.setattr(prover, "np", Believing())
+    monkeypatch.setattr(answering, "of_length", lambda coefficients, length: coefficients[:length])
+    monkeypatch.setattr(prover, "check_sum", lambda *_: None)
 
 
 def test_both_refuse_each_cell_that_is_not_what_it_must_be(small: Case, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -571,7 +549,7 @@ def test_both_refuse_an_inverse_that_is_none(small: Case, lying: Lying) -> None:
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("mask_proximity", None), ("mask_cells", proof.CellsFailed), ("mask_sums", proof.SumsFailed)],
+    [("mask_proximity", None), ("mask_sums", proof.SumsFailed)],
 )
 def test_both_refuse_masks_that_hide_a_lie(
     name: str, expected: Verdict, small: Case, monkeypatch: pytest.MonkeyPatch
@@ -586,6 +564,60 @@ def test_both_refuse_masks_that_hide_a_lie(
     clipped(monkeypatch)
     monkeypatch.setattr(prover, "masks", lied)
     small.agreed(small.prove(), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("cells", proof.CellsFailed), ("sums_rest", proof.SumsFailed), ("sums_quotient", proof.SumsFailed)],
+)
+@pytest.mark.parametrize("row", [0, -1])
+def test_both_refuse_quotients_that_are_none(
+    name: str, row: int, expected: Verdict, small: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = prover.quotient_rows
+
+    def lied(*arguments: Any) -> Any:
+        found = honest(*arguments)
+        found[name][row] = (found[name][row].astype(np.int64) + 1) % P  # its lowest coefficient
+        return found
+
+    monkeypatch.setattr(prover, "quotient_rows", lied)
+    small.agreed(small.prove(), expected)
+
+
+def test_only_the_degree_of_the_rest_keeps_a_sum_from_being_another(
+    small: Case, lying: Lying, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sum that is off by k·d: x·d·x^(k − 1) − d·(x^k − 1) = d would make up for it."""
+    k, honest, missing = small.row, prover.quotient_rows, []
+
+    def lie(cells: dict[str, np.ndarray]) -> None:
+        cells["counts of squares"][0, 2] += 1
+
+    def check_sum(sums: np.ndarray, target: np.ndarray, _: Layout) -> None:
+        missing[:] = [
+            (int(a) + int(b) - int(c) * pow(k, -1, P)) % P for a, b, c in zip(sums[0], sums[k], target, strict=True)
+        ]
+
+    def lied(*arguments: Any) -> Any:
+        found = honest(*arguments)
+        highest = [pow(plain.root_of_unity(k), -j, P) for j in range(k)]  # x^(k − 1) = 1/x on H
+        for e, d in enumerate(missing):
+            found["sums_rest"][e] = [
+                (int(own) + d * x) % P for own, x in zip(found["sums_rest"][e], highest, strict=True)
+            ]
+            found["sums_quotient"][e] = [(int(own) - d) % P for own in found["sums_quotient"][e]]
+        return found
+
+    lying("values", lie)
+    monkeypatch.setattr(prover, "check_sum", check_sum)
+    monkeypatch.setattr(prover, "quotient_rows", lied)
+    data = small.prove()
+    assert any(missing)
+    small.agreed(data, proof.ProximityFailed)
+    for name in ("evaluate", "proximity_at"):
+        monkeypatch.setattr(second_verifier, name, lambda *_: 0)
+    assert small.verdicts(data)[1] is None
 
 
 # Bytes
