@@ -215,19 +215,30 @@ def _with_quotients(values: Rows) -> NDArray[np.uint32]:
 
 @njit("void(uint32[:,::1], uint32[:,::1], uint64[:,::1])", cache=True, nogil=True)
 def _combine(rows: Rows, weights: Rows, into: NDArray[np.uint64]) -> None:
-    count, size = rows.shape
-    outputs = weights.shape[1]
-    low = np.zeros(1024, dtype=np.uint64)
+    """Four products at a time: 4·(p − 1)² is below 2^64. Their halves are added up, and reduced at the end."""
+    (count, size), outputs = rows.shape, weights.shape[1]
+    low, high = np.zeros((2, outputs, 1024), dtype=np.uint64)
     for start in range(0, size, 1024):
         width = min(1024, size - start)
-        for e in range(outputs):
-            low[:] = 0
-            for r in range(count):
-                weight = weights[r, e]
+        low[:], high[:] = 0, 0
+        for r in range(0, count - 3, 4):
+            for e in range(outputs):
+                w0, w1 = uint64(weights[r, e]), uint64(weights[r + 1, e])
+                w2, w3 = uint64(weights[r + 2, e]), uint64(weights[r + 3, e])
                 for i in range(width):
-                    low[i] += uint64(_times(rows[r, start + i], weight))
+                    total = uint64(rows[r, start + i]) * w0 + uint64(rows[r + 1, start + i]) * w1
+                    total += uint64(rows[r + 2, start + i]) * w2 + uint64(rows[r + 3, start + i]) * w3
+                    low[e, i] += total & _LOW
+                    high[e, i] += total >> _SHIFT
+        for r in range(count - count % 4, count):
+            for e in range(outputs):
+                for i in range(width):
+                    total = uint64(rows[r, start + i]) * uint64(weights[r, e])
+                    low[e, i] += total & _LOW
+                    high[e, i] += total >> _SHIFT
+        for e in range(outputs):
             for i in range(width):
-                into[start + i, e] = low[i] % _P64
+                into[start + i, e] = ((high[e, i] % _P64 << _SHIFT) + low[e, i]) % _P64
 
 
 def combine(rows: Rows, weights: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -236,7 +247,7 @@ def combine(rows: Rows, weights: NDArray[np.uint64]) -> NDArray[np.uint64]:
         return np.asarray(_gpu().combine(rows, weights))
     found = np.zeros((rows.shape[1], weights.shape[1]), dtype=np.uint64)
     if len(rows):
-        _combine(np.ascontiguousarray(rows), np.ascontiguousarray(montgomery(weights)), found)
+        _combine(np.ascontiguousarray(rows), np.ascontiguousarray(weights.astype(np.uint32)), found)
     return found
 
 
