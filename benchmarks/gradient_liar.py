@@ -239,7 +239,7 @@ def lying(patches: ExitStack, public: Circuit, tested: Lie = no_lie, changes: di
         return runs[-1].recoded(QUOTIENTS, committing(*arguments))
 
     for name, value in (changes or {}).items():
-        setattr(Changed, name, value)
+        setattr(Changed, name, staticmethod(value) if callable(value) else value)
     Changed.public = public
     patches.enter_context(patch.object(prover, "_Run", Changed))
     patches.enter_context(patch.object(prover, "_fill_tests", filled))

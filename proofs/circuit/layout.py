@@ -29,6 +29,7 @@ from proofs.parameters import (
 )
 
 VALUES, TESTS, QUOTIENTS = range(3)  # after the trees from elsewhere
+KEYED = (("1", 0), *((f"e{e}", 1 + e) for e in range(DEGREE)))  # columns of index and key, as they are looked up
 MOST_QUERIES = 128  # what trees that were committed to elsewhere keep room for
 
 
@@ -199,15 +200,20 @@ def _check_keyed(circuit: Circuit) -> None:
     for relation in keyed:
         name, strip = _strip_of(relation)
         strips.setdefault(name, []).append(strip)
+        if any(term.group.phase for wire in (relation.ids, relation.values) for term in wire.terms):
+            raise CircuitRefused(f"{name}: ids and values of a key could be chosen when α is known")
     for group in circuit.groups.values():
-        if group.phase and group.lookups and sorted(strips.get(group.name, [])) != list(range(group.size)):
+        if not group.phase or not group.lookups:
+            continue
+        tied = sorted(strips.get(group.name, [])) == list(range(group.size))
+        if not tied or any(lookup.columns != KEYED for lookup in group.lookups):
             raise CircuitRefused(f"{group.name}: cells that are looked up could be chosen when α is known")
 
 
 def _strip_of(relation: Keyed) -> tuple[str, int]:
     """(group, strip) of index and key, which are its columns in order, and nothing else."""
     found = set[tuple[str, int]]()
-    for column, wire in enumerate((relation.index, *relation.key)):
+    for (_, column), wire in zip(KEYED, (relation.index, *relation.key), strict=True):
         (term,) = wire.terms
         alone = wire.constant is None and term.turn is None and term.index.size == 1 and (term.coefficient == 1).all()
         if not alone or term.column != column:

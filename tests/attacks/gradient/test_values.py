@@ -121,9 +121,9 @@ CELLS: dict[str, tuple[dict[str, Any], type[ProofInvalid]]] = {
     "a combination of a product's left side": ({"tested": cell("product in K", 0)}, SumsFailed),
     "a product in K": ({"tested": cell("product in K", 8)}, CellsFailed),
     "a key of the embedding": ({"tested": cell("rows of", 1)}, CellsFailed),
-    "a number of look-ups": ({"counted": staticmethod(count("range"))}, SumsFailed),
+    "a number of look-ups": ({"counted": count("range")}, SumsFailed),
     "a code that is no polynomial": (
-        {"coded": staticmethod(lambda tree, code: code.__setitem__((slice(None), 0), code[:, 0] ^ (tree == VALUES)))},
+        {"coded": lambda tree, code: code.__setitem__((slice(None), 0), code[:, 0] ^ (tree == VALUES))},
         ProximityFailed,
     ),
 }
