@@ -41,6 +41,7 @@ from proofs.verifier import (
 
 PROTOCOL = b"candor/circuit-proof/2"
 _P = np.uint64(P)
+LANES = 2048  # whose weights are transformed together
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,17 +103,28 @@ def _check_sums(opened: Opened, circuit: Circuit, layout: Layout, drawn: Drawn) 
 
 
 def _at_points(terms: Sequence[Term], opened: Opened, basis: Halves) -> list[Field]:
-    """(t, 4) each: the polynomials of their weights, by one product for all of them that are of more than one lane."""
-    single = [len(term.weights) == 1 for term in terms]
-    long = [term for term, alone in zip(terms, single, strict=True) if not alone]
-    first = min((term.start for term in long), default=0)
-    end = max((term.start + len(term.weights) for term in long), default=0)
-    whole = np.zeros((end - first, len(long), DEGREE), dtype=np.uint64)
-    for number, term in enumerate(long):
-        whole[term.start - first : term.start - first + len(term.weights), number] = term.weights
-    found = matmul(basis.columns(first, end), whole.reshape(end - first, DEGREE * len(long)))
-    rest = iter(np.split(found, len(long), axis=1) if long else [])
-    return [
-        mul(opened.basis[:, term.start, None], term.weights[0]) if alone else next(rest)
-        for term, alone in zip(terms, single, strict=True)
-    ]
+    """(t, 4) each: the polynomials of their weights, by one product for all of them that reach into as many lanes."""
+    found = [np.zeros((len(opened.points), DEGREE), dtype=np.uint64) for _ in terms]
+    long = list[int]()
+    for number, term in enumerate(terms):
+        if len(term.weights) == 1:
+            found[number] = mul(opened.basis[:, term.start, None], term.weights[0])
+        else:
+            long.append(number)
+    ends = [terms[number].start + len(terms[number].weights) for number in long]
+    for first in range(0, max(ends, default=0), LANES):
+        here = [
+            number
+            for number, end in zip(long, ends, strict=True)
+            if end > first and terms[number].start < first + LANES
+        ]
+        whole = np.zeros((LANES, len(here), DEGREE), dtype=np.uint64)
+        for place, number in enumerate(here):
+            start, weights = terms[number].start - first, terms[number].weights
+            part = weights[max(-start, 0) : LANES - start]
+            whole[max(start, 0) : max(start, 0) + len(part), place] = part
+        end = min(first + LANES, opened.basis.shape[1])
+        product = matmul(basis.columns(first, end), whole[: end - first].reshape(end - first, -1))
+        for place, number in enumerate(here):
+            found[number] = (found[number] + product[:, DEGREE * place : DEGREE * (place + 1)]) % _P
+    return found
