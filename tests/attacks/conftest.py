@@ -275,7 +275,7 @@ def _both_verifiers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPa
             refuted = ""
             try:
                 second_verifier.verify(statement, proof)
-            except second_verifier.Refuted as error:
+            except ProofInvalid as error:
                 refuted = type(error).__name__
             assert (caught is None) == (refuted == ""), f"{caught!r} against {refuted!r}"
         if caught is not None:
