@@ -161,6 +161,20 @@ class TestWhatDoesNotHoldIsNotProven:
         monkeypatch.setattr(prover._Run, "_inverses", wrong)
         self.refused(small_case, "an identity of the cells does not hold")
 
+    def test_an_identity_of_degree_two_that_does_not_hold(
+        self, small_case: Case, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its quotient would fit into the pieces: it is looked at by itself."""
+        honest = prover.witness
+
+        def wrong(*arguments: Any) -> Any:
+            found = honest(*arguments)
+            found["last"][0, -1] = 2
+            return found
+
+        monkeypatch.setattr(prover, "witness", wrong)
+        self.refused(small_case, "an identity of the cells does not hold")
+
     def test_sums_that_do_not_hold(self, small_case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
         honest = prover.witness
 
