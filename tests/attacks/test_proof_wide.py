@@ -115,7 +115,7 @@ def test_the_last_rows_have_their_rules_too(wide_forger: Forger, lie: Any, error
 
 
 def test_a_row_of_the_data_missing_in_the_last_step_alone(wide_forger: Forger) -> None:
-    at = WIDE.steps * WIDE.capacity - 20 - wide_forger.sizes.lanes
+    at = WIDE.steps * WIDE.capacity - 30 - wide_forger.sizes.lanes
 
     def lie(cells: Cells) -> None:
         assert "used" in cells or cells["filled"][1, at]
