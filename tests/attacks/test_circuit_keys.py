@@ -93,11 +93,11 @@ def test_a_free_key_would_make_up_for_a_row_that_is_none() -> None:
         verifier.verify(STATEMENT, public, laid, [], proof)
 
 
-def ranged(table: Table, columns: Any = (("1", 0),), phase: int = 0) -> Circuit:
+def ranged(table: Table, columns: Any = (("1", 0),), phase: int = 0, size: int = 3) -> Circuit:
     circuit = Circuit(LANES, False)
     circuit.tests_group()
     group = circuit.group("ranged", LANES, 2, (Lookup(circuit.table(table), columns),), phase=phase)
-    group.append(3, None)
+    group.append(size, None)
     return circuit
 
 
@@ -112,6 +112,7 @@ CIRCUITS: dict[str, tuple[Circuit, type[Exception] | None]] = {
     "a range to 0": (ranged(Table.range(-3, 0)), None),
     "a range from 1": (ranged(Table.range(1, 3)), CircuitRefused),
     "a range to −1": (ranged(Table.range(-3, -1)), CircuitRefused),
+    "a range from 1 that nothing is looked up in": (ranged(Table.range(1, 3), size=0), CircuitRefused),
     "a range of two columns": (ranged(Table.range(-3, 3), (("1", 0), ("β", 1))), CircuitRefused),
     "a range of multiples": (ranged(Table.range(-3, 3), (("β", 0),)), CircuitRefused),
     "a range of the second phase": (ranged(Table.range(-3, 3), phase=1), CircuitRefused),
