@@ -10,13 +10,12 @@ from typing import Final
 from devnet.forgeries import (
     ANSWERS,
     FORGERIES,
-    HOSTILE_DIRECTORIES,
     SHOWN,
-    BlockSink,
     Honest,
     extra_file,
     nowhere,
 )
+from devnet.hostile_directories import HOSTILE_DIRECTORIES, BlockSink
 from devnet.kinds import Kind
 from ledger.actions import Submit
 from ledger.aggregation import part_of, start_of

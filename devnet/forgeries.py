@@ -1,9 +1,8 @@
 """What a dishonest member publishes: each forgery changes one thing of an honest submission, and nothing beside it.
 
 The manifest always fits the other files, so that the forgery is caught by the rule that is meant for it and not by a
-checksum. Bytes of a pickle and of hostile DAGs are written by hand: nothing here loads them. Proofs made here are the
-real prover's, and sound, for something else than the round asks for. Where it asks for none, a forgery of a proof is an
-honest submission.
+checksum. Bytes of a pickle are written by hand: nothing here loads them. Proofs made here are the real prover's, and
+sound, for something else than the round asks for. Where it asks for none, a forgery of a proof is an honest submission.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,11 +23,8 @@ from ledger.bundle import (
     MANIFEST,
     MAX_MANIFEST_BYTES,
     PROOF,
-    TRAJECTORY,
     SubmissionBundle,
 )
-from ledger.content.cid import Block, Codec
-from ledger.content.dagpb import DIRECTORY_DATA, FileData, Link, Node, encode_file, encode_node
 from ledger.gradients import Challenge
 from ledger.mechanism import statement_of
 from ledger.optimizer import replay
@@ -43,15 +39,6 @@ from proofs.words import SecretWords, combine, public_draws, public_noise
 Files = dict[str, bytes]
 # what `pickle.load` would execute: GLOBAL os.system, one string, TUPLE1, REDUCE
 PICKLE: Final = b"\x80\x04cos\nsystem\n\x8c\x0btouch owned\x85R."
-CHUNK: Final = 1 << 20
-
-
-class BlockSink(Protocol):
-    """The part of a store that takes hand-made blocks."""
-
-    def put_blocks(self, blocks: list[Block], roots: list[Block]) -> None: ...
-
-    def put_directory(self, files: Mapping[str, bytes]) -> bytes: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -315,31 +302,6 @@ SHOWN: Final[dict[str, Callable[[Files], Files]]] = {
 }
 
 
-# ---- directories that no honest importer writes
-
-
-def escaping_path(honest: Honest, store: BlockSink) -> bytes:
-    """The honest files, and an entry named `..` beside them."""
-    entries = {name: _leaf(data) for name, data in honest.files.items() if "/" not in name}
-    return _put(store, entries | {"..": _leaf(b"root::0:0\n")})
-
-
-def zip_bomb(honest: Honest, store: BlockSink) -> bytes:
-    """A trajectory of a tebibyte: two small nodes, each of whose 1,024 links is the same block below it."""
-    leaf = Block.of(Codec.RAW, bytes(CHUNK))
-    gibibyte = _repeat(leaf, CHUNK, CHUNK)
-    tebibyte = _repeat(gibibyte, CHUNK << 10, 1024 * CHUNK + len(gibibyte.data))
-    store.put_blocks([leaf, gibibyte], [])
-    entries = {name: _leaf(data) for name, data in honest.files.items() if "/" not in name}
-    return _put(store, entries | {TRAJECTORY.replace("/", "-"): tebibyte})
-
-
-HOSTILE_DIRECTORIES: Final[dict[str, Callable[[Honest, BlockSink], bytes]]] = {
-    "path-escape": escaping_path,
-    "zip-bomb": zip_bomb,
-}
-
-
 def nowhere(honest: Honest) -> bytes:
     """A digest of the right form behind which there is nothing."""
     return sha256(b"candor/devnet/nowhere/1\0" + honest.files[MANIFEST]).digest()
@@ -384,23 +346,3 @@ def _half_precision(tensors: Mapping[str, NDArray[np.float32]]) -> bytes:
     header = json.dumps(entries, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
     return len(header).to_bytes(8, "little") + header + data
-
-
-def _leaf(data: bytes) -> Block:
-    return Block.of(Codec.RAW, data)
-
-
-def _repeat(child: Block, file_bytes: int, tree_bytes: int) -> Block:
-    """A file node of 1,024 links to one and the same child."""
-    links = (Link(child.cid, "", tree_bytes),) * 1024
-    return Block.of(
-        Codec.DAG_PB, encode_node(Node(links, encode_file(FileData(1024 * file_bytes, (file_bytes,) * 1024))))
-    )
-
-
-def _put(store: BlockSink, entries: Mapping[str, Block]) -> bytes:
-    names = sorted(entries, key=str.encode)
-    links = tuple(Link(entries[name].cid, name, len(entries[name].data)) for name in names)
-    root = Block.of(Codec.DAG_PB, encode_node(Node(links, DIRECTORY_DATA)))
-    store.put_blocks(list(entries.values()), [root])
-    return root.cid.digest

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ledger.audit_blocks import headers_link
+from ledger.audit_blocks import WALK, Walk, headers_link
 from ledger.audit_chain import (
     CHAIN_LINKS,
     Replay,
@@ -72,11 +72,12 @@ def audit(
     rounds: set[int] | None = None,
     first_block: int = 0,
     gradients: GradientVerifier | None = None,
+    walk: Walk = WALK,
 ) -> Report:
     """Audit the whole history on the chain, and the content of `rounds` (None: of all). gradients: who verifies proofs
     of gradients; without it they are NOT PROVEN."""
     _check_asked(source, rounds)
-    return audit_chosen(source, contents, lambda _: rounds, first_block=first_block, gradients=gradients)[0]
+    return audit_chosen(source, contents, lambda _: rounds, first_block=first_block, gradients=gradients, walk=walk)[0]
 
 
 def audit_chosen(
@@ -86,10 +87,11 @@ def audit_chosen(
     *,
     first_block: int = 0,
     gradients: GradientVerifier | None = None,
+    walk: Walk = WALK,
 ) -> tuple[Report, History]:
     """The same of rounds that are chosen by the very history that is audited; and that history."""
     found, told = _settled(source, first_block)
-    history = (told, headers_link(source, found), code_link(source, found.history.domain, found.head))
+    history = (told, headers_link(source, found, walk), code_link(source, found.history.domain, found.head))
     reports = tuple(_reports(source, Library(contents), found, choose(found.history), gradients))
     check_unmoved(source, found.head)
     anchor = Anchor(source.chain_id, source.rounds_address, found.head.number, found.head.hash)

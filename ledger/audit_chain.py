@@ -13,6 +13,7 @@ from typing import Final, Protocol
 from ledger.eip712 import Domain
 from ledger.headers import Header
 from ledger.history import History
+from ledger.opening import Rule, RuleBroken
 from ledger.ports import ChainMoved, UnknownBlock
 from ledger.records import (
     AggregateProposed,
@@ -30,7 +31,7 @@ from ledger.records import (
 )
 from ledger.report import Link, Name, failed, missing, passed, reason_name
 from ledger.round_state import RoundState, beacon_block
-from ledger.rules import Rule, RuleBroken, check_beacon_header
+from ledger.rules import check_beacon_header
 from proofs.errors import LocalFault, PeerFault
 
 PAGE_BLOCKS: Final = 2000

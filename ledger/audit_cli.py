@@ -11,12 +11,14 @@
     candor-audit trace RECEIPT                from one answer back to the base model, every link
 
 With --base FOLDER, `verify` and `why` verify the proofs of gradients on the base model in that folder. Without it they
-are NOT PROVEN.
+are NOT PROVEN. The headers of all blocks from the first event to the head are walked, up to --max-blocks of them; with
+--trusted-block NUMBER:HASH, everything up to that block hangs on a hash that you know, and not on the node's.
 
 Exit codes: 0  every link PASSes, or is NOT PROVEN for want of a proof, or of --base
             1  something FAILs
             2  wrong usage, or this machine's fault
-            3  the chain or some content could not be read: nothing is known to be wrong, try again
+            3  the chain or some content could not be read, or has more blocks than --max-blocks: nothing is known to be
+               wrong, and another try may settle it
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from typing import Annotated, Final
 import typer
 
 from ledger.audit import NoSuchRound, audit, why
+from ledger.audit_blocks import MAX_WALK_BLOCKS
 from ledger.audit_chain import Broken, Replay, replay
 from ledger.audit_door import (
     EXIT_OF,
@@ -40,12 +43,15 @@ from ledger.audit_door import (
     Content,
     FromBlock,
     Json,
+    MaxBlocks,
     Rounds,
     Rpc,
+    Trusted,
     WrongUsage,
     gradients_on,
     places_from,
     told,
+    walk_from,
 )
 from ledger.audit_file import export_round, verify_file, why_file
 from ledger.audit_library import Library, Unsettled
@@ -117,6 +123,7 @@ def verify(
     anchor: Annotated[str, typer.Option("--anchor", help="The file's last header, from a source you trust.")] = "",
     base: Base = None,
     rpc: Rpc = "", rounds: Rounds = "", content: Content = None, from_block: FromBlock = 0,
+    max_blocks: MaxBlocks = MAX_WALK_BLOCKS, trusted: Trusted = "",
     config: ConfigFile = None, json: Json = False,
 ) -> None:  # fmt: skip
     """Re-derive everything, link by link: from chain and content, or offline from FILE."""
@@ -124,7 +131,7 @@ def verify(
         if number is not None and everything:
             raise WrongUsage("--round and --all exclude each other")
         if file is not None:
-            if number is not None or everything or rpc or content or config:
+            if number is not None or everything or rpc or content or config or trusted:
                 raise WrongUsage("FILE is verified by itself: only --anchor, --base, --rounds and --json go with it")
             contract = Places(rounds=rounds).contract if rounds else None
             report = verify_file(file, anchor=_hash(anchor), contract=contract, gradients=gradients_on(base))
@@ -132,8 +139,8 @@ def verify(
             places = places_from(rpc, rounds, content, from_block, config)
             wanted = None if number is None else {number}
             source, contents = open_chain(places), open_contents(places.content)
-            first, gradients = places.from_block, gradients_on(base)
-            report = audit(source, contents, rounds=wanted, first_block=first, gradients=gradients)
+            first, gradients, walk = places.from_block, gradients_on(base), walk_from(max_blocks, trusted)
+            report = audit(source, contents, rounds=wanted, first_block=first, gradients=gradients, walk=walk)
         printer.report(report)
         raise typer.Exit(EXIT_OF[report.status])
 
@@ -196,6 +203,7 @@ def trace(
     log: Annotated[str, typer.Option("--log", help="Where the server's log is: its URL, a CID, or a folder.")] = "",
     base: Base = None,
     rpc: Rpc = "", rounds: Rounds = "", audit_log: AuditLog = "", content: Content = None, from_block: FromBlock = 0,
+    max_blocks: MaxBlocks = MAX_WALK_BLOCKS, trusted: Trusted = "",
     config: ConfigFile = None, json: Json = False,
 ) -> None:  # fmt: skip
     """One page from an answer back to the base model: receipt, log, checkpoint, every round, genesis."""
@@ -203,9 +211,9 @@ def trace(
         places = places_from(rpc, rounds, content, from_block, config, audit_log)
         kept, chain, contents = open_kept(receipt), open_chain(places), open_contents(places.content)
         reader = LogReader(open_log(log, contents), log_domain(chain), kept.receipt.entry.server) if log else None
-        gradients = gradients_on(base)
+        gradients, walk = gradients_on(base), walk_from(max_blocks, trusted)
         found = trace_receipt(
-            chain, contents, kept, reader, first_block=places.from_block, gradients=gradients, base=base
+            chain, contents, kept, reader, first_block=places.from_block, gradients=gradients, base=base, walk=walk
         )
         LogPrinter(printer).trace(found)
         raise typer.Exit(EXIT_OF[found.status])

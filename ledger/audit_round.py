@@ -11,30 +11,26 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any, TypeVar
 
-import numpy as np
-
-from ledger.aggregate import aggregate_bundle
-from ledger.aggregation import NoAggregate, WrongHalf, check_round, part_of, start_of
+from ledger.aggregation import WrongHalf, check_round, part_of, start_of
+from ledger.audit_aggregate import compared, not_rebuilt, rebuilt
 from ledger.audit_findings import Finding, agreement, verdicts_of
 from ledger.audit_gradient import GradientAudit
 from ledger.audit_library import Library, Unsettled
 from ledger.audit_quorum import dissent_text, dissents, quorum_data, quorum_text
 from ledger.bundle import (
-    AggregateBundle,
     Claim,
     Rejected,
     SubmissionBundle,
     bundle_limits,
     read_submission,
-    read_weights,
 )
 from ledger.canonical import format_fraction
 from ledger.config import Config
 from ledger.content.errors import ContentInvalid, ContentMissing
-from ledger.content.unixfs import directory_blocks
 from ledger.gradients import GradientVerifier
 from ledger.history import History
 from ledger.mechanism import coverage
+from ledger.opening import RuleBroken
 from ledger.parents import read_start, starts_at_zero
 from ledger.privacy import EPSILON_TOLERANCE_MICRO, Spend, epsilon_micro, spend_of
 from ledger.quorum import check_signed
@@ -50,7 +46,6 @@ from ledger.report import (
     show_epsilon,
 )
 from ledger.round_state import RoundState, known_reason
-from ledger.rules import RuleBroken
 from ledger.tensors import Weights
 from ledger.verdict import (
     SubmissionFacts,
@@ -337,54 +332,21 @@ class RoundAudit:
         proposal = self.state.proposal
         if proposal is None:
             return passed(Name.AGGREGATE, "nothing was proposed, so there is no average")
-        data = {"aggregate_bundle": proposal.aggregate_bundle.hex(), "aggregator": "0x" + proposal.aggregator.hex()}
         try:
-            bundle = self._average()
+            given = self._given()
+            bundle = rebuilt(self.config, self.state, self.global_weights, given)
         except Unsettled as unsettled:
-            text = f"cannot be recomputed: {unsettled.cause}"
-            return failed(Name.AGGREGATE, text, **data) if unsettled.peer else missing(Name.AGGREGATE, text, **data)
-        root, _ = directory_blocks(bundle.files())
-        expected = root.cid.digest
-        if expected == proposal.aggregate_bundle:
-            text = f"{self.config.aggregation.told} of members {list(self.state.accepted)}, rebuilt to the byte"
-            return passed(Name.AGGREGATE, text, expected=expected.hex(), **data)
-        text = f"expected {expected.hex()}, proposed was {proposal.aggregate_bundle.hex()}: {self._difference(bundle)}"
-        return failed(Name.AGGREGATE, text, expected=expected.hex(), **data)
+            return not_rebuilt(proposal, unsettled)
+        return compared(proposal, self.config.aggregation, self.state.accepted, bundle, self.library.contents)
 
-    def _average(self) -> AggregateBundle:
-        """Raises Unsettled."""
-        given: dict[int, tuple[bytes, Weights]] = {}
-        for member in self.state.accepted:
-            weights = self._weights.get(member, Unsettled("its verdicts could not be re-run", peer=False))
-            if isinstance(weights, Unsettled):
-                raise weights
-            given[member] = (self.state.submissions[member].bundle, weights)
-        domain, number = self.state.domain, self.state.number
-        try:
-            return aggregate_bundle(
-                self.config,
-                chain_id=domain.chain_id,
-                contract=domain.contract,
-                round=number,
-                global_bundle=self.state.opened.global_bundle,
-                start=self.global_weights,
-                submissions=given,
-            )
-        except NoAggregate as error:
-            raise Unsettled(f"what was proposed cannot be: {error}", peer=True) from error
-
-    def _difference(self, expected: AggregateBundle) -> str:
-        """In words: the first weight that differs, or what else is wrong with the bundle that was proposed."""
-        proposal = self.state.proposal
-        digest = proposal.aggregate_bundle if proposal else b""
-        try:
-            files = self.library.contents.get_directory(digest, bundle_limits(expected.config))
-            found = read_weights(files, expected.config)
-        except ContentMissing:
-            return "what was proposed is not to be had"
-        except PeerFault as error:
-            return f"what was proposed breaks a rule: {error}"
-        return _first_difference(expected.weights, found) or _other_file(expected.files(), files)
+    def _given(self) -> dict[int, tuple[bytes, Weights]]:
+        """Bundle and weights of everybody accepted. Raises Unsettled."""
+        unread = Unsettled("its verdicts could not be re-run", peer=False)
+        submissions = self.state.submissions
+        return {
+            member: (submissions[member].bundle, _settled(self._weights.get(member, unread)))
+            for member in self.state.accepted
+        }
 
 
 def _settled(value: T | Unsettled) -> T:
@@ -392,18 +354,3 @@ def _settled(value: T | Unsettled) -> T:
     if isinstance(value, Unsettled):
         raise value
     return value
-
-
-def _first_difference(expected: Weights, found: Weights) -> str:
-    for name in sorted(expected):
-        wrong = np.flatnonzero(expected[name].reshape(-1) != found[name].reshape(-1))
-        if wrong.size:
-            at = int(wrong[0])
-            units = f"{expected[name].reshape(-1)[at]} grid units, found {found[name].reshape(-1)[at]}"
-            return f"{name}[{at}]: expected {units}; {wrong.size} weights of this tensor differ"
-    return ""
-
-
-def _other_file(expected: Mapping[str, bytes], found: Mapping[str, bytes]) -> str:
-    differ = sorted(path for path in expected if found.get(path) != expected[path])
-    return f"the weights agree; {', '.join(differ) or 'no file'} differs"

@@ -8,13 +8,13 @@ only joined: the model that answered must be the aggregate that a round made fin
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from ledger.audit import audit_chosen
-from ledger.audit_blocks import MAX_WALK_BLOCKS
+from ledger.audit_blocks import MAX_WALK_BLOCKS, WALK, Walk
 from ledger.audit_chain import Headers, Source
 from ledger.audit_open import Contents
 from ledger.base_files import base_digest
@@ -26,10 +26,11 @@ from ledger.log.kept import Kept
 from ledger.log.reader import LogReader
 from ledger.parents import final_round
 from ledger.ports import ChainMoved
-from ledger.report import Anchor, Link, Name, Report, RoundReport, Status, failed, not_proven, overall, passed
+from ledger.report import Anchor, Link, Name, Report, RoundReport, Status, failed, missing, not_proven, overall, passed
 
 OF_ANSWER: Final = ((Name.TEXTS, "answer"), (Name.RECEIPT, "receipt"), (Name.INCLUSION, "log"), (Name.DEADLINE, "log"))
 OF_CHAIN: Final = (Name.LOG, Name.HEADERS, Name.CONTRACT)
+BEARING: Final = (Name.HISTORY, Name.HEADERS)
 PROOFS: Final = (Name.MECHANISM, Name.GRADIENT)
 NOT_REPLAYED: Final = (
     "that the model gives this answer is not shown here: an auditor with a key runs it again (inference replay), or "
@@ -87,21 +88,27 @@ def trace(
     first_block: int = 0,
     gradients: GradientVerifier | None = None,
     base: Path | None = None,
+    walk: Walk = WALK,
 ) -> Trace:
     """base: folder of the base model, if it is at hand. Raises WireFault for a chain that cannot be read, ChainMoved
     where log and rounds were shown on different ones."""
-    verified = verify_receipt(source, kept, reader, first_block=first_block)
+    verified = verify_receipt(source, kept, reader, first_block=first_block, walk=walk)
     told = verified.report.links
     steps = [_single(stage, link) for name, stage in OF_ANSWER for link in told if link.name is name]
     steps += [_single("checkpoint", link) for link in told if link.name in OF_CHAIN]
     bundle = kept.receipt.entry.bundle
     report, history = audit_chosen(
-        source, contents, lambda seen: _up_to(round_of(seen, bundle)), first_block=first_block, gradients=gradients
+        source,
+        contents,
+        lambda seen: _up_to(round_of(seen, bundle)),
+        first_block=first_block,
+        gradients=gradients,
+        walk=walk,
     )
     check_continues(source, verified.report.anchor, report.anchor)
     number = round_of(history, bundle)
     steps.append(_single("model", not_proven(Name.REPLAY, NOT_REPLAYED)))
-    steps.append(_single("model", origin_link(history, bundle, number)))
+    steps.append(_single("model", origin_link(history, bundle, number, report.history)))
     steps += [_single("rounds", link) for link in report.history]
     steps += [round_step(told_round) for told_round in reversed(report.rounds)]
     steps += _beginning(report, base)
@@ -138,17 +145,45 @@ def round_of(history: History, bundle: bytes) -> int | None:
     return 0 if first is not None and first.opened.global_bundle == bundle else None
 
 
-def origin_link(history: History, bundle: bytes, number: int | None) -> Link:
+@dataclass(frozen=True)
+class Origin:
+    """Whose model a bundle is, by an audited history. number: of the round that made it final, see `round_of`.
+    links: model, and what it rests on: history, headers and contract of Rounds."""
+
+    history: History
+    number: int | None
+    links: tuple[Link, ...]
+
+
+def audit_origin(
+    source: TraceSource, contents: Contents, bundle: bytes, log: Anchor, *, first_block: int = 0, walk: Walk = WALK
+) -> Origin:
+    """As `candor-audit verify` establishes a round's end, and on the chain of `log`, where the log was read. What is in
+    the rounds is not looked at. Raises WireFault for a chain that cannot be read, ChainMoved."""
+    audited, history = audit_chosen(source, contents, lambda _: set(), first_block=first_block, walk=walk)
+    check_continues(source, log, audited.anchor)
+    number = round_of(history, bundle)
+    return Origin(history, number, (origin_link(history, bundle, number, audited.history), *audited.history))
+
+
+def origin_link(history: History, bundle: bytes, number: int | None, grounds: Iterable[Link]) -> Link:
+    """grounds: the links of the history. Where headers do not bear it out, the end of a round is the node's word."""
     if number is None:
         text = (
             f"no round of this contract made {bundle.hex()} final, and it is not its genesis: whose model answered is "
         )
         return failed(Name.MODEL, f"{text}not to be told", bundle=bundle.hex())
+    data: dict[str, Any] = {"bundle": bundle.hex(), **({"round": number} if number else {})}
     if number == 0:
-        return passed(Name.MODEL, f"{bundle.hex()} is the genesis: no round has trained it", bundle=bundle.hex())
-    block = history.rounds[number].log[-1].block_number
-    text = f"{bundle.hex()} is the aggregate of round {number} of {history.latest}, final since block {block}"
-    return passed(Name.MODEL, text, bundle=bundle.hex(), round=number)
+        text = f"{bundle.hex()} is the genesis: no round has trained it"
+    else:
+        block = history.rounds[number].log[-1].block_number
+        text = f"{bundle.hex()} is the aggregate of round {number} of {history.latest}, final since block {block}"
+    weak = [link.name for link in grounds if link.name in BEARING and link.status is not Status.PASS]
+    if weak:
+        text += f", on the node's word: see {' and '.join(weak)} of the rounds"
+        return missing(Name.MODEL, text, **data)
+    return passed(Name.MODEL, text, **data)
 
 
 def round_step(told: RoundReport) -> Step:

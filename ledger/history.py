@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from ledger.eip712 import Domain
+from ledger.opening import ZERO_DIGEST, Rule, RuleBroken, open_round
 from ledger.records import Logged, Phase, RoundOpened, Seat
 from ledger.round_state import RoundState
-from ledger.rules import ZERO_DIGEST, Rule, RuleBroken, apply, open_round
+from ledger.rules import apply
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ log is read: its URL, a CID, or a folder.
 Exit codes: 0  nothing is wrong
             1  something FAILs, or an alarm stands
             2  wrong usage, or this machine's fault
-            3  NOT PROVEN: not due yet, or the chain, the log or a proof could not be had
+            3  NOT PROVEN: not due yet, or the chain, the log or a proof could not be had, or the chain has more blocks
+               than --max-blocks
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from ledger.audit_blocks import MAX_WALK_BLOCKS
 from ledger.audit_door import (
     EXIT_OF,
     FAIL,
@@ -35,19 +37,24 @@ from ledger.audit_door import (
     Content,
     FromBlock,
     Json,
+    MaxBlocks,
     Rounds,
     Rpc,
+    Trusted,
     WrongUsage,
     places_from,
     told,
+    walk_from,
 )
-from ledger.audit_open import Chain, FirstOf, Places, address_in, open_chain, open_contents
+from ledger.audit_open import FirstOf, Places, address_in, open_chain, open_contents
+from ledger.audit_trace import Origin, audit_origin
 from ledger.content.http_get import Base as Url
 from ledger.deploy import act
+from ledger.history import History
 from ledger.inference_print import LogPrinter
 from ledger.log.actions import LogAction, RegisterAuditor
 from ledger.log.check import check_log, host_of
-from ledger.log.follower import log_domain, settled_log
+from ledger.log.follower import log_domain, replay_log, settled_log
 from ledger.log.inclusion import verify_receipt
 from ledger.log.kept import RECEIPT as RECEIPT_FILE
 from ledger.log.kept import Kept, open_kept
@@ -68,7 +75,7 @@ from ledger.log.replaying import (
 )
 from ledger.log.watching import Alarm, Kind, Memory, Watchtower
 from ledger.ports import ContractRefused
-from ledger.report import Link, Status
+from ledger.report import Link, overall
 from ledger.signing import open_keystore, read_password
 from proofs.errors import CandorError, WireFault
 
@@ -97,14 +104,15 @@ SignerPassword = Annotated[Path | None, typer.Option("--signer-password-file", h
 @app.command(name="list")
 def list_servers(
     rpc: Rpc = "", rounds: Rounds = "", audit_log: AuditLog = "", from_block: FromBlock = 0,
+    max_blocks: MaxBlocks = MAX_WALK_BLOCKS, trusted: Trusted = "",
     config: ConfigFile = None, json: Json = False,
 ) -> None:  # fmt: skip
     """Servers: entries anchored, root, promised delay, auditors, reported omissions, forks."""
     with told(json) as printer:
         places = places_from(rpc, rounds, None, from_block, config, audit_log)
-        found, links = settled_log(open_chain(places), places.from_block)
+        found, links = settled_log(open_chain(places), places.from_block, walk=walk_from(max_blocks, trusted))
         LogPrinter(printer).servers(found, links)
-        raise typer.Exit(FAIL if any(link.status is Status.FAIL for link in links) else PASS)
+        raise typer.Exit(EXIT_OF[overall(links)])
 
 
 @app.command()
@@ -114,6 +122,7 @@ def verify(
     bundle: Bundle = "", report: Report = False,
     signer: Signer = None, signer_password: SignerPassword = None,
     rpc: Rpc = "", rounds: Rounds = "", audit_log: AuditLog = "", content: Content = None, from_block: FromBlock = 0,
+    max_blocks: MaxBlocks = MAX_WALK_BLOCKS, trusted: Trusted = "",
     config: ConfigFile = None, json: Json = False,
 ) -> None:  # fmt: skip
     """Is the receipt good, and is the answer in the anchored log, in time?"""
@@ -122,7 +131,8 @@ def verify(
         kept, chain = open_kept(receipt, request, response), open_chain(places)
         reader = _reader(chain, log, kept.receipt.entry.server, places) if log else None
         wanted = _digest(bundle) if bundle else None
-        found = verify_receipt(chain, kept, reader, bundle=wanted, first_block=places.from_block)
+        walk, first = walk_from(max_blocks, trusted), places.from_block
+        found = verify_receipt(chain, kept, reader, bundle=wanted, first_block=first, walk=walk)
         reported = _act(chain, found.omission(), signer, signer_password) if report else ""
         LogPrinter(printer).verified(found, reported)
         raise typer.Exit(EXIT_OF[found.report.status])
@@ -134,6 +144,7 @@ def replay(
     key: Annotated[Path, typer.Option("--key", help="The auditor's key file, made by `inference key`.")],
     password: Password = None, log: LogPlace = "", server: ServerOption = "", base: BaseModel = None,
     rpc: Rpc = "", rounds: Rounds = "", audit_log: AuditLog = "", content: Content = None, from_block: FromBlock = 0,
+    max_blocks: MaxBlocks = MAX_WALK_BLOCKS, trusted: Trusted = "",
     config: ConfigFile = None, json: Json = False,
 ) -> None:  # fmt: skip
     """Open a record with an auditor's key, and have the model give the answer again (needs the room `node`)."""
@@ -143,16 +154,19 @@ def replay(
         kept = None if what.isdecimal() else open_kept(Path(what))
         sequence = int(what[:20]) if kept is None else kept.receipt.entry.sequence
         chain, contents = open_chain(places), open_contents(places.content)
-        found, links = settled_log(chain, places.from_block)
+        walk, first = walk_from(max_blocks, trusted), places.from_block
+        found, links = settled_log(chain, first, walk=walk)
         host = host_of(found, kept.receipt.entry.server if kept else _address(server))
         at = Place(found, host, _reader(chain, log, host.address, places))
         expected = kept.receipt.entry if kept else None
-        first = places.from_block
 
-        def run(entry: Entry, record: Record) -> Replayed:
-            return replayer(Asked(entry, record, chain, contents, base, first))
+        def whose(bundle: bytes) -> Origin:
+            return audit_origin(chain, contents, bundle, found.anchor, first_block=first, walk=walk)
 
-        looked = replay_entry(at, sequence, expected, opener, run)
+        def run(entry: Entry, record: Record, history: History) -> Replayed:
+            return replayer(Asked(entry, record, history, contents, base))
+
+        looked = replay_entry(at, sequence, expected, opener, whose, run)
         report = replay_report(at, looked, links, sequence)
         LogPrinter(printer).report(report)
         raise typer.Exit(EXIT_OF[report.status])
@@ -162,13 +176,14 @@ def replay(
 def fsck(
     log: LogPlace = "", server: ServerOption = "",
     rpc: Rpc = "", rounds: Rounds = "", audit_log: AuditLog = "", content: Content = None, from_block: FromBlock = 0,
+    max_blocks: MaxBlocks = MAX_WALK_BLOCKS, trusted: Trusted = "",
     config: ConfigFile = None, json: Json = False,
 ) -> None:  # fmt: skip
     """Rebuild every anchored root from the tiles; look at every entry, its record, its deadline."""
     with told(json) as printer:
         places = places_from(rpc, rounds, content, from_block, config, audit_log)
         chain = open_chain(places)
-        found, links = settled_log(chain, places.from_block)
+        found, links = settled_log(chain, places.from_block, walk=walk_from(max_blocks, trusted))
         host = host_of(found, _address(server))
         report = check_log(found, host, links, _reader(chain, log, host.address, places))
         LogPrinter(printer).report(report)
@@ -183,17 +198,19 @@ def watch(
     report: Report = False,
     signer: Signer = None, signer_password: SignerPassword = None, server: ServerOption = "",
     rpc: Rpc = "", rounds: Rounds = "", audit_log: AuditLog = "", content: Content = None, from_block: FromBlock = 0,
+    max_blocks: MaxBlocks = MAX_WALK_BLOCKS, trusted: Trusted = "",
     config: ConfigFile = None, json: Json = False,
 ) -> None:  # fmt: skip
     """A watchtower: alarms on late checkpoints, forks and omissions, and remembers all that it saw."""
     with told(json) as printer:
         if json and not once:
             raise WrongUsage("--json goes with --once: a value is printed at the end")
-        places = places_from(rpc, rounds, content, from_block, config, audit_log)
+        places, walk = places_from(rpc, rounds, content, from_block, config, audit_log), walk_from(max_blocks, trusted)
         chain, contents, memory = open_chain(places), open_contents(places.content), Memory(state)
-        host = host_of(settled_log(chain, places.from_block)[0], _address(server)).address
+        host = host_of(replay_log(chain, places.from_block), _address(server)).address
         readers = [_reader(chain, place, host, places) for place in log or ()]
-        tower = Watchtower(chain, memory, host, places.from_block, contents if places.content else None)
+        blocks = contents if places.content else None
+        tower = Watchtower(chain, memory, host, places.from_block, blocks, walk)
         shown, known = LogPrinter(printer), set[str]()
         while True:
             alarms = _look(tower, readers, receipts, once)
@@ -212,6 +229,7 @@ def prove(
     log: Annotated[str, typer.Option("--log", help="The server's URL.")],
     base: BaseModel = None,
     rpc: Rpc = "", rounds: Rounds = "", audit_log: AuditLog = "", content: Content = None, from_block: FromBlock = 0,
+    max_blocks: MaxBlocks = MAX_WALK_BLOCKS, trusted: Trusted = "",
     config: ConfigFile = None, json: Json = False,
 ) -> None:  # fmt: skip
     """Ask the server for a zero-knowledge proof of the forward pass, and verify it on the base in --base."""
@@ -225,8 +243,8 @@ def prove(
             raise WrongUsage("--base is needed: the server sent a proof, and it is verified on the base model")
         places = places_from(rpc, rounds, content, from_block, config, audit_log)
         chain, contents = open_chain(places), open_contents(places.content)
-        fit, first = _fit(kept, chain, contents, base, places.from_block), places.from_block
-        report = check_proof(chain, contents, kept, answer, base, first_block=first, fit=fit)
+        fit, first, walk = _fit(kept, contents, base), places.from_block, walk_from(max_blocks, trusted)
+        report = check_proof(chain, contents, kept, answer, base, first_block=first, fit=fit, walk=walk)
         LogPrinter(printer).report(report)
         raise typer.Exit(EXIT_OF[report.status])
 
@@ -256,7 +274,7 @@ def _reader(chain: Any, place: str, server: bytes, places: Places) -> LogReader:
     return LogReader(open_log(place, open_contents(places.content)), log_domain(chain), server)
 
 
-def _fit(kept: Kept, chain: Chain, contents: FirstOf, base: Path, first: int) -> Fit | None:
+def _fit(kept: Kept, contents: FirstOf, base: Path) -> Fit | None:
     """Compares tokens with the receipt's texts, where the libraries for that are."""
     try:
         texts = installed_texts()
@@ -264,8 +282,7 @@ def _fit(kept: Kept, chain: Chain, contents: FirstOf, base: Path, first: int) ->
         return None
     receipt = kept.receipt
     record = Record(receipt.decoding, receipt.salt, kept.request or b"", kept.response or b"")
-    asked = Asked(receipt.entry, record, chain, contents, base, first)
-    return lambda tokens, prompt: texts(asked, tokens, prompt)
+    return lambda history, tokens, prompt: texts(Asked(receipt.entry, record, history, contents, base), tokens, prompt)
 
 
 def _act(chain: Any, action: LogAction, signer: Path | None, password: Path | None) -> str:

@@ -23,9 +23,9 @@ from ledger import bls, canonical
 from ledger.bls import BlsKey
 from ledger.canonical import FieldInvalid, Fields, NotCanonical
 from ledger.eip712 import Domain
+from ledger.opening import Rule, RuleBroken
 from ledger.records import Signed, VerdictsPosted
 from ledger.round_state import RoundState, bitmap
-from ledger.rules import Rule, RuleBroken
 from proofs.errors import PeerFault
 
 KIND: Final = "candor/signed-verdicts/1"

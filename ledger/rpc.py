@@ -6,11 +6,12 @@ reading of answers without a limit is replaced.
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -60,16 +61,31 @@ class Rpc(HTTPProvider):
 
     def call(self, method: str, *params: Any) -> Any:
         """The result. Raises ChainUnavailable, or RpcRefused for an error that the node itself reports."""
-        raw = self._make_request(RPCEndpoint(method), self.encode_rpc_request(RPCEndpoint(method), list(params)))
+        request = self.encode_rpc_request(RPCEndpoint(method), list(params))
+        return _result(method, self._answer(method, request))
+
+    def call_each(self, method: str, each: Sequence[Sequence[Any]]) -> list[Any]:
+        """One request with a call for each of these parameters; the results in their order. Raises as `call` does;
+        RpcRefused also where the node answers no batch (JSON-RPC 2.0, section 6)."""
+        asked = [
+            {"jsonrpc": "2.0", "id": at, "method": method, "params": list(params)} for at, params in enumerate(each)
+        ]
+        answer = self._answer(method, json.dumps(asked).encode())
+        if isinstance(answer, dict):
+            raise _refused(method, answer.get("error"))
+        if not isinstance(answer, list) or len(answer) != len(asked):
+            raise ChainUnavailable(f"{method}: not one answer to each of {len(asked)} calls")
+        by_id = {one.get("id"): one for one in answer if isinstance(one, dict) and type(one.get("id")) is int}
+        if by_id.keys() != set(range(len(asked))):
+            raise ChainUnavailable(f"{method}: answers to other calls than were made")
+        return [_result(method, by_id[at]) for at in range(len(asked))]
+
+    def _answer(self, method: str, request: bytes) -> Any:
+        raw = self._make_request(RPCEndpoint(method), request)
         try:
-            answer = parse(raw, MAX_DEPTH)
+            return parse(raw, MAX_DEPTH)
         except (ValueError, RecursionError) as error:
             raise ChainUnavailable(f"{method}: the answer is not JSON") from error
-        if not isinstance(answer, dict) or ("result" in answer) == ("error" in answer):
-            raise ChainUnavailable(f"{method}: the answer is not JSON-RPC")
-        if "error" in answer:
-            raise _refused(method, answer["error"])
-        return answer["result"]
 
     def _make_request(self, method: RPCEndpoint, request_data: bytes) -> bytes:
         """One POST, never repeated, and never more than MAX_ANSWER_BYTES of answer."""
@@ -154,6 +170,14 @@ def _read_bounded(method: str, response: requests.Response, timeout_s: float) ->
         if time.monotonic() > deadline:
             raise ChainUnavailable(f"{method}: Timeout, the answer is not complete after {timeout_s} s")
     return bytes(data)
+
+
+def _result(method: str, answer: Any) -> Any:
+    if not isinstance(answer, dict) or ("result" in answer) == ("error" in answer):
+        raise ChainUnavailable(f"{method}: the answer is not JSON-RPC")
+    if "error" in answer:
+        raise _refused(method, answer["error"])
+    return answer["result"]
 
 
 def _refused(method: str, error: Any) -> RpcRefused:

@@ -15,14 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from enum import StrEnum
 from typing import Any, Final
 
 from eth_utils.crypto import keccak
 
-from ledger.eip712 import Domain, SignatureInvalid, Submission, submission_signer
-from ledger.events import NO_TRANSCRIPT, transcript_next
+from ledger.eip712 import SignatureInvalid, Submission, submission_signer
 from ledger.headers import Header
+from ledger.opening import Rule, RuleBroken, check_transcript, nonzero, require
 from ledger.records import (
     AggregateProposed,
     Committed,
@@ -32,10 +31,8 @@ from ledger.records import (
     Logged,
     Objected,
     Phase,
-    Policy,
     Proved,
     Reason,
-    RoundOpened,
     Sealed,
     Seat,
     Signed,
@@ -56,60 +53,14 @@ from ledger.round_state import (
     settled,
     turn_begins,
 )
-from proofs.errors import PeerFault
 
-ZERO_DIGEST = bytes(32)
-ZERO_ADDRESS = bytes(20)
 HASHES_KEPT = 256  # what BLOCKHASH reaches back to; with EIP-2935 it is 8191
-
-
-class Rule(StrEnum):
-    ORDER = "events are applied in the order of the chain"
-    ROUND_NUMBER = "rounds are numbered from 1 without gaps, and an event belongs to a round that was opened"
-    ROUND_STILL_OPEN = "a round opens only after the one before has ended"
-    GLOBAL_BUNDLE = "a round starts from the aggregate of the last Final round"
-    POLICY = "every phase has a block, and both quorums are between 1 and the number of those who can meet them"
-    SEATS = "seats ascend by member; owners never change and a key serves one member for ever"
-    SPENT = "a seat shows what the member declared last, and that is within its cap"
-    TRANSCRIPT = "no event is removed, altered or added"
-    PHASE = "every event belongs to a phase"
-    DEADLINE = "actions come before their phase's deadline"
-    EMPTY_DIGEST = "a digest is not zero"
-    SEATED = "only seated members act"
-    COMMITTED = "only who committed may submit or object"
-    SUBMITTED = "only who submitted may equivocate or prove"
-    REPEATED = "everybody acts once"
-    SIGNATURE = "a submission is signed by the seat's signer for this chain, contract and round"
-    EPSILON = "declared privacy neither falls nor passes the cap"
-    NOT_DIFFERENT = "only a different submission is an equivocation"
-    CLOSE_BLOCK = "a phase closes when all have acted or at its deadline"
-    TOO_EARLY = "nothing ends before its time"
-    BEACON = "the beacon is the hash of round, closed phase and mixHash"
-    QUORUM = "a phase is sealed only with a quorum"
-    VERDICTS = "one reason per seat, and those that the chain knows are as it knows them"
-    ACCEPTED = "the accepted are those with reason 0"
-    VERIFIERS = "verdicts are signed by enough verifiers, each a seat with the key that it registered"
-    DISSENT = "dissent says something else than the verdicts, between them and the end of the round"
-    TURN = "only aggregators judge and propose, the one on duty first"
-    ROOTS = "the roots are those of the included and the excluded"
-    AGGREGATE = "what becomes final is what was proposed"
-    VOID_REASON = "a round is void only for the reason that holds"
-    OWED = "what must follow in the same transaction follows"
-
-
-class RuleBroken(PeerFault):
-    """An event that the law does not allow. `rule` says which one, the text what was expected and found."""
-
-    def __init__(self, rule: Rule, detail: str) -> None:
-        self.rule = rule
-        self.detail = detail
-        super().__init__(f"{rule.name}: {detail} (the rule: {rule.value})")
 
 
 def apply(state: RoundState, logged: Logged) -> RoundState:
     """The state after one more event of the same round. Raises RuleBroken; `state` itself never changes."""
     _check_order(state, logged)
-    _check_transcript(state.transcript, logged)
+    check_transcript(state.transcript, logged)
     _check_owed(state, logged)
     handler = _HANDLERS.get(type(logged.event))
     if handler is None:
@@ -118,44 +69,12 @@ def apply(state: RoundState, logged: Logged) -> RoundState:
     return replace(after, log=(*state.log, logged))
 
 
-def open_round(domain: Domain, logged: Logged) -> RoundState:
-    """The state after RoundOpened, by itself: see `History` for what earlier rounds demand. Raises RuleBroken."""
-    event = logged.event
-    if not isinstance(event, RoundOpened):
-        raise RuleBroken(Rule.ROUND_NUMBER, f"round {event.round} was never opened, found {type(event).__name__}")
-    _check_transcript(NO_TRANSCRIPT, logged)
-    _nonzero(event.config_digest, event.global_bundle)
-    _check_policy(event.policy, event.seats)
-    _check_seats(event.seats)
-    return RoundState(
-        domain=domain,
-        opened=event,
-        phase=Phase.COMMIT,
-        close_block=0,
-        deadline_block=logged.block_number + event.policy.commit_blocks,
-        commitments={},
-        submissions={},
-        equivocations={},
-        proofs={},
-        objections={},
-        dissents={},
-        train_seal=None,
-        prove_seal=None,
-        verdicts=None,
-        proposal=None,
-        finalised=None,
-        voided=None,
-        owed=None,
-        log=(logged,),
-    )
-
-
 def check_beacon_header(sealed: Sealed, header: Header) -> None:
     """What `apply` leaves owed after Sealed: the mixHash is that of the beacon's block. Raises RuleBroken."""
     number = beacon_block(sealed.close_block)
-    _require(header.number == number, Rule.BEACON, f"expected the header of block {number}, found {header.number}")
+    require(header.number == number, Rule.BEACON, f"expected the header of block {number}, found {header.number}")
     expected, found = header.mix_hash.hex(), sealed.mix_hash.hex()
-    _require(expected == found, Rule.BEACON, f"block {number} has the mixHash {expected}, the round says {found}")
+    require(expected == found, Rule.BEACON, f"block {number} has the mixHash {expected}, the round says {found}")
 
 
 def check_turn(before: RoundState, logged: Logged, aggregators: Sequence[bytes]) -> None:
@@ -168,12 +87,12 @@ def check_turn(before: RoundState, logged: Logged, aggregators: Sequence[bytes])
     if begins is None:
         raise RuleBroken(Rule.TURN, f"{who} is not an aggregator")
     late_enough = logged.block_number >= begins
-    _require(late_enough, Rule.TURN, f"{who} may act from block {begins}, found block {logged.block_number}")
+    require(late_enough, Rule.TURN, f"{who} may act from block {begins}, found block {logged.block_number}")
 
 
 def _committed(state: RoundState, event: Committed, block: int) -> RoundState:
     _seat(state, event.member)
-    _nonzero(event.dataset_root, event.words_root)
+    nonzero(event.dataset_root, event.words_root)
     _in_phase(state, block, Phase.COMMIT)
     _first_time(event.member, state.commitments)
     commitments = {**state.commitments, event.member: event}
@@ -185,13 +104,13 @@ def _sealed(state: RoundState, event: Sealed, block: int) -> RoundState:
     end, policy = state.end_block, state.policy
     begins = beacon_block(end)
     sealable = state.phase in (Phase.COMMIT, Phase.TRAIN) and event.closed is state.phase
-    _require(sealable, Rule.PHASE, f"{event.closed.name} is sealed in {state.phase.name}")
+    require(sealable, Rule.PHASE, f"{event.closed.name} is sealed in {state.phase.name}")
     acted = state.commitments if state.phase is Phase.COMMIT else state.standing
-    _require(len(acted) >= policy.quorum, Rule.QUORUM, f"expected {policy.quorum} members, found {len(acted)}")
-    _require(event.close_block == end, Rule.CLOSE_BLOCK, f"expected block {end}, found {event.close_block}")
-    _require(block > begins, Rule.TOO_EARLY, f"sealed in block {block}, possible from {begins + 1}")
+    require(len(acted) >= policy.quorum, Rule.QUORUM, f"expected {policy.quorum} members, found {len(acted)}")
+    require(event.close_block == end, Rule.CLOSE_BLOCK, f"expected block {end}, found {event.close_block}")
+    require(block > begins, Rule.TOO_EARLY, f"sealed in block {block}, possible from {begins + 1}")
     expected = beacon(state.domain, state.number, event.closed, event.mix_hash)
-    _require(event.beacon == expected, Rule.BEACON, f"expected {expected.hex()}, found {event.beacon.hex()}")
+    require(event.beacon == expected, Rule.BEACON, f"expected {expected.hex()}, found {event.beacon.hex()}")
     if event.closed is Phase.COMMIT:
         return replace(state, train_seal=event).enter(Phase.TRAIN, begins + policy.train_blocks)
     phase = Phase.PROVE if policy.proof_required else Phase.VERIFY
@@ -201,14 +120,14 @@ def _sealed(state: RoundState, event: Sealed, block: int) -> RoundState:
 
 def _submitted(state: RoundState, event: Submitted, block: int) -> RoundState:
     seat = _seat(state, event.member)
-    _nonzero(event.bundle)
+    nonzero(event.bundle)
     _in_phase(state, block, Phase.TRAIN)
-    _require(event.member in state.commitments, Rule.COMMITTED, f"member {event.member} did not commit")
+    require(event.member in state.commitments, Rule.COMMITTED, f"member {event.member} did not commit")
     _first_time(event.member, state.submissions)
     _check_signature(state, seat, event)
     within = seat.spent_micro <= event.spent_micro <= seat.cap_micro
     limits = f"[{seat.spent_micro}, {seat.cap_micro}]"
-    _require(within, Rule.EPSILON, f"member {event.member}: expected {limits}, found {event.spent_micro}")
+    require(within, Rule.EPSILON, f"member {event.member}: expected {limits}, found {event.spent_micro}")
     submissions = {**state.submissions, event.member: event}
     closed = block if len(submissions) == len(state.commitments) else 0
     return replace(state, submissions=submissions, close_block=closed)
@@ -216,15 +135,15 @@ def _submitted(state: RoundState, event: Submitted, block: int) -> RoundState:
 
 def _equivocation(state: RoundState, event: Equivocation, block: int) -> RoundState:
     seat = _seat(state, event.member)
-    _nonzero(event.bundle)
+    nonzero(event.bundle)
     first = state.submissions.get(event.member)
     if first is None:
         raise RuleBroken(Rule.SUBMITTED, f"member {event.member} has no first submission")
     _first_time(event.member, state.equivocations)
     different = (first.bundle, first.spent_micro) != (event.bundle, event.spent_micro)
-    _require(different, Rule.NOT_DIFFERENT, f"member {event.member} sent the same twice")
+    require(different, Rule.NOT_DIFFERENT, f"member {event.member} sent the same twice")
     phases = (Phase.TRAIN, Phase.PROVE, Phase.VERIFY)
-    _require(state.phase in phases, Rule.PHASE, f"Equivocation in {state.phase.name}")
+    require(state.phase in phases, Rule.PHASE, f"Equivocation in {state.phase.name}")
     _check_signature(state, seat, event)
     after = replace(state, equivocations={**state.equivocations, event.member: event})
     return _close_prove_if_complete(after, block)
@@ -232,9 +151,9 @@ def _equivocation(state: RoundState, event: Equivocation, block: int) -> RoundSt
 
 def _proved(state: RoundState, event: Proved, block: int) -> RoundState:
     _seat(state, event.member)
-    _nonzero(event.proof)
+    nonzero(event.proof)
     _in_phase(state, block, Phase.PROVE)
-    _require(event.member in state.standing, Rule.SUBMITTED, f"member {event.member} has no standing submission")
+    require(event.member in state.standing, Rule.SUBMITTED, f"member {event.member} has no standing submission")
     _first_time(event.member, state.proofs)
     return _close_prove_if_complete(replace(state, proofs={**state.proofs, event.member: event}), block)
 
@@ -251,7 +170,7 @@ def _verdicts_posted(state: RoundState, event: VerdictsPosted, block: int) -> Ro
     _check_verifiers(state, event.signed)
     accepted = [seat.member for seat, code in zip(state.seats, event.reasons, strict=True) if code == Reason.ACCEPTED]
     expected = bitmap(accepted)
-    _require(event.accepted == expected, Rule.ACCEPTED, f"expected {expected:#x}, found {event.accepted:#x}")
+    require(event.accepted == expected, Rule.ACCEPTED, f"expected {expected:#x}, found {event.accepted:#x}")
     judged = replace(state, verdicts=event)
     if len(accepted) < state.policy.quorum:
         return replace(judged, owed=Phase.VOID)
@@ -260,42 +179,42 @@ def _verdicts_posted(state: RoundState, event: VerdictsPosted, block: int) -> Ro
 
 def _check_reasons(state: RoundState, found: bytes) -> None:
     seats = state.seats
-    _require(len(found) == len(seats), Rule.VERDICTS, f"{len(found)} reasons for {len(seats)} seats")
+    require(len(found) == len(seats), Rule.VERDICTS, f"{len(found)} reasons for {len(seats)} seats")
     for seat, code in zip(seats, found, strict=True):
         known = known_reason(state, seat.member)
         fits = code == known if known else code == Reason.ACCEPTED or code >= 16
-        _require(fits, Rule.VERDICTS, f"member {seat.member}: the chain knows {known.name}, the verdict is {code}")
+        require(fits, Rule.VERDICTS, f"member {seat.member}: the chain knows {known.name}, the verdict is {code}")
 
 
 def _check_verifiers(state: RoundState, signed: Signed) -> None:
     """All but the pairing."""
     members, keys, needed = signed.members, signed.each_key(), state.policy.verifier_quorum
-    _require(len(members) >= needed, Rule.VERIFIERS, f"expected {needed} signers, found {len(members)}")
+    require(len(members) >= needed, Rule.VERIFIERS, f"expected {needed} signers, found {len(members)}")
     registered = {seat.member: seat.verifier for seat in state.seats}
     strangers = [member for member in members if member not in registered]
-    _require(not strangers, Rule.VERIFIERS, f"signers {strangers} have no seat")
+    require(not strangers, Rule.VERIFIERS, f"signers {strangers} have no seat")
     expected, found = [registered[member] for member in members], [keccak(key) for key in keys]
-    _require(expected == found, Rule.VERIFIERS, f"the keys are not those that members {list(members)} registered")
+    require(expected == found, Rule.VERIFIERS, f"the keys are not those that members {list(members)} registered")
 
 
 def _dissented(state: RoundState, event: Dissented, block: int) -> RoundState:
     _seat(state, event.member)
     judged = state.phase in (Phase.PROPOSE, Phase.PROPOSED) and state.verdicts is not None
-    _require(judged, Rule.DISSENT, f"dissent in {state.phase.name}")
+    require(judged, Rule.DISSENT, f"dissent in {state.phase.name}")
     _first_time(event.member, state.dissents)
     _check_reasons(state, event.reasons)
     different = state.verdicts is not None and event.reasons != state.verdicts.reasons
-    _require(different, Rule.DISSENT, f"member {event.member} says what was posted")
+    require(different, Rule.DISSENT, f"member {event.member} says what was posted")
     return replace(state, dissents={**state.dissents, event.member: event})
 
 
 def _aggregate_proposed(state: RoundState, event: AggregateProposed, block: int) -> RoundState:
-    _nonzero(event.aggregate_bundle)
+    nonzero(event.aggregate_bundle)
     _in_phase(state, block, Phase.PROPOSE)
     roots = [("included", included_root(state, state.accepted), event.included_root)]
     roots += [("excluded", excluded_root(state.reasons), event.excluded_root)]
     for name, expected, found in roots:
-        _require(expected == found, Rule.ROOTS, f"{name}: expected {expected.hex()}, found {found.hex()}")
+        require(expected == found, Rule.ROOTS, f"{name}: expected {expected.hex()}, found {found.hex()}")
     owed = Phase.FINAL if state.policy.challenge_blocks == 0 else None
     proposed = replace(state, proposal=event, owed=owed)
     return proposed.enter(Phase.PROPOSED, block + state.policy.challenge_blocks)
@@ -304,7 +223,7 @@ def _aggregate_proposed(state: RoundState, event: AggregateProposed, block: int)
 def _objected(state: RoundState, event: Objected, block: int) -> RoundState:
     _seat(state, event.member)
     _in_phase(state, block, Phase.PROPOSED)
-    _require(event.member in state.commitments, Rule.COMMITTED, f"member {event.member} did not commit")
+    require(event.member in state.commitments, Rule.COMMITTED, f"member {event.member} did not commit")
     _first_time(event.member, state.objections)
     objections = {**state.objections, event.member: event}
     majority = 2 * len(objections) > len(state.commitments)
@@ -316,18 +235,18 @@ def _finalised(state: RoundState, event: Finalised, block: int) -> RoundState:
         raise RuleBroken(Rule.PHASE, f"Finalised in {state.phase.name}")
     expected = state.proposal.aggregate_bundle
     found = event.aggregate_bundle.hex()
-    _require(expected.hex() == found, Rule.AGGREGATE, f"expected {expected.hex()}, found {found}")
+    require(expected.hex() == found, Rule.AGGREGATE, f"expected {expected.hex()}, found {found}")
     in_time = state.owed is Phase.FINAL or block > state.deadline_block
-    _require(in_time, Rule.TOO_EARLY, f"final in block {block}, objections are open until {state.deadline_block}")
+    require(in_time, Rule.TOO_EARLY, f"final in block {block}, objections are open until {state.deadline_block}")
     return replace(state, finalised=event, owed=None).enter(Phase.FINAL, 0)
 
 
 def _voided(state: RoundState, event: Voided, block: int) -> RoundState:
     in_phase = event.phase is state.phase and not state.ended
-    _require(in_phase, Rule.PHASE, f"void in {event.phase.name}, the round is in {state.phase.name}")
+    require(in_phase, Rule.PHASE, f"void in {event.phase.name}, the round is in {state.phase.name}")
     reason, earliest = _void_expected(state, event.reason)
-    _require(event.reason is reason, Rule.VOID_REASON, f"expected {reason.name}, found {event.reason.name}")
-    _require(block >= earliest, Rule.TOO_EARLY, f"void in block {block}, possible from {earliest}")
+    require(event.reason is reason, Rule.VOID_REASON, f"expected {reason.name}, found {event.reason.name}")
+    require(block >= earliest, Rule.TOO_EARLY, f"void in block {block}, possible from {earliest}")
     return replace(state, voided=event, owed=None).enter(Phase.VOID, 0)
 
 
@@ -358,25 +277,14 @@ _HANDLERS: Final[dict[type[Any], Callable[[RoundState, Any, int], RoundState]]] 
 }
 
 
-def _require(holds: bool, rule: Rule, detail: str) -> None:
-    if not holds:
-        raise RuleBroken(rule, detail)
-
-
 def _check_order(state: RoundState, logged: Logged) -> None:
     last = state.log[-1]
     found, number = logged.event.round, state.number
-    _require(found == number, Rule.ROUND_NUMBER, f"an event of round {found} in round {number}")
+    require(found == number, Rule.ROUND_NUMBER, f"an event of round {found} in round {number}")
     after = (logged.block_number, logged.log_index) > (last.block_number, last.log_index)
     same_block = logged.block_number != last.block_number or logged.block_hash == last.block_hash
     where = f"block {logged.block_number}, log {logged.log_index}"
-    _require(after and same_block, Rule.ORDER, f"{where} after block {last.block_number}, log {last.log_index}")
-
-
-def _check_transcript(before: bytes, logged: Logged) -> None:
-    expected, found = transcript_next(before, logged.event), logged.event.transcript
-    name = type(logged.event).__name__
-    _require(expected == found, Rule.TRANSCRIPT, f"{name}: expected {expected.hex()}, found {found.hex()}")
+    require(after and same_block, Rule.ORDER, f"{where} after block {last.block_number}, log {last.log_index}")
 
 
 def _check_owed(state: RoundState, logged: Logged) -> None:
@@ -385,30 +293,7 @@ def _check_owed(state: RoundState, logged: Logged) -> None:
         return
     wanted = Voided if state.owed is Phase.VOID else Finalised
     follows = isinstance(logged.event, wanted) and logged.tx_hash == state.log[-1].tx_hash
-    _require(follows, Rule.OWED, f"expected {wanted.__name__}, found {type(logged.event).__name__}")
-
-
-def _check_policy(policy: Policy, seats: Sequence[Seat]) -> None:
-    lengths = [policy.commit_blocks, policy.train_blocks, policy.verify_blocks, policy.propose_blocks]
-    lengths += [policy.prove_blocks] if policy.proof_required else []
-    _require(min(lengths) > 0, Rule.POLICY, "a phase has no block")
-    _require(0 < policy.quorum <= len(seats), Rule.POLICY, f"a quorum of {policy.quorum} with {len(seats)} seats")
-    verifiers, needed = sum(seat.verifier != ZERO_DIGEST for seat in seats), policy.verifier_quorum
-    _require(0 < needed <= verifiers, Rule.POLICY, f"{needed} verifiers needed, {verifiers} seats have a key")
-
-
-def _check_seats(seats: Sequence[Seat]) -> None:
-    members = [seat.member for seat in seats]
-    _require(members == sorted(set(members)), Rule.SEATS, f"members {members} do not ascend")
-    signers = {seat.signer for seat in seats}
-    _require(len(signers) == len(seats), Rule.SEATS, "two seats have one signer")
-    verifiers = [seat.verifier for seat in seats if seat.verifier != ZERO_DIGEST]
-    _require(len(set(verifiers)) == len(verifiers), Rule.SEATS, "two seats have one verifier key")
-    for seat in seats:
-        keys = (seat.owner, seat.signer)
-        _require(ZERO_ADDRESS not in keys and keys[0] != keys[1], Rule.SEATS, f"member {seat.member} lacks a key")
-        within = seat.spent_micro <= seat.cap_micro
-        _require(within, Rule.SPENT, f"member {seat.member} has spent {seat.spent_micro} of {seat.cap_micro}")
+    require(follows, Rule.OWED, f"expected {wanted.__name__}, found {type(logged.event).__name__}")
 
 
 def _seat(state: RoundState, member: int) -> Seat:
@@ -418,18 +303,14 @@ def _seat(state: RoundState, member: int) -> Seat:
     return seat
 
 
-def _nonzero(*digests: bytes) -> None:
-    _require(ZERO_DIGEST not in digests, Rule.EMPTY_DIGEST, "a digest is zero")
-
-
 def _in_phase(state: RoundState, block: int, phase: Phase) -> None:
-    _require(state.phase is phase, Rule.PHASE, f"expected {phase.name}, found {state.phase.name}")
+    require(state.phase is phase, Rule.PHASE, f"expected {phase.name}, found {state.phase.name}")
     in_time = block <= state.deadline_block
-    _require(in_time, Rule.DEADLINE, f"block {block} is past {phase.name}'s deadline {state.deadline_block}")
+    require(in_time, Rule.DEADLINE, f"block {block} is past {phase.name}'s deadline {state.deadline_block}")
 
 
 def _first_time(member: int, done: Any) -> None:
-    _require(member not in done, Rule.REPEATED, f"member {member} has done so already")
+    require(member not in done, Rule.REPEATED, f"member {member} has done so already")
 
 
 def _check_signature(state: RoundState, seat: Seat, event: Submitted | Equivocation) -> None:
@@ -439,4 +320,4 @@ def _check_signature(state: RoundState, seat: Seat, event: Submitted | Equivocat
     except SignatureInvalid as error:
         raise RuleBroken(Rule.SIGNATURE, str(error)) from error
     expected, found = seat.signer.hex(), signer.hex()
-    _require(expected == found, Rule.SIGNATURE, f"member {seat.member}: expected signer {expected}, found {found}")
+    require(expected == found, Rule.SIGNATURE, f"member {seat.member}: expected signer {expected}, found {found}")

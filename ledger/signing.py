@@ -148,16 +148,7 @@ def create_keystore(path: Path, password: str, key: Key | None = None, *, scrypt
         raise KeystoreFault("an empty password protects nothing: choose one")
     created = key or Key.create()
     encrypted = Account.encrypt(created.secret, password, kdf="scrypt", iterations=scrypt_n)
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            json.dump(encrypted, file)
-            file.flush()
-            os.fsync(file.fileno())
-    except FileExistsError as error:
-        raise KeystoreFault(f"{path} exists already: a key is never overwritten") from error
-    except OSError as error:
-        raise KeystoreFault(f"{path}: cannot be written ({error.strerror})") from error
+    write_private(path, json.dumps(encrypted).encode())
     return created
 
 
@@ -185,6 +176,20 @@ def read_password(path: Path | None, environment: Callable[[str], str | None] = 
     if not password:
         raise KeystoreFault(f"{path}: the password file is empty")
     return password
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """A new key file, mode 0600, fsynced. Raises KeystoreFault, and never overwrites."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except FileExistsError as error:
+        raise KeystoreFault(f"{path} exists already: a key is never overwritten") from error
+    except OSError as error:
+        raise KeystoreFault(f"{path}: cannot be written ({error.strerror})") from error
 
 
 def read_private(path: Path) -> bytes:

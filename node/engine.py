@@ -68,12 +68,18 @@ def load(
 ) -> Engine:
     """The bundle of this digest, or of the latest FINAL round, ready to answer. start_block: the contract's deployment.
 
-    Raises NotFinal, WrongChain, DeviceMissing, BaseUnusable, BaseMismatch, Rejected, ParentRefused, and the faults of
-    chain and store.
+    The chain is followed on the node's word. Raises WrongChain, what `load_of` raises, and the faults of the chain.
     """
     if rounds_address != chain.rounds_address:
         raise WrongChain(f"the chain is read at 0x{chain.rounds_address.hex()}, not at 0x{rounds_address.hex()}")
-    history = _history(chain, start_block)
+    return load_of(_history(chain, start_block), store, wanted, base_path, device)
+
+
+def load_of(history: History, store: Contents, wanted: Wanted, base_path: str, device: Device = "auto") -> Engine:
+    """The same of rounds that are known already, for an auditor those that it audited.
+
+    Raises NotFinal, DeviceMissing, BaseUnusable, BaseMismatch, Rejected, ParentRefused, and the faults of the store.
+    """
     state = _final(history, wanted)
     config, weights = read_final(store, state, Configs(store).of(state))
     parents = read_parents(store, history, config)

@@ -1,17 +1,17 @@
 """What candor-audit finds among the entry points candor.audit, `replay` and `texts`: node.replay in the audit's nouns.
 
-The model is loaded as candor-serve loads it (node.engine): a bundle counts only if a round of the chain ended with it.
+The model is loaded as candor-serve loads it (node.engine), by the rounds that the auditor audited: a bundle counts only
+if one of them ended with it. A genesis is no such bundle, and candor-serve answers with none.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, cast
+from typing import Final
 
-from ledger.content import ContentStore
 from ledger.log.replaying import Asked, Replayed
 from ledger.report import Status
-from node.engine import Engine, NotFinal, load
+from node.engine import Engine, NotFinal, load_of
 from node.replay import Misread, Verdict, read
 from node.replay import replay as run_again
 from node.serving.reading import Labelled
@@ -29,7 +29,7 @@ def replay(asked: Asked) -> Replayed:
     try:
         engine = _engine(asked)
     except NotFinal as error:
-        return Replayed(Status.FAIL, f"the entry names a model that the chain has not: {error}")
+        return Replayed(Status.NOT_PROVEN, f"no round ended with the model that the entry names: {error}")
     found = run_again(asked.record, engine)
     data = {
         "why": found.why.name,
@@ -56,6 +56,4 @@ def texts(asked: Asked, tokens: Sequence[int], prompt: int | None) -> str:
 def _engine(asked: Asked) -> Engine:
     if asked.base is None:
         raise LocalFault("--base is needed: the folder of the base model, or package:NAME")
-    chain = asked.chain
-    store = cast(ContentStore, asked.contents)  # an engine only reads
-    return load(chain, store, chain.rounds_address, asked.entry.bundle, str(asked.base), start_block=asked.first_block)
+    return load_of(asked.history, asked.contents, asked.entry.bundle, str(asked.base))

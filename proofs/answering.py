@@ -176,12 +176,16 @@ def shared(values: Rows, inverses: NDArray[np.uint32], factors: Field, alpha: Fi
 
 
 def quotient(parts: Sequence[Field], sizes: Sizes) -> Field:
-    """Values of polynomials on cosets, each zero on the lanes -> coefficients (3k + t', 4) of their sum over Z."""
-    total = np.zeros((FINE * sizes.row, DEGREE), dtype=np.uint64)
+    """Values of polynomials on cosets, each zero on the lanes -> coefficients (3k + t', 4) of their sum over Z.
+
+    Raises WitnessRefused where one is not.
+    """
+    total = np.zeros((TOGETHER * sizes.row + sizes.pads, DEGREE), dtype=np.uint64)
     for values in parts:
-        blowup = len(values) // sizes.row
-        total[: len(values)] += from_coset(mul(values, over_vanishing(sizes, blowup)[:, None]), sizes)
-    return of_length(np.asarray(total % _P, dtype=np.uint64), TOGETHER * sizes.row + sizes.pads)
+        over = mul(values, over_vanishing(sizes, len(values) // sizes.row)[:, None])
+        found = of_length(from_coset(over, sizes), len(values) - sizes.lanes)
+        total[: len(found)] += found
+    return np.asarray(total % _P, dtype=np.uint64)
 
 
 def of_length(coefficients: Field, length: int) -> Field:

@@ -215,6 +215,29 @@ def points_of(k: int, lanes: int, positions: list[int]) -> list[Point]:
     return found
 
 
+class Interpolation:
+    """What rows are at the points, from what they are on H: at all points at once, side by side in long integers."""
+
+    _BYTES = 11  # 2²⁶ products of elements of F add up to less
+
+    def __init__(self, points: list[Point]) -> None:
+        self._length = self._BYTES * len(points)
+        by_lane = zip(*(point.lagrange for point in points), strict=True)
+        self._lanes = [
+            int.from_bytes(b"".join(value.to_bytes(self._BYTES, "little") for value in lane), "little")
+            for lane in by_lane
+        ]
+
+    def __call__(self, row: Sequence[int]) -> list[int]:
+        """At each point. row: reduced elements of K in the first lanes; elsewhere it is zero."""
+        coefficients = ([value >> 96 * place & _MASK for value in row] for place in range(4))
+        sums = [dot(each, self._lanes).to_bytes(self._length, "little") for each in coefficients]
+        begins = range(0, self._length, self._BYTES)
+        return [
+            element_of([int.from_bytes(each[at : at + self._BYTES], "little") % P for each in sums]) for at in begins
+        ]
+
+
 # The three equations
 
 

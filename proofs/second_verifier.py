@@ -19,6 +19,7 @@ from proofs.errors import LocalFault
 from proofs.gaussian import noise_table
 from proofs.plain import (
     Column,
+    Interpolation,
     Messages,
     P,
     Point,
@@ -343,12 +344,13 @@ def _check_sums(opened: _Opened, drawn: list[int], signs: list[list[int]]) -> No
         "projection_counts": _minus_chi_by(chi[1], opened.alpha, range(2 * sizes.reach + 1)),
         "noise_counts": _minus_chi_by(chi[2], opened.alpha, _bins(shape, powers_of(opened.beta, 9))),
     }
-    weights = {name: _cell_after_cell(values, sizes) for name, values in by_cell.items()}
+    interpolated = Interpolation(opened.points)
+    weights = {name: [interpolated(row) for row in _cell_after_cell(values, sizes)] for name, values in by_cell.items()}
     witness, lookups = sizes.trees[3], sizes.trees[4]["inverses_0"]
     projected_rows, binned = _ceil(witness["projections"], 3), witness["noise"]
     of_inverses = [chi[0]] * (lookups - projected_rows - binned) + [chi[1]] * projected_rows + [chi[2]] * binned
 
-    for at, point in opened:
+    for number, (at, point) in enumerate(opened):
         contributions = [entry for group in range(len(phi)) for entry in at[f"contributions_{group}"]]
         in_mu, squares = (*contributions, *at["projections"]), reduced(dot(phi, at["squares"]))
         active, found = at["active"][0], pow(point.x, sizes.k // 2, P) * element_of(at["mask_sums"])
@@ -364,7 +366,7 @@ def _check_sums(opened: _Opened, drawn: list[int], signs: list[list[int]]) -> No
                 found += reduced(dot(used_first, lanes) + kappa * by_step) * active
                 found += reduced(kappa_slots * by_slot) * (P - at["last"][0])
         for name, rows in weights.items():
-            found += sum(reduced(dot(row, point.lagrange)) * entry for row, entry in zip(rows, at[name], strict=True))
+            found += sum(row[number] * entry for row, entry in zip(rows, at[name], strict=True))
         inverses = element_of([reduced(dot(of_inverses, at[f"inverses_{place}"])) for place in range(4)])
         found += reduced(inverses) * (sum(point.lagrange) % P)
         if reduced(found) != sums_at(point.x, target, at["sums_rest"], at["sums_quotient"], sizes.k):

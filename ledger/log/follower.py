@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from ledger.audit_blocks import Shown, blocks_link
+from ledger.audit_blocks import WALK, Shown, Walk, blocks_link
 from ledger.audit_chain import StartedLate, check_unmoved
 from ledger.audit_code import log_code_link
 from ledger.eip712 import Domain
@@ -17,7 +17,7 @@ from ledger.headers import Header
 from ledger.log.events import LOG_EVENTS, encode_log_event
 from ledger.log.history import LogHistory, LogRule, LogRuleBroken
 from ledger.log.records import Anchored, LogServer
-from ledger.ports import ContractRefused, WrongChain
+from ledger.ports import ContractRefused, UnknownBlock, WrongChain
 from ledger.report import Anchor, Link, Name, Status, failed, not_proven, passed
 from proofs.errors import PeerFault
 
@@ -69,11 +69,14 @@ def log_domain(source: LogSource) -> Domain:
     return Domain(source.chain_id, source.log_address)
 
 
-def replay_log(source: LogSource, first_block: int = 0) -> LogReplay:
-    """Raises WireFault, WrongChain, StartedLate; a peer's fault is in `broken`."""
-    history = LogHistory(log_domain(source), source.answer_blocks())
-    head, seen = source.head(), list[Anchored]()
-    for start in range(first_block, head.number + 1, PAGE_BLOCKS):
+def replay_log(source: LogSource, first_block: int = 0, since: LogReplay | None = None) -> LogReplay:
+    """since: a replay that did not break, of this same chain, to go on from; its history grows with this one's.
+
+    Raises WireFault, WrongChain, StartedLate; a peer's fault is in `broken`.
+    """
+    history = since.history if since else LogHistory(log_domain(source), source.answer_blocks())
+    head, seen = source.head(), list(since.events if since else ())
+    for start in range(since.head.number + 1 if since else first_block, head.number + 1, PAGE_BLOCKS):
         try:
             for at in source.log_events(start, min(start + PAGE_BLOCKS - 1, head.number)):
                 if len(seen) >= MAX_EVENTS:
@@ -89,18 +92,43 @@ def replay_log(source: LogSource, first_block: int = 0) -> LogReplay:
     return LogReplay(history, head, tuple(seen))
 
 
-def settled_log(source: LogSource, first_block: int = 0) -> tuple[LogReplay, tuple[Link, ...]]:
+def settled_log(
+    source: LogSource, first_block: int = 0, *, walk: Walk = WALK, since: LogReplay | None = None
+) -> tuple[LogReplay, tuple[Link, ...]]:
     """The history, and the links log, headers and contract. Read again while the contract's storage, which is read
-    after the events, has moved on in between. Raises ChainMoved where blocks were replaced meanwhile."""
+    after the events, has moved on in between. since: an earlier one whose links held, used up by this call: only what
+    came after it is read, unless its blocks are no longer on the chain. Raises ChainMoved where blocks were replaced
+    meanwhile."""
+    start = since.head if since is not None and not since.broken and _on(source, since.head) else None
+    since, heads = since if start else None, [start] if start else []
     for _ in range(RETRIES):
-        found = replay_log(source, first_block)
+        found = replay_log(source, first_block, since)
         link = log_link(source, found)
         if link.status is Status.PASS or source.head().number == found.head.number:
             break
-    headers = blocks_link(source, found.history.domain.contract, LOG_TOPICS, map(_shown, found.events), found.head)
-    code = log_code_link(source, found.history.domain, found.history.answer_blocks, found.head)
-    check_unmoved(source, found.head)
+        if found.broken or not _on(source, found.head):
+            since, start, heads = None, None, []
+        else:
+            since, heads = found, [*heads, found.head]
+    headers, code = _grounds(source, found, walk, start)
+    for head in (*heads, found.head):
+        check_unmoved(source, head)
     return found, (link, headers, code)
+
+
+def _grounds(source: LogSource, found: LogReplay, walk: Walk, start: Header | None) -> tuple[Link, Link]:
+    """start: up to which block the headers have been walked."""
+    contract = found.history.domain.contract
+    fresh = [at for at in found.events if start is None or at.block_number > start.number]
+    headers = blocks_link(source, contract, LOG_TOPICS, map(_shown, fresh), found.head, walk, start)
+    return headers, log_code_link(source, found.history.domain, found.history.answer_blocks, found.head)
+
+
+def _on(source: LogSource, block: Header) -> bool:
+    try:
+        return source.header(block.number).hash == block.hash
+    except UnknownBlock:
+        return False
 
 
 def log_link(source: LogSource, found: LogReplay) -> Link:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
+from ledger.audit_blocks import WALK, Walk
 from ledger.log.actions import ReportOmission
 from ledger.log.follower import LogReplay, LogSource, settled_log
 from ledger.log.history import Hosted, Point
@@ -96,11 +97,17 @@ class Verified:
 
 
 def verify_receipt(
-    source: LogSource, kept: Kept, reader: LogReader | None, *, bundle: bytes | None = None, first_block: int = 0
+    source: LogSource,
+    kept: Kept,
+    reader: LogReader | None,
+    *,
+    bundle: bytes | None = None,
+    first_block: int = 0,
+    walk: Walk = WALK,
 ) -> Verified:
     """bundle: the model that was asked for. reader: None where no place of the log was named. Raises WireFault for a
     chain that cannot be read."""
-    found, chain = settled_log(source, first_block)
+    found, chain = settled_log(source, first_block, walk=walk)
     receipt, host = kept.receipt, found.history.servers.get(kept.receipt.entry.server)
     standing, (signed, *placed) = settle(found, host, receipt, reader)
     links = (signed, texts_link(kept), model_link(receipt, bundle), *placed, *chain)

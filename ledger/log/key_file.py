@@ -12,7 +12,6 @@ LocalFault
 
 from __future__ import annotations
 
-import os
 import secrets
 from pathlib import Path
 from typing import Any, Final
@@ -24,7 +23,7 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from ledger import canonical
 from ledger.canonical import FieldInvalid, Fields, NotCanonical
 from ledger.log.sealing import KEY_BYTES, AuditorKey
-from ledger.signing import MAX_KEYSTORE_BYTES, SCRYPT_N, KeystoreFault, read_private
+from ledger.signing import MAX_KEYSTORE_BYTES, SCRYPT_N, KeystoreFault, read_private, write_private
 
 FORMAT: Final = "candor/auditor-key/1"
 SALT_BYTES: Final = 32
@@ -41,16 +40,7 @@ def create_key_file(path: Path, password: str, *, scrypt_n: int = SCRYPT_N) -> A
     head = {"format": FORMAT, "public": created.public.hex(), "salt": salt.hex(), "n": scrypt_n}
     cipher = ChaCha20Poly1305(_stretched(password, salt, scrypt_n))
     box = cipher.encrypt(_NONCE, created.secret, canonical.encode(head))
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(canonical.encode({**head, "box": box.hex()}))
-            file.flush()
-            os.fsync(file.fileno())
-    except FileExistsError as error:
-        raise KeystoreFault(f"{path} exists already: a key is never overwritten") from error
-    except OSError as error:
-        raise KeystoreFault(f"{path}: cannot be written ({error.strerror})") from error
+    write_private(path, canonical.encode({**head, "box": box.hex()}))
     return created
 
 

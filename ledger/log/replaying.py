@@ -17,18 +17,20 @@ from typing import Any, Final, Protocol, cast
 
 from ledger import canonical
 from ledger.audit_open import Contents
+from ledger.audit_trace import Origin
+from ledger.history import History
 from ledger.log.follower import LogReplay
 from ledger.log.history import Hosted
 from ledger.log.inclusion import LogReport
 from ledger.log.reader import LogReader
 from ledger.log.receipt import Entry, ReceiptRefused, Record, open_record
 from ledger.log.sealing import AuditorKey, NotARecipient, SealInvalid
-from ledger.ports import ChainPort
-from ledger.report import Link, Name, Status, failed, missing, passed
+from ledger.report import Link, Name, Status, failed, missing, not_proven, passed
 from proofs.errors import LocalFault, PeerFault, WireFault
 from proofs.merkle import InclusionInvalid, check_inclusion, leaf_hash
 
 GROUP: Final = "candor.audit"
+NOT_RUN: Final = "not run: the entry names a model that no round made final"
 REPLAY: Final = "replay"
 TEXTS: Final = "texts"
 
@@ -39,15 +41,14 @@ class NoReplayer(LocalFault):
 
 @dataclass(frozen=True)
 class Asked:
-    """What is to be replayed. The model is the bundle that the entry names, final on `chain`, whose events begin at
-    `first_block`, with its files in `contents`. base: where the base model is."""
+    """What is to be replayed. The model is the bundle that the entry names, made final by a round of `history`, which
+    was audited, with its files in `contents`. base: where the base model is."""
 
     entry: Entry
     record: Record
-    chain: ChainPort
+    history: History
     contents: Contents
     base: Path | None
-    first_block: int = 0
 
 
 @dataclass(frozen=True)
@@ -99,19 +100,27 @@ class Place:
     reader: LogReader
 
 
-Run = Callable[[Entry, Record], Replayed]
+Whose = Callable[[bytes], Origin]
+"""Of a bundle's digest, whose model it is, by an audit of the rounds."""
+Run = Callable[[Entry, Record, History], Replayed]
 
 
-def replay_entry(at: Place, sequence: int, expected: Entry | None, key: AuditorKey, run: Run) -> tuple[Link, ...]:
-    """Links inclusion, record and replay. expected: the entry of a receipt, if there is one. Raises NotARecipient where
-    nobody said that this key would be among those who can read, and LocalFault."""
+def replay_entry(
+    at: Place, sequence: int, expected: Entry | None, key: AuditorKey, whose: Whose, run: Run
+) -> tuple[Link, ...]:
+    """Links inclusion, record and replay, and those of the model: that a round made it final is not taken from a node.
+    expected: the entry of a receipt, if there is one. Raises NotARecipient where nobody said that this key would be
+    among those who can read, and LocalFault."""
     entry, inclusion = anchored_entry(at, sequence, expected)
     if entry is None:
         return (inclusion,)
     record, opened = opened_record(at, entry, key)
+    origin = whose(entry.bundle)
     if record is None:
-        return inclusion, opened
-    return inclusion, opened, replay_link(entry, record, run)
+        return inclusion, opened, *origin.links
+    if origin.number is None:
+        return inclusion, opened, not_proven(Name.REPLAY, NOT_RUN), *origin.links
+    return inclusion, opened, replay_link(entry, record, origin.history, run), *origin.links
 
 
 def anchored_entry(at: Place, sequence: int, expected: Entry | None) -> tuple[Entry | None, Link]:
@@ -176,9 +185,9 @@ def _promised(at: Place, entry: Entry, key: AuditorKey) -> bool:
     return bool(owners and lists) and all(owners & set(named) for named in lists)
 
 
-def replay_link(entry: Entry, record: Record, run: Run) -> Link:
+def replay_link(entry: Entry, record: Record, history: History, run: Run) -> Link:
     try:
-        found = run(entry, record)
+        found = run(entry, record, history)
     except WireFault as error:
         return missing(Name.REPLAY, str(error))
     except PeerFault as error:

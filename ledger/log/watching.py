@@ -23,6 +23,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
+from ledger.audit_blocks import WALK, Walk
 from ledger.database import Database
 from ledger.log.actions import LogAction, ReportFork, ReportRewrite
 from ledger.log.check import conduct_link, host_of
@@ -34,7 +35,7 @@ from ledger.log.reader import Blocks, ContentFiles, LogReader
 from ledger.log.receipt import Entry
 from ledger.log.statements import Checkpoint
 from ledger.log.tree import TileTree
-from ledger.report import Status
+from ledger.report import Link, Status
 from proofs.errors import PeerFault, WireFault
 from proofs.merkle import EMPTY_ROOT, check_consistency, check_inclusion, leaf_hash
 
@@ -123,22 +124,29 @@ class Memory:
         self._database.close()
 
 
-@dataclass(frozen=True)
+@dataclass
 class Watchtower:
-    """blocks: a content store, where what a server says that it published is looked at too."""
+    """blocks: a content store, where what a server says that it published is looked at too. A look goes on from the
+    last one that found nothing wrong with the chain, so that it costs what is new."""
 
     source: LogSource
     memory: Memory
     server: bytes | None = None
     first_block: int = 0
     blocks: Blocks | None = None
+    walk: Walk = WALK
+    _before: LogReplay | None = None
 
     def look(self, readers: Sequence[LogReader], receipts: Sequence[Kept] = ()) -> list[Alarm]:
         """One look at everything. readers: the same log from several places. receipts: what users left here to be
         watched over. Raises WireFault for a chain that cannot be read, check.NoSuchServer."""
-        found, chain = settled_log(self.source, self.first_block)
+        found, chain = self._settled()
         host = host_of(found, self.server)
-        alarms = [Alarm(Kind.CHAIN, f"{link.name}: {link.evidence}") for link in chain if link.status is Status.FAIL]
+        alarms = [
+            Alarm(Kind.CHAIN if link.status is Status.FAIL else Kind.UNREADABLE, f"{link.name}: {link.evidence}")
+            for link in chain
+            if link.status is Status.FAIL or link.missing
+        ]
         of = (str(found.history.domain.chain_id), found.history.domain.contract, host.address)
         self.memory.remember(of, (Sight(p.checkpoint, p.signature, f"the chain, block {p.block}") for p in host.points))
         for reader in readers:
@@ -149,6 +157,13 @@ class Watchtower:
         alarms += rewrites(host, sights, readers)
         alarms += omissions(found, host, readers, receipts)
         return list(dict.fromkeys(alarms))
+
+    def _settled(self) -> tuple[LogReplay, tuple[Link, ...]]:
+        before, self._before = self._before, None  # it grows with what follows, so it is used once
+        found, chain = settled_log(self.source, self.first_block, walk=self.walk, since=before)
+        if not any(link.status is Status.FAIL or link.missing for link in chain):
+            self._before = found
+        return found, chain
 
     def _at(self, of: Of, found: LogReplay, host: Hosted, reader: LogReader) -> Iterator[Alarm]:
         """What one place shows."""

@@ -195,20 +195,22 @@ def layout_of(circuit: Circuit, row: int, elsewhere: Sequence[Sections] = ()) ->
     raise CircuitRefused(f"rows of {row} cells are too short for this circuit")
 
 
+_KEYED = (("1", 0), *((f"e{e}", 1 + e) for e in range(DEGREE)))  # index, and a key in K
+
+
 def _check_keyed(circuit: Circuit) -> None:
     """What is looked up must be fixed when α is drawn: in phase 1, by relations with cells of phase 0."""
-    keyed = [relation for relation in circuit.relations if isinstance(relation, Keyed)]
     strips: dict[str, list[int]] = {}
-    for relation in keyed:
-        name, strip = _strip_of(relation)
-        strips.setdefault(name, []).append(strip)
-        if any(term.group.phase for wire in (relation.ids, relation.values) for term in wire.terms):
-            raise CircuitRefused(f"{name}: ids and values of a key could be chosen when α is known")
+    for relation in circuit.relations:
+        if isinstance(relation, Keyed):
+            name, strip = _strip_of(relation)
+            strips.setdefault(name, []).append(strip)
     for group in circuit.groups.values():
         if not group.phase or not group.lookups:
             continue
-        tied = sorted(strips.get(group.name, [])) == list(range(group.size))
-        if not tied or any(lookup.columns != KEYED for lookup in group.lookups):
+        if [lookup.columns for lookup in group.lookups] != [_KEYED]:
+            raise CircuitRefused(f"{group.name}: what is looked up is not index and key")
+        if sorted(strips.get(group.name, [])) != list(range(group.size)):
             raise CircuitRefused(f"{group.name}: cells that are looked up could be chosen when α is known")
 
 
@@ -221,13 +223,16 @@ def _check_ranges(circuit: Circuit) -> None:
 
 def _strip_of(relation: Keyed) -> tuple[str, int]:
     """(group, strip) of index and key, which are its columns in order, and nothing else."""
+    if any(term.group.phase for wire in (relation.ids, relation.values) for term in wire.terms):
+        raise CircuitRefused("a row is named by cells that could be chosen when α is known")
     found = set[tuple[str, int]]()
-    for (_, column), wire in zip(KEYED, (relation.index, *relation.key), strict=True):
-        (term,) = wire.terms
-        alone = wire.constant is None and term.turn is None and term.index.size == 1 and (term.coefficient == 1).all()
-        if not alone or term.column != column:
-            raise CircuitRefused(f"{term.group.name}: index and key are no cells of one strip")
-        found.add((term.group.name, int(term.index.reshape(-1)[0])))
+    for column, wire in enumerate((relation.index, *relation.key)):
+        terms = wire.terms if wire.constant is None and wire.size == 1 else ()
+        if len(terms) != 1 or terms[0].column != column or terms[0].turn is not None or terms[0].coefficient.size != 1:
+            raise CircuitRefused("index and key of a row are no cells of one strip")
+        if terms[0].coefficient.item() != 1:
+            raise CircuitRefused("index and key of a row are multiples of cells")
+        found.add((terms[0].group.name, int(terms[0].index.item())))
     if len(found) != 1:
         raise CircuitRefused("index and key of a row lie in different strips")
     return found.pop()

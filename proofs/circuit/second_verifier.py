@@ -23,6 +23,7 @@ from proofs.circuit.wire import CircuitRefused, Group, Lookup
 from proofs.plain import (
     BASIS,
     Column,
+    Interpolation,
     Messages,
     P,
     Point,
@@ -229,10 +230,10 @@ def _sizes(circuit: Circuit, k: int, elsewhere: Sequence[Sequence[tuple[str, int
 
 
 def _keyed(circuit: Circuit) -> Counter[tuple[str, int, int]]:
-    """How many Keyeds say all of a strip of a group's column. (No other relation says so of a strip looked up.)"""
-    wires = [(one.index, *one.key) for one in circuit.relations if isinstance(one, Keyed)]
-    terms = [wire.terms[0] for wire in chain.from_iterable(wires) if wire.size == 1 and len(wire.terms) == 1]
-    alone = [term for term in terms if term.index.size == 1 and term.turn is None and term.coefficient.item() % P]
+    """How many Keyeds a strip of a group's column is index, or a part of a key, of."""
+    wires = chain.from_iterable((one.index, *one.key) for one in circuit.relations if isinstance(one, Keyed))
+    terms = [wire.terms[0] for wire in wires if wire.size == len(wire.terms) == 1 and wire.constant is None]
+    alone = [term for term in terms if term.index.size == 1 and term.turn is None and (term.coefficient == 1).all()]
     return Counter((term.group.name, term.column, term.index.item()) for term in alone)
 
 
@@ -319,26 +320,27 @@ def _check_sums(opened: _Opened) -> None:
     chi = dict(zip(circuit.tables, (drawn.chi.draw(1)[0] for _ in circuit.tables), strict=True))
     weights = Weights(circuit, drawn)
     weights.add_relations()
+    interpolated = Interpolation([point for _, point in opened.columns])
     rows = [
-        (("cells", name, column), sizes.by_row([reduced(weight) for weight in cells]))
+        (("cells", name, column), [interpolated(part) for part in sizes.by_row([reduced(cell) for cell in cells])])
         for (name, column), cells in weights.cells.items()
     ]
-    counts = _Counts(sizes, drawn)
+    counts = _Counts(sizes, drawn, interpolated)
     of_inverses = [(chi[name], sizes.lanes) for name, count in sizes.threes.items() for _ in range(count)]
     for group, lookup in sizes.others:
         of_inverses += [(chi[lookup.table], len(part)) for part in sizes.by_row([0] * (group.size * group.lanes))]
     lengths = {length for _, length in of_inverses}
     elsewhere = [(section, row, place, reduced(weight)) for (section, row, place), weight in weights.elsewhere.items()]
-    for at, point in opened.columns:
+    for number, (at, point) in enumerate(opened.columns):
         found = pow(point.x, sizes.k // 2, P) * element_of(at["mask", "sums", 0])
         for key, parts in rows:
-            found += sum(reduced(dot(part, point.lagrange)) * cell for part, cell in zip(parts, at[key], strict=True))
+            found += sum(part[number] * cell for part, cell in zip(parts, at[key], strict=True))
         for section, row, place, weight in elsewhere:
             found += reduced(weight * point.lagrange[place]) * at["elsewhere", section, 0][row]
         used = {length: sum(point.lagrange[:length]) % P for length in lengths}
         for (factor, length), inverse in zip(of_inverses, opened.inverses(at), strict=True):
             found += reduced(factor * inverse) * used[length]
-        for name, of_table in counts.at(at, point):
+        for name, of_table in counts.at(number, at):
             found += chi[name] * minus(of_table)
         rest, quotient = at["sums", "rest", 0], at["sums", "quotient", 0]
         if reduced(found) != sums_at(point.x, weights.target, rest, quotient, sizes.k):
@@ -348,26 +350,27 @@ def _check_sums(opened: _Opened) -> None:
 class _Counts:
     """Σ count_v/(α − key_v) of every table. Rows of ranges that begin with the same number are interpolated once."""
 
-    def __init__(self, sizes: _Sizes, drawn: Drawn) -> None:
-        self._parts: dict[tuple[str, int, int], list[int]] = {}
-        self._of_table: dict[str, list[tuple[str, int, int]]] = {}
-        tables = sizes.circuit.tables
+    def __init__(self, sizes: _Sizes, drawn: Drawn, interpolated: Interpolation) -> None:
+        self._rows: dict[str, list[list[int]]] = {}
+        tables, known = sizes.circuit.tables, dict[tuple[int, int], list[int]]()
         numbers = {n: n % P for name in sizes.ranges for n in _numbers(tables[name])}
         of_numbers = dict(zip(numbers, _inverses(drawn.alpha, numbers.values()), strict=True))
         for name, table in tables.items():
-            if name in sizes.ranges:
-                shared, inverses = "", [of_numbers[number] for number in _numbers(table)]
-            else:
-                shared, inverses = name, _inverses(drawn.alpha, _table_keys(table, drawn))
-            parts = sizes.by_row(inverses)
-            keys = [(shared, table.first + row * sizes.used, len(part)) for row, part in enumerate(parts)]
-            self._of_table[name] = keys
-            self._parts |= zip(keys, parts, strict=True)
+            if name not in sizes.ranges:
+                parts = sizes.by_row(_inverses(drawn.alpha, _table_keys(table, drawn)))
+                self._rows[name] = list(map(interpolated, parts))
+                continue
+            found = self._rows[name] = []
+            for row, part in enumerate(sizes.by_row([of_numbers[number] for number in _numbers(table)])):
+                key = table.first + row * sizes.used, len(part)
+                if key not in known:
+                    known[key] = interpolated(part)
+                found.append(known[key])
 
-    def at(self, at: _Sections, point: Point) -> Iterator[tuple[str, int]]:
-        found = {key: reduced(dot(part, point.lagrange)) for key, part in self._parts.items()}
-        for name, keys in self._of_table.items():
-            yield name, reduced(dot(map(found.__getitem__, keys), at["counts", name, 0]))
+    def at(self, number: int, at: _Sections) -> Iterator[tuple[str, int]]:
+        """Of every table, at the column of that number."""
+        for name, rows in self._rows.items():
+            yield name, reduced(dot((row[number] for row in rows), at["counts", name, 0]))
 
 
 def _numbers(table: Table) -> range:

@@ -1,17 +1,10 @@
-"""One honest submission, and what a forger needs to change one thing about it and sign for the rest.
-
-The manifest writer here is written from the format's description, not taken from ledger.bundle: a forger would seal its
-own bundle correctly, so that only the one lie is left to find. `Forger` does the same for proofs of the mechanism.
-"""
+"""A forger of proofs of the mechanism; and, in the long profile, the second verifier beside the first."""
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from fractions import Fraction
-from hashlib import sha256
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
@@ -21,217 +14,20 @@ import pytest
 
 from benchmarks import gradient_liar
 from benchmarks.cases import Recoded
-from ledger.bundle import Claim, SubmissionBundle
-from ledger.config import (
-    AdapterSpec,
-    AggregationSpec,
-    Config,
-    OptimizerSpec,
-    PrivacySpec,
-    TaskSpec,
-    TensorSpec,
-)
-from ledger.optimizer import replay
-from ledger.privacy import Spend, epsilon_micro, spend_of
-from ledger.records import Policy
-from ledger.tensors import Weights, flatten, unflatten
-from ledger.verdict import SubmissionFacts
-from proofs import prover, relation, second_verifier
+from proofs import answering, prover, relation, second_verifier
+from proofs.answering import from_coset, quotient, quotient_rows
 from proofs.circuit import second_verifier as circuit_second_verifier
 from proofs.circuit import verifier
 from proofs.circuit.builder import Circuit
 from proofs.circuit.layout import Layout
-from proofs.commitment import Committed
-from proofs.field import P, ext_inverse
-from proofs.gaussian import noise_table
-from proofs.mechanism import release, selected_rows, to_grid
-from proofs.parameters import DATA, LOOKUPS, NORM_SHIFT, RANGE, SECRETS, parameters
+from proofs.commitment import Committed, commit
+from proofs.field import DEGREE, P, ext, ext_inverse
+from proofs.parameters import DATA, LOOKUPS, NORM_SHIFT, RANGE, SECRETS, TOGETHER, parameters
 from proofs.proof import ProofInvalid
 from proofs.relation import Public
 from proofs.statement import Statement
 from proofs.transcript import Transcript
 from proofs.witness import data_cells, secret_cells, witness
-from proofs.words import Binding, SecretWords, combine, public_draws, public_noise
-
-PREFIX = "base_model.model."
-BEACON = bytes([0xBE]) * 32
-BINDING = Binding(chain_id=31337, contract=bytes([0xC0]) * 20, round=3, member=1)
-
-
-def build_config() -> Config:
-    tensors = (
-        TensorSpec(PREFIX + "classifier.bias", (2,), "head"),
-        TensorSpec(PREFIX + "classifier.weight", (2, 64), "head"),
-        TensorSpec(PREFIX + "layer.0.query.lora_A.weight", (4, 64), "frozen"),
-        TensorSpec(PREFIX + "layer.0.query.lora_B.weight", (64, 4), "adapter"),
-        TensorSpec(PREFIX + "layer.1.query.lora_A.weight", (4, 64), "frozen"),
-        TensorSpec(PREFIX + "layer.1.query.lora_B.weight", (64, 4), "adapter"),
-    )
-    return Config(
-        base_name="a-tiny-base",
-        base_digest=bytes([5]) * 32,
-        task=TaskSpec(("no", "yes"), 64),
-        adapter=AdapterSpec(rank=4, alpha=8, targets=("query",), head=("classifier",), tensors=tensors),
-        weight_bits=18,
-        privacy=PrivacySpec(
-            delta=Fraction(1, 100_000),
-            clip_units=1024,
-            clip_adapter=Fraction(1, 2),
-            clip_head=Fraction(2),
-            noise_units=1500,
-            sample_threshold=1 << 28,
-            capacity=64,
-        ),
-        optimizer=OptimizerSpec(
-            name="adamw",
-            learning_rate=Fraction(1, 100),
-            learning_rate_head=Fraction(1, 50),
-            momentum=Fraction(9, 10),
-            beta2=Fraction(999, 1000),
-            epsilon=Fraction(1, 10**8),
-            weight_decay=Fraction(1, 100),
-        ),
-        steps=6,
-        mean_batch=4,
-        aggregation=AggregationSpec("ffa"),
-        proof_policy="none",
-        policy=Policy(5, 50, 0, 20, 10, 5, quorum=2, proof_required=False, verifier_quorum=2),
-    )
-
-
-def gradients(config: Config, seed: int) -> np.ndarray:
-    """(capacity, P) made-up per-example gradients, most of them longer than the clip."""
-    rng = np.random.default_rng(seed)
-    return rng.standard_normal((config.privacy.capacity, config.adapter.parameters))
-
-
-def train(config: Config, sigma: int | None = None) -> np.ndarray:
-    """The trajectory (T, P) of an honest member, or with another σ (0 for none) of a dishonest one."""
-    sigma = config.privacy.noise_units if sigma is None else sigma
-    rows, size = 50, config.adapter.parameters
-    words = SecretWords(bytes(32), BINDING, config.steps, size, config.privacy.capacity)
-    split = sum(tensor.size for tensor in config.adapter.trained if tensor.role == "head")
-    released = []
-    for step in range(config.steps):
-        public = public_draws(BEACON, BINDING, step, config.privacy.capacity)
-        drawn = selected_rows(combine(words.draws(step), public), config.privacy.sample_threshold, rows)
-        raw, clip = gradients(config, step)[drawn], config.privacy.clip_units
-        head = to_grid(raw[:, :split], float(config.privacy.clip_head / clip), clip)
-        adapter = to_grid(raw[:, split:], float(config.privacy.clip_adapter / clip), clip)
-        uniform = combine(words.noise(step), public_noise(BEACON, BINDING, step, size))
-        noise = noise_table(sigma).lookup(uniform) if sigma else np.zeros(size, dtype=np.int32)
-        released.append(release(np.concatenate([head, adapter], axis=1), noise))
-    return np.stack(released)
-
-
-def weights_after(config: Config, start: Weights, trajectory: np.ndarray) -> Weights:
-    return {**start, **unflatten(config, replay(config, flatten(config, start), trajectory))}
-
-
-def manifest_of(config: Config, claim: Claim, files: Mapping[str, bytes], /, **changes: Any) -> bytes:
-    manifest = {
-        "kind": "candor/submission/1",
-        "chain_id": claim.chain_id,
-        "contract": claim.contract.hex(),
-        "round": claim.round,
-        "member": claim.member,
-        "config_digest": config.digest.hex(),
-        "global_bundle": claim.global_bundle.hex(),
-        "dataset_root": claim.dataset_root.hex(),
-        "words_root": claim.words_root.hex(),
-        "spent_micro": str(claim.spent_micro),
-        "files": {
-            path: {"sha256": sha256(data).hexdigest(), "size": len(data)}
-            for path, data in files.items()
-            if path != "candor/manifest.json"
-        },
-    }
-    return json.dumps(manifest | changes, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-
-
-@dataclass(frozen=True, eq=False)
-class Honest:
-    """An honest submission: what the chain says of it, its numbers, and its files."""
-
-    facts: SubmissionFacts
-    weights: Weights
-    trajectory: np.ndarray
-
-    @property
-    def config(self) -> Config:
-        return self.facts.config
-
-    @property
-    def files(self) -> dict[str, bytes]:
-        return SubmissionBundle(self.config, self.facts.claim, self.weights, self.trajectory).files()
-
-    def sealed(self, files: Mapping[str, bytes], /, **changes: Any) -> dict[str, bytes]:
-        """`files` under a manifest that fits them, as a forger would write it; `changes` to the manifest's fields."""
-        return {**files, "candor/manifest.json": manifest_of(self.config, self.facts.claim, files, **changes)}
-
-    def retrained(self, trajectory: np.ndarray) -> Honest:
-        """Another trajectory, and the adapter that it really leads to."""
-        weights = weights_after(self.config, self.facts.global_weights, trajectory)
-        return replace(self, trajectory=trajectory, weights=weights)
-
-    def with_claim(self, **changes: Any) -> Honest:
-        return replace(self, facts=replace(self.facts, claim=replace(self.facts.claim, **changes)))
-
-
-def build_honest(config: Config, history: tuple[Spend, ...] = (), sigma: int | None = None) -> Honest:
-    rng = np.random.default_rng(8)
-    start = {tensor.name: rng.integers(-(1 << 18), 1 << 18, tensor.shape) for tensor in config.adapter.tensors}
-    spent = epsilon_micro([*history, spend_of(config)], config.privacy.delta)
-    claim = Claim(
-        chain_id=BINDING.chain_id,
-        contract=BINDING.contract,
-        round=BINDING.round,
-        member=BINDING.member,
-        global_bundle=bytes([1]) * 32,
-        dataset_root=bytes([2]) * 32,
-        words_root=bytes([3]) * 32,
-        spent_micro=spent,
-    )
-    trajectory = train(config, sigma)
-    return Honest(SubmissionFacts(claim, config, start, history), weights_after(config, start, trajectory), trajectory)
-
-
-@pytest.fixture(scope="session")
-def honest() -> Honest:
-    config = build_config()
-    return build_honest(config, history=(spend_of(config),) * 2)
-
-
-@pytest.fixture(scope="session")
-def honest_with() -> Callable[..., Honest]:
-    """An honest submission under a config with other privacy; `sigma` for a member that uses another than it says."""
-
-    def make(sigma: int | None = None, **privacy: Any) -> Honest:
-        config = build_config()
-        return build_honest(replace(config, privacy=replace(config.privacy, **privacy)), sigma=sigma)
-
-    return make
-
-
-@pytest.fixture(scope="session")
-def honest_fedavg() -> Honest:
-    """An honest submission where A is trained too, by SGD with momentum."""
-    config = build_config()
-    trained = tuple(replace(t, role="adapter") if t.role == "frozen" else t for t in config.adapter.tensors)
-    sgd = replace(config.optimizer, name="sgd", beta2=Fraction(0), epsilon=Fraction(0))
-    adapter, rule = replace(config.adapter, tensors=trained), AggregationSpec("fedavg")
-    return build_honest(replace(config, adapter=adapter, optimizer=sgd, aggregation=rule))
-
-
-@pytest.fixture(scope="session")
-def trained_with(honest: Honest) -> Callable[[int], Honest]:
-    """The honest member's submission with noise of another σ than the config's, all the rest done by the rules."""
-
-    def make(sigma: int) -> Honest:
-        return honest.retrained(train(honest.config, sigma))
-
-    return make
-
 
 Cells = dict[str, np.ndarray]
 Lie = Callable[[Cells], None]
@@ -245,16 +41,21 @@ class Forger:
     """A member that proves what is not so: its witness is the honest one but for its lies, and refuses nothing.
 
     Lies change cells in place: `early` what is committed to before the beacon, `later` the rest of the witness, before
-    values are counted; `counted` after that, and once more for projections; `projected`, `inverted` and `masked` what
-    is made after challenges. `coded` (tree, columns (n, rows)) changes columns after the code was made. What follows
-    from the changed cells is made to fit: counts and inverses of values that are in no table are as good as they can
-    be; sums are those of the cells, unless `released` says otherwise; the roots are those of the forged words and data,
-    unless `words_root` or `data_root` say otherwise.
+    values are counted; `counted` after that, and once more for projections; `projected`, `inverted`, `masked` and
+    `quotiented` what is made after challenges. `coded` (tree, columns (n, rows)) changes columns after the code was
+    made; `factors` gives the challenges that quotients are made for, in the place of those that were drawn. What
+    follows from the changed cells is made to fit: counts and inverses of values that are in no table are as good as
+    they can be, and so are quotients of what does not vanish; sums are those of the cells, unless `released` says
+    otherwise; the roots are those of the forged words and data, unless `words_root` or `data_root` say otherwise.
+
+    Of the last proof: identities (4k, 4), coefficients of the sum of cell identities; beyond (k − t', 4), those of its
+    quotient that no piece reaches; missing (4,), what the sum identity lacks, over k.
     """
 
     def __init__(self, case: Any) -> None:
         self.case, self.shape, self.sizes = case, case.statement.shape, parameters(case.statement.shape)
         self.public = Public.of(case.statement, self.sizes)
+        self.identities = self.beyond = self.missing = np.zeros(0, dtype=np.uint64)
 
     def prove(
         self,
@@ -265,7 +66,9 @@ class Forger:
         projected: Lie = no_lie,
         inverted: Lie = no_lie,
         masked: Lie = no_lie,
+        quotiented: Lie = no_lie,
         coded: Callable[[int, np.ndarray], None] | None = None,
+        factors: Callable[[Any], Any] = lambda drawn: drawn,
         released: np.ndarray | None = None,
         words_root: bytes | None = None,
         data_root: bytes | None = None,
@@ -289,8 +92,9 @@ class Forger:
         roots = {"words_root": words_root or secrets.root, "data_root": data_root or data.root}
         statement = replace(case.statement, released=claimed, **roots)
         run = Forging(statement, sizes, case.words, case.contributions)
-        run.forger, run.coded = self, coded
+        run.forger, run.coded, run.factors = self, coded, factors
         run.lies = {"counted": counted, "projected": projected, "inverted": inverted, "masked": masked}
+        run.lies["quotiented"] = quotiented
         run._transcript = transcript or Transcript()
         return statement, run.proof(secrets, data, cells, lambda _: None)
 
@@ -329,7 +133,8 @@ class Forger:
 
     def count(self, cells: Cells) -> None:
         ranges, _, bins = self.look_ups(cells)
-        self.lay(cells, "range_counts", np.bincount(ranges[ranges < RANGE].astype(np.int64), minlength=RANGE))
+        shared = relation.in_threes(ranges.T)
+        self.lay(cells, "range_counts", np.bincount(shared[shared < RANGE].astype(np.int64), minlength=RANGE))
         places = {entry.tobytes(): at for at, entry in enumerate(self.public.bins)}
         known = [places[entry.tobytes()] for entry in bins.reshape(-1, 9) if entry.tobytes() in places]
         self.lay(cells, "noise_counts", np.bincount(known, minlength=len(places)))
@@ -345,6 +150,19 @@ class Forging(prover._Run):
     forger: Forger
     lies: dict[str, Lie]
     coded: Callable[[int, np.ndarray], None] | None
+    factors: Callable[[Any], Any]
+
+    def proof(self, *arguments: Any) -> bytes:
+        def lying(*given: Any) -> Cells:
+            rows = quotient_rows(*given)
+            self.lies["quotiented"](rows)
+            return rows
+
+        def committed(cells: Cells, sizes: Any, tree: int, key: bytes, rows: Cells) -> Committed:
+            return recoded(commit(cells, sizes, tree, key, rows), tree, self.coded)
+
+        with patch.object(prover, "quotient_rows", lying), patch.object(answering, "commit", committed):
+            return super().proof(*arguments)
 
     def commit(self, cells: Cells, tree: int, whole: Cells | None = None) -> Committed:
         if tree == LOOKUPS:
@@ -360,7 +178,7 @@ class Forging(prover._Run):
         values[:, : sizes.blocks * sizes.shape.contributions] = padded.reshape(sizes.projection_rows, -1)
         found = {"projections": np.mod(values, P).astype(np.uint32)}
         self.lies["projected"](found)
-        shifted = (found["projections"].astype(np.int64) + sizes.reach) % P
+        shifted = relation.in_threes((found["projections"].T.astype(np.int64) + sizes.reach) % P)
         held = shifted[shifted <= 2 * sizes.reach]
         forger.lay(found, "projection_counts", np.bincount(held, minlength=2 * sizes.reach + 1))
         self.lies["counted"](found)
@@ -368,21 +186,43 @@ class Forging(prover._Run):
 
     def _inverses(self, cells: Cells, secrets: Committed, alpha: np.ndarray, beta: np.ndarray) -> Cells:
         ranges, projections, bins = self.forger.look_ups(cells)
-        values = [np.stack([part] + [np.zeros_like(part)] * 3, axis=-1) for part in (ranges, projections)]
-        values.append(relation.bin_keys(bins, beta))
-        inverses = ext_inverse((alpha + np.uint64(P) - np.concatenate(values)) % np.uint64(P)).astype(np.uint32)
-        found = {f"inverses_{e}": np.ascontiguousarray(inverses[..., e]) for e in range(4)}
-        self.lies["inverted"](found)
-        return found
+        keys = relation.bin_keys(bins, beta)
+        found = [shared_inverses(part, alpha) for part in (ranges, projections)]
+        found.append(ext_inverse((alpha + np.uint64(P) - keys) % np.uint64(P)))
+        inverses = np.concatenate(found).astype(np.uint32)
+        cells = {f"inverses_{e}": np.ascontiguousarray(inverses[..., e]) for e in range(DEGREE)}
+        self.lies["inverted"](cells)
+        return cells
 
-    def _cells(self, *arguments: Any) -> np.ndarray:
-        honest, length = prover.from_coset, self._sizes.row + self._sizes.pads
+    def _cells(self, sections: Any, drawn: Any) -> np.ndarray:
+        def cut(coefficients: np.ndarray, length: int) -> np.ndarray:
+            self.forger.beyond = coefficients[length:]
+            return coefficients[:length]
 
-        def cut(values: np.ndarray, sizes: Any) -> np.ndarray:
-            return np.concatenate([honest(values, sizes)[:length], np.zeros((2 * sizes.row - length, 4), np.uint64)])
+        def divided(parts: Sequence[np.ndarray], sizes: Any) -> np.ndarray:
+            whole = np.zeros((4 * sizes.row, DEGREE), dtype=np.uint64)
+            for part in parts:
+                whole[: len(part)] += from_coset(part, sizes)
+            self.forger.identities = whole % np.uint64(P)
+            return quotient(parts, sizes)
 
-        with patch.object(prover, "from_coset", cut):
-            return super()._cells(*arguments)
+        with patch.object(answering, "of_length", cut), patch.object(prover, "quotient", divided):
+            return super()._cells(sections, self.factors(drawn))
+
+    def _sums(self, sections: Any, matrix: np.ndarray, cells: Any, sums: Any) -> np.ndarray:
+        def lacking(found: np.ndarray, target: np.ndarray, sizes: Any) -> None:
+            wanted = target * np.uint64(pow(sizes.row, P - 2, P)) % np.uint64(P)
+            self.forger.missing = (wanted + np.uint64(2 * P) - found[0] - found[sizes.row]) % np.uint64(P)
+
+        with patch.object(prover, "check_sum", lacking):
+            return super()._sums(sections, matrix, cells, self.factors(sums))
+
+
+def shared_inverses(values: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """(rows, lanes) -> (rows of inverses, lanes, 4): Σ 1/(α − value), three by three."""
+    threes = ext(relation.in_threes(values.T))
+    each = ext_inverse((alpha + np.uint64(P) - threes) % np.uint64(P))
+    return each.reshape(len(each), -1, TOGETHER, DEGREE).sum(axis=2).swapaxes(0, 1) % np.uint64(P)
 
 
 def least(cells: np.ndarray) -> np.ndarray:
@@ -395,6 +235,22 @@ def recoded(found: Committed, tree: int, coded: Callable[[int, np.ndarray], None
     if coded is None:
         return found
     return Recoded.of(found, lambda code: coded(tree, code))
+
+
+class Forgetful(Transcript):
+    """Absorbs everything but the messages with these labels."""
+
+    def __init__(self, *forgotten: str) -> None:
+        super().__init__()
+        self._forgotten = forgotten
+
+    def absorb(self, label: str, data: bytes) -> None:
+        super().absorb(label, b"" if label in self._forgotten else data)
+
+
+@pytest.fixture(scope="session")
+def forgetful() -> type[Forgetful]:
+    return Forgetful
 
 
 @pytest.fixture

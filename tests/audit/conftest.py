@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
 from hashlib import sha256
 from typing import Any
 
@@ -17,7 +16,9 @@ import numpy as np
 import pytest
 
 from benchmarks.cases import drawn_case, random_texts
-from ledger import canonical
+from benchmarks.submissions import small_config
+from devnet.forgeries import FORGERIES, Honest, with_manifest
+from devnet.hostile_directories import HOSTILE_DIRECTORIES
 from ledger.actions import (
     Action,
     AddMember,
@@ -36,9 +37,7 @@ from ledger.actions import (
 from ledger.aggregate import aggregate_bundle
 from ledger.bundle import (
     ADAPTER,
-    ADAPTER_CONFIG,
     CONFIG,
-    MANIFEST,
     Claim,
     GenesisBundle,
     SubmissionBundle,
@@ -47,17 +46,10 @@ from ledger.bundle import (
     read_weights,
 )
 from ledger.config import (
-    AdapterSpec,
-    AggregationSpec,
     Config,
-    OptimizerSpec,
-    PrivacySpec,
-    TaskSpec,
-    TensorSpec,
 )
 from ledger.content import MemoryStore
 from ledger.content.cid import Block, Codec
-from ledger.content.dagpb import DIRECTORY_DATA, FileData, Link, Node, encode_file, encode_node
 from ledger.deploy import act
 from ledger.eip712 import Domain, Submission, sign_submission
 from ledger.gradients import Answers, binding_of, challenges, jobs_of
@@ -65,10 +57,10 @@ from ledger.history import History
 from ledger.optimizer import replay
 from ledger.privacy import INFINITE_MICRO, epsilon_micro, spend_of
 from ledger.quorum import SignedVerdicts, combine, possession, verdict_digest
-from ledger.records import Phase, Policy, Reason, Signed
+from ledger.records import Phase, Reason, Signed
 from ledger.round_state import RoundState, due, excluded_root, included_root, known_reason
 from ledger.signing import Key
-from ledger.tensors import encode_safetensors, flatten, unflatten
+from ledger.tensors import flatten, unflatten
 from ledger.twin import TwinChain
 from ledger.verdict import SubmissionFacts, fetch_shown, judge_stored
 from node.proving import Trained, data_root, proof_of, words_root
@@ -84,32 +76,6 @@ ROWS = 50
 
 def key_of(name: str) -> Key:
     return Key.of(sha256(f"audit tests: {name}".encode()).digest())
-
-
-def small_config(**changes: Any) -> Config:
-    """Under FFA, so that there is a frozen tensor to tamper with; 88 trained coordinates in two groups."""
-    tensors = (
-        TensorSpec("classifier.weight", (2, 8), "head"),
-        TensorSpec("layer.lora_A.weight", (4, 8), "frozen"),
-        TensorSpec("layer.lora_B.weight", (18, 4), "adapter"),
-    )
-    config = Config(
-        base_name="package:none",
-        base_digest=sha256(b"base").digest(),
-        task=TaskSpec(("bad", "good"), 32),
-        adapter=AdapterSpec(4, 8, ("q",), ("classifier",), tensors),
-        weight_bits=16,
-        privacy=PrivacySpec(Fraction(1, 10_000), 64, Fraction(1), Fraction(1, 2), 128, 1 << 29, 64),
-        optimizer=OptimizerSpec(
-            "sgd", Fraction(1, 8), Fraction(1, 16), Fraction(1, 2), Fraction(0), Fraction(0), Fraction(0)
-        ),
-        steps=3,
-        mean_batch=8,
-        aggregation=AggregationSpec("ffa"),
-        proof_policy="none",
-        policy=Policy(40, 40, 0, 20, 20, 3, 2, False, 2),
-    )
-    return replace(config, **changes)
 
 
 @dataclass
@@ -276,6 +242,11 @@ class Federation:
         weights = start | unflatten(self.config, reached)
         return SubmissionBundle(self.config, claim, weights, released, proof)
 
+    def to_forge(self, member: int) -> Honest:
+        return Honest(
+            self.honest(member), self.global_weights(), lambda: self.words(member), self.state.train_beacon or b""
+        )
+
     def proven(self, member: int, claim: Claim) -> tuple[Any, bytes]:
         """Released sums by the member's words and the beacon, and the proof of them."""
         config, words, beacon = self.config, self.words(member), self.state.train_beacon or b""
@@ -400,40 +371,22 @@ def submit_files(change: Callable[[Federation, Files], Files]) -> Callable[[Fede
     return submit
 
 
-def with_manifest(files: Files, **changes: Any) -> Files:
-    manifest = canonical.decode(files[MANIFEST], max_bytes=1 << 20) | changes
-    others = {path: data for path, data in files.items() if path != MANIFEST}
-    manifest["files"] = {p: {"sha256": sha256(d).hexdigest(), "size": len(d)} for p, d in others.items()}
-    return others | {MANIFEST: canonical.encode(manifest)}
+def submit_forged(kind: str) -> Callable[[Federation, int], None]:
+    """What a dishonest member of the devnet publishes."""
 
+    def submit(fed: Federation, member: int) -> None:
+        honest = fed.to_forge(member)
+        if kind in HOSTILE_DIRECTORIES:
+            bundle = HOSTILE_DIRECTORIES[kind](honest, fed.store)
+        else:
+            bundle = fed.store.put_directory(FORGERIES[kind](honest))
+        fed.submit(member, bundle, fed.cost(member))
 
-def tensors_of(files: Files, fed: Federation) -> dict[str, Any]:
-    from ledger.tensors import decode_safetensors, weight_layout
-
-    decoded = decode_safetensors(files[ADAPTER], weight_layout(fed.config))
-    return {name: np.array(array) for name, array in decoded.items()}
-
-
-def changed_weight(tensor: str, change: Callable[[Any], Any]) -> Callable[[Federation, Files], Files]:
-    def change_files(fed: Federation, files: Files) -> Files:
-        tensors = tensors_of(files, fed)
-        tensors[tensor].flat[0] = change(tensors[tensor].flat[0])
-        return files | {ADAPTER: encode_safetensors(tensors)}
-
-    return change_files
-
-
-def one_unit(fed: Federation) -> float:
-    return 2.0**-fed.config.weight_bits
+    return submit
 
 
 def submit_nothing_there(fed: Federation, member: int) -> None:
     fed.submit(member, sha256(f"nowhere {member}".encode()).digest(), fed.cost(member))
-
-
-def submit_for_another_round(fed: Federation, member: int) -> None:
-    claim = replace(fed.claim(member, fed.cost(member)), round=99)
-    fed.submit(member, fed.store.put_directory(fed.honest(member, claim=claim).files()), claim.spent_micro)
 
 
 def submit_released(change: Callable[[Any], Any]) -> Callable[[Federation, int], None]:
@@ -444,15 +397,6 @@ def submit_released(change: Callable[[Any], Any]) -> Callable[[Federation, int],
     return submit
 
 
-def submit_off_by_one(fed: Federation, member: int) -> None:
-    """The proof is that of the honest sums, and one of them is moved by one unit."""
-    claim = fed.claim(member, fed.cost(member))
-    released = fed.proven(member, claim)[0].copy()
-    released[0, 3] += 1
-    bundle = fed.honest(member, trajectory=released)
-    fed.submit(member, fed.store.put_directory(bundle.files()), claim.spent_micro)
-
-
 def submit_cheaply(fed: Federation, member: int) -> None:
     claim = fed.claim(member, fed.cost(member) // 2)
     fed.submit(member, fed.store.put_directory(fed.honest(member, claim=claim).files()), claim.spent_micro)
@@ -461,25 +405,6 @@ def submit_cheaply(fed: Federation, member: int) -> None:
 def submit_twice(fed: Federation, member: int) -> None:
     submit_honestly(fed, member)
     submit_cheaply(fed, member)
-
-
-def submit_bomb(fed: Federation, member: int) -> None:
-    """A directory that declares a petabyte behind one small block."""
-    leaf = Block.of(Codec.RAW, bytes(1 << 20))
-    node = Node(
-        tuple(Link(leaf.cid, "", 1 << 20) for _ in range(1024)), encode_file(FileData(1 << 30, (1 << 20,) * 1024))
-    )
-    file = Block.of(Codec.DAG_PB, encode_node(node))
-    root = Block.of(Codec.DAG_PB, encode_node(Node((Link(file.cid, ADAPTER, 1 << 50),), DIRECTORY_DATA)))
-    fed.store.put_blocks([leaf, file], [root])
-    fed.submit(member, root.cid.digest, fed.cost(member))
-
-
-def submit_escaping_path(fed: Federation, member: int) -> None:
-    leaf = Block.of(Codec.RAW, b"root:x:0:0")
-    inner = Block.of(Codec.DAG_PB, encode_node(Node((Link(leaf.cid, "..", 10),), DIRECTORY_DATA)))
-    fed.store.put_blocks([leaf], [inner])
-    fed.submit(member, inner.cid.digest, fed.cost(member))
 
 
 def submit_no_node(fed: Federation, member: int) -> None:
@@ -497,22 +422,20 @@ MISDEEDS: dict[str, Callable[[Federation, int], None]] = {
     "NOT_SUBMITTED": lambda fed, member: None,
     "EQUIVOCATED": submit_twice,
     "UNAVAILABLE": submit_nothing_there,
-    "BUNDLE_MALFORMED": submit_files(lambda fed, files: files | {"run_me.py": b"import os"}),
-    "BUNDLE_MALFORMED bomb": submit_bomb,
-    "BUNDLE_MALFORMED path": submit_escaping_path,
+    "BUNDLE_MALFORMED": submit_forged("extra-file"),
+    "BUNDLE_MALFORMED bomb": submit_forged("zip-bomb"),
+    "BUNDLE_MALFORMED path": submit_forged("path-escape"),
     "BUNDLE_MALFORMED node": submit_no_node,
-    "MANIFEST_MISMATCH": submit_for_another_round,
+    "MANIFEST_MISMATCH": submit_forged("foreign-round"),
     "CONFIG_MISMATCH": submit_files(lambda fed, files: files | {CONFIG: replace(fed.config, steps=4).encode()}),
-    "ADAPTER_CONFIG": submit_files(lambda fed, files: files | {ADAPTER_CONFIG: b'{"init_lora_weights":"pissa"}'}),
+    "ADAPTER_CONFIG": submit_forged("mutated-config"),
     "TENSOR_LAYOUT": submit_files(lambda fed, files: files | {ADAPTER: b"\x80\x04pickle"}),
-    "OFF_GRID": submit_files(changed_weight("classifier.weight", lambda value: np.float32("nan"))),
-    "FROZEN_CHANGED": submit_files(changed_weight("layer.lora_A.weight", lambda value: value + np.float32(0.5))),
+    "OFF_GRID": submit_forged("nan"),
+    "FROZEN_CHANGED": submit_forged("frozen-changed"),
     "TRAJECTORY_RANGE": submit_released(lambda released: released * 1000),
-    "TRAJECTORY_MISMATCH": submit_files(
-        changed_weight("layer.lora_B.weight", lambda value: value + np.float32(2**-16))
-    ),
+    "TRAJECTORY_MISMATCH": submit_forged("wrong-trajectory"),
     "NOISE_IMPLAUSIBLE": submit_released(lambda released: released * 0),
-    "PROOF_INVALID": submit_off_by_one,
+    "PROOF_INVALID": submit_forged("off-by-one"),
     "EPSILON_UNDERSTATED": submit_cheaply,
 }
 

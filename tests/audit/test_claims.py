@@ -20,8 +20,8 @@ def test_epsilon_is_never_told_without_the_delta_it_holds_at(found_federation: A
     honest = found_federation(2)
     honest.play()
     told = audit(honest.chain, honest.store).find(Name.PRIVACY)
-    assert "at δ = 1/10000" in told.evidence
-    assert told.data["delta"] == "1/10000"
+    assert "at δ = 1/100000 " in told.evidence
+    assert told.data["delta"] == "1/100000"
     generous = found_federation(
         2, privacy=PrivacySpec(Fraction(9, 10), 64, Fraction(1), Fraction(1, 2), 128, 1 << 29, 64)
     )

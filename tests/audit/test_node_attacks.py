@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from ledger.audit import audit
+from ledger.audit_blocks import GROUP_BLOCKS, TrustedBlock, Walk
 from ledger.audit_code import immutables
 from ledger.compiled import bytecode
 from ledger.eip712 import Domain
@@ -151,19 +152,61 @@ def test_a_node_without_receipts_leaves_the_events_unproven(federation: Any) -> 
             raise RpcRefused("eth_getBlockReceipts", -32601, "the method does not exist", b"")
 
     report = audit(Silent(federation.chain, lambda logs: logs), federation.store)
+    assert report.status is Status.NOT_PROVEN
     assert report.find(Name.HEADERS).status is Status.NOT_PROVEN
     assert "on the node's word" in report.find(Name.HEADERS).evidence
 
 
-def test_a_history_too_long_to_walk_is_not_passed_off_as_complete(
-    federation: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("ledger.audit_blocks.MAX_WALK_BLOCKS", 5)
-    link = audit(federation.chain, federation.store).find(Name.HEADERS)
-    assert link.status is Status.NOT_PROVEN
-    assert "too long to walk" in link.evidence
+def test_a_history_too_long_to_walk_is_not_passed_off_as_complete(federation: Any) -> None:
+    report = audit(federation.chain, federation.store, walk=Walk(max_blocks=5))
+    link = report.find(Name.HEADERS)
+    assert (report.status, link.status) == (Status.NOT_PROVEN, Status.NOT_PROVEN)
+    assert "at most 5 (--max-blocks)" in link.evidence
     liar = SkilledLiar(federation.chain, changed(Committed, another_dataset))
     assert Name.HEADERS in failing(liar, federation)
+
+
+def test_a_trusted_block_is_one_that_the_walk_meets(federation: Any) -> None:
+    """Every block that the auditor knows of itself, before the first event, between, and at the head."""
+    chain = federation.chain
+    for number in (0, 1, chain.head().number - 5, chain.head().number):
+        known = TrustedBlock(number, chain.header(number).hash)
+        link = audit(chain, federation.store, walk=Walk(trusted=known)).find(Name.HEADERS)
+        assert (link.status, f"block {number} is the trusted one" in link.evidence) == (Status.PASS, True)
+        for most in (1 << 17, 5):  # walked, and too long to walk
+            other = Walk(most, TrustedBlock(number, b"\x01" * 32))
+            link = audit(chain, federation.store, walk=other).find(Name.HEADERS)
+            assert (link.status, "the trusted one has the hash 0101" in link.evidence) == (Status.FAIL, True)
+    beyond = Walk(trusted=TrustedBlock(chain.head().number + 1, b"\x01" * 32))
+    report = audit(chain, federation.store, walk=beyond)
+    assert (report.status, report.find(Name.HEADERS).status) == (Status.NOT_PROVEN, Status.NOT_PROVEN)
+
+
+def test_a_long_walk_holds_one_group_of_headers_and_tells_how_far_it_is(found_federation: Any) -> None:
+    made = found_federation(3)
+    made.play()
+    made.chain.mine(3 * GROUP_BLOCKS)
+    told: list[tuple[int, int]] = []
+    groups: list[int] = []
+
+    class ManyAtOnce:
+        """A chain that shows many headers at once, but for every second time."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(made.chain, name)
+
+        def headers_between(self, first: int, last: int) -> list[Header]:
+            groups.append(last - first + 1)
+            if len(groups) % 2 == 0:
+                raise RpcRefused("eth_getBlockByNumber", -32005, "too many", b"")
+            return [made.chain.header(number) for number in range(first, last + 1)]
+
+    walk = Walk(tell=lambda done, blocks: told.append((done, blocks)))
+    link = audit(ManyAtOnce(), made.store, walk=walk).find(Name.HEADERS)
+    assert link == audit(made.chain, made.store).find(Name.HEADERS)
+    blocks = link.data["last_block"] - link.data["first_block"] + 1
+    assert (link.status, max(groups), sum(groups)) == (Status.PASS, GROUP_BLOCKS, blocks)
+    assert told == [(min(done, blocks), blocks) for done in range(GROUP_BLOCKS, blocks + GROUP_BLOCKS, GROUP_BLOCKS)]
 
 
 def test_receipts_of_another_block_are_the_nodes_lie(federation: Any) -> None:

@@ -7,19 +7,13 @@ from typing import Any
 
 import pytest
 
+from benchmarks.submissions import small_adapter
 from ledger.actions import Open
 from ledger.aggregate import average
-from ledger.aggregation import AggregationSpec, RobustSpec, in_round, role_of
+from ledger.aggregation import AggregationSpec, RobustSpec, in_round
 from ledger.audit import audit
 from ledger.bundle import AggregateBundle, bundle_limits, read_submission
-from ledger.config import AdapterSpec, TensorSpec
 from ledger.report import Name, Report, Status
-
-SHAPES = (("classifier.weight", (2, 8)), ("layer.lora_A.weight", (4, 8)), ("layer.lora_B.weight", (18, 4)))
-
-
-def adapter_under(rule: Any) -> AdapterSpec:
-    return AdapterSpec(4, 8, ("q",), ("classifier",), tuple(TensorSpec(n, s, role_of(n, rule)) for n, s in SHAPES))
 
 
 def failures(report: Report) -> dict[Name, str]:
@@ -28,13 +22,13 @@ def failures(report: Report) -> dict[Name, str]:
 
 
 def test_a_half_out_of_turn_fails_though_all_agree_on_it(found_federation: Any) -> None:
-    federation = found_federation(3, adapter=adapter_under("rolora"), aggregation=AggregationSpec("rolora"))
+    federation = found_federation(3, adapter=small_adapter("rolora"), aggregation=AggregationSpec("rolora"))
     federation.play()
     federation.play()
     assert failures(audit(federation.chain, federation.store)) == {
         Name.CONFIG: "config.adapter.tensors: under rolora every B is frozen in round 2"
     }
-    alternating = found_federation(3, adapter=adapter_under("rolora"), aggregation=AggregationSpec("rolora"))
+    alternating = found_federation(3, adapter=small_adapter("rolora"), aggregation=AggregationSpec("rolora"))
     alternating.play()
     alternating.config = in_round(alternating.config, 2)
     alternating.play()
@@ -45,7 +39,7 @@ def test_a_half_out_of_turn_fails_though_all_agree_on_it(found_federation: Any) 
 def test_an_average_by_another_rule_is_found(found_federation: Any, claimed: Any) -> None:
     """The coordinator announces one rule, and the aggregator averages by the other one."""
     used: Any = {"svd": "fedavg", "fedavg": "svd"}[claimed]
-    federation = found_federation(3, adapter=adapter_under(claimed), aggregation=AggregationSpec(claimed))
+    federation = found_federation(3, adapter=small_adapter(claimed), aggregation=AggregationSpec(claimed))
     honest = federation.average
 
     def by_another(accepted: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -285,17 +286,23 @@ class AnvilLab(Lab):
         self.anvil = Anvil(AnvilOptions(port=self.anvil.port), self._state)
 
 
+@contextmanager
+def on_anvil(folder: Path) -> Iterator[AnvilLab]:
+    laboratory = AnvilLab(folder)
+    try:
+        yield laboratory
+    finally:
+        laboratory.anvil.stop()
+
+
 @pytest.fixture(params=["twin", pytest.param("anvil", marks=pytest.mark.anvil)])
 def lab(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Lab]:
     """Both chains, one after the other."""
     if request.param == "twin":
         yield TwinLab()
         return
-    laboratory = AnvilLab(tmp_path)
-    try:
+    with on_anvil(tmp_path) as laboratory:
         yield laboratory
-    finally:
-        laboratory.anvil.stop()
 
 
 @pytest.fixture
@@ -305,11 +312,8 @@ def twin_lab() -> TwinLab:
 
 @pytest.fixture
 def anvil_lab(tmp_path: Path) -> Iterator[AnvilLab]:
-    laboratory = AnvilLab(tmp_path)
-    try:
+    with on_anvil(tmp_path) as laboratory:
         yield laboratory
-    finally:
-        laboratory.anvil.stop()
 
 
 @pytest.fixture

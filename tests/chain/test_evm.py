@@ -37,6 +37,7 @@ from proofs.errors import LocalFault, PeerFault, WireFault
 pytestmark = pytest.mark.anvil
 
 Edit = Callable[[str, Any], Any]
+BATCH = "many calls in one request"
 
 
 class Proxy:
@@ -53,8 +54,9 @@ class Proxy:
 
             def do_POST(self) -> None:
                 request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                proxy.calls.append(request["method"])
-                status, body = proxy.raw(request["method"]) or (200, proxy.forward(target, request))
+                method = request["method"] if isinstance(request, dict) else BATCH
+                proxy.calls.append(method)
+                status, body = proxy.raw(method) or (200, proxy.forward(target, request, method))
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
@@ -69,10 +71,12 @@ class Proxy:
         self._thread.start()
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
-    def forward(self, target: str, request: dict[str, Any]) -> bytes:
+    def forward(self, target: str, request: Any, method: str) -> bytes:
         answer = requests.post(target, json=request, timeout=10).json()
-        if "result" in answer:
-            answer["result"] = self.edit(request["method"], answer["result"])
+        if method == BATCH:
+            answer = self.edit(method, answer)
+        elif "result" in answer:
+            answer["result"] = self.edit(method, answer["result"])
         return json.dumps(answer).encode()
 
     def close(self) -> None:
@@ -303,6 +307,33 @@ def test_a_range_that_is_too_large_is_asked_in_halves(anvil_lab: Any, proxy: Pro
     proxy.raw = lambda method: refusals.pop() if method == "eth_getLogs" and refusals else None
     assert chain.events(0, head) == anvil_lab.chain.events(0, head)
     assert proxy.calls.count("eth_getLogs") > 4
+
+
+def test_many_headers_come_in_one_request_and_each_is_hashed_again(
+    anvil_lab: Any, proxy: Proxy, chain: EvmChain
+) -> None:
+    """In whatever order the node answers; one that answers no batches is asked one by one (ledger.audit_blocks)."""
+    head = anvil_lab.chain.head().number
+    true = [anvil_lab.chain.header(number) for number in range(head + 1)]
+    proxy.calls.clear()
+    assert chain.headers_between(0, head) == true
+    proxy.edit = on(BATCH, lambda answers: answers[::-1])
+    assert chain.headers_between(0, head) == true
+    assert proxy.calls == [BATCH, BATCH]
+    edits: list[tuple[Callable[[Any], Any], type[Exception]]] = [
+        (lambda answers: answers[1:], ChainUnavailable),
+        (lambda answers: [answers[0], *answers[:-1]], ChainUnavailable),
+        (lambda answers: {"error": {"code": -32600, "message": "no batches"}}, RpcRefused),
+        (lambda answers: [*answers[:-1], {"id": head, "error": {"code": -32005, "message": "too many"}}], RpcRefused),
+        (lambda answers: [*answers[:-1], answers[-1] | {"result": None}], UnknownBlock),
+        (lambda answers: [answers[0] | {"result": answers[1]["result"]}, *answers[1:]], ChainLies),
+        (lambda answers: [answers[0] | {"result": answers[0]["result"] | {"mixHash": "0x" + "11" * 32}}, *answers[1:]],
+         HeaderInvalid),
+    ]  # fmt: skip
+    for edit, error in edits:
+        proxy.edit = on(BATCH, edit)
+        with pytest.raises(error):
+            chain.headers_between(0, head)
 
 
 def test_an_action_that_takes_too_much_gas_is_our_own_fault(anvil_lab: Any, proxy: Proxy, chain: EvmChain) -> None:

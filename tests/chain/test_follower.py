@@ -13,9 +13,9 @@ from eth_utils.crypto import keccak
 from ledger.database import Database
 from ledger.events import transcript_next
 from ledger.follower import Follower
+from ledger.opening import Rule, RuleBroken
 from ledger.ports import ChainLies, ChainMoved, ChainUnavailable, WrongChain
 from ledger.records import Committed, Phase
-from ledger.rules import Rule, RuleBroken
 from ledger.twin import TwinChain
 from proofs.errors import LocalFault
 

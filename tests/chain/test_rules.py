@@ -15,6 +15,7 @@ from ledger.eip712 import Domain, Submission, sign_submission
 from ledger.events import transcript_next
 from ledger.headers import Header
 from ledger.history import History
+from ledger.opening import Rule, RuleBroken, open_round
 from ledger.quorum import check_signed
 from ledger.records import (
     AggregateProposed,
@@ -36,7 +37,7 @@ from ledger.records import (
     VoidReason,
 )
 from ledger.round_state import RoundState, beacon, beacon_block, settled, shown
-from ledger.rules import Rule, RuleBroken, apply, check_beacon_header, check_turn, open_round
+from ledger.rules import apply, check_beacon_header, check_turn
 from proofs.errors import PeerFault
 
 SOME = keccak(text="something else")

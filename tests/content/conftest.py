@@ -75,7 +75,7 @@ Answer = Callable[[BaseHTTPRequestHandler], None]
 
 @pytest.fixture
 def http_server() -> Iterator[Callable[[Answer], str]]:
-    """Starts a loopback server that answers every GET with the given function; returns its address."""
+    """Starts a loopback server that answers every GET and POST with the given function; returns its address."""
     servers: list[ThreadingHTTPServer] = []
 
     def start(answer: Answer) -> str:
@@ -85,6 +85,8 @@ def http_server() -> Iterator[Callable[[Answer], str]]:
                     answer(self)
                 except OSError:
                     self.close_connection = True
+
+            do_POST = do_GET
 
             def log_message(self, format: str, *args: Any) -> None:
                 pass

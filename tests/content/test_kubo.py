@@ -7,9 +7,9 @@ import json
 import time
 import urllib.request
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event
 from typing import Any, Protocol
 
 import pytest
@@ -152,31 +152,14 @@ def test_limits_hold_against_kubo(kubo: Kubo, bundle: dict[str, bytes]) -> None:
 
 
 @pytest.fixture
-def fake_kubo() -> Any:
-    """Starts an RPC server that answers every POST with the given bytes; returns its multiaddr."""
-    servers: list[ThreadingHTTPServer] = []
+def fake_kubo(http_server: Any) -> Any:
+    """Starts an RPC server that answers with the given function; returns its multiaddr."""
 
     def start(answer: Callable[[BaseHTTPRequestHandler], None]) -> str:
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                try:
-                    answer(self)
-                except OSError:
-                    self.close_connection = True
+        port = http_server(answer).rpartition(":")[2]
+        return f"/ip4/127.0.0.1/tcp/{port}"
 
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        server.daemon_threads = True
-        Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        servers.append(server)
-        return f"/ip4/127.0.0.1/tcp/{server.server_address[1]}"
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+    return start
 
 
 def drain(handler: BaseHTTPRequestHandler) -> None:

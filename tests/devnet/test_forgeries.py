@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from devnet.forgeries import FORGERIES, HOSTILE_DIRECTORIES, PICKLE, nowhere
+from devnet.forgeries import FORGERIES, PICKLE, nowhere
+from devnet.hostile_directories import HOSTILE_DIRECTORIES
 from devnet.kinds import KINDS, KindUnknown, kind_named
 from ledger.content import MemoryStore
 from ledger.records import Reason

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from fractions import Fraction
 from typing import Any
 
 import pytest
 
+from benchmarks.submissions import adamw_config
 from ledger.config import (
     AdapterSpec,
-    AggregationSpec,
     Config,
     GradientSpec,
-    OptimizerSpec,
-    PrivacySpec,
-    TaskSpec,
     TensorSpec,
 )
-from ledger.records import Policy
 
 PREFIX = "base_model.model."
 TENSORS = (
@@ -31,36 +26,7 @@ TENSORS = (
 
 
 def build() -> Config:
-    return Config(
-        base_name="a-tiny-base",
-        base_digest=bytes([5]) * 32,
-        task=TaskSpec(("no", "yes"), 64),
-        adapter=AdapterSpec(rank=2, alpha=4, targets=("query",), head=("classifier",), tensors=TENSORS),
-        weight_bits=18,
-        privacy=PrivacySpec(
-            delta=Fraction(1, 100_000),
-            clip_units=1024,
-            clip_adapter=Fraction(1, 2),
-            clip_head=Fraction(2),
-            noise_units=1500,
-            sample_threshold=1 << 28,
-            capacity=64,
-        ),
-        optimizer=OptimizerSpec(
-            name="adamw",
-            learning_rate=Fraction(1, 100),
-            learning_rate_head=Fraction(1, 50),
-            momentum=Fraction(9, 10),
-            beta2=Fraction(999, 1000),
-            epsilon=Fraction(1, 10**8),
-            weight_decay=Fraction(1, 100),
-        ),
-        steps=6,
-        mean_batch=4,
-        aggregation=AggregationSpec("ffa"),
-        proof_policy="none",
-        policy=Policy(5, 50, 0, 20, 10, 5, quorum=2, proof_required=False, verifier_quorum=2),
-    )
+    return adamw_config(AdapterSpec(rank=2, alpha=4, targets=("query",), head=("classifier",), tensors=TENSORS))
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fractions import Fraction
 from hashlib import sha256
 from pathlib import Path
@@ -20,10 +20,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.submissions import small_config
 from ledger import crash
 from ledger.actions import Action, AddMember, SetAggregators
 from ledger.bundle import GenesisBundle
-from ledger.config import AdapterSpec, AggregationSpec, Config, OptimizerSpec, PrivacySpec, TaskSpec, TensorSpec
+from ledger.config import Config
 from ledger.content import MemoryStore, PeeredStore
 from ledger.crash import Point
 from ledger.deploy import act
@@ -73,31 +74,6 @@ class PowerCut(BaseException):
 
 def key_of(name: str) -> Key:
     return Key.of(sha256(f"node tests: {name}".encode()).digest())
-
-
-def small_config(**changes: Any) -> Config:
-    tensors = (
-        TensorSpec("classifier.weight", (2, 8), "head"),
-        TensorSpec("layer.lora_A.weight", (4, 8), "frozen"),
-        TensorSpec("layer.lora_B.weight", (18, 4), "adapter"),
-    )
-    config = Config(
-        base_name="none",
-        base_digest=sha256(b"base").digest(),
-        task=TaskSpec(("bad", "good"), 32),
-        adapter=AdapterSpec(4, 8, ("q",), ("classifier",), tensors),
-        weight_bits=16,
-        privacy=PrivacySpec(Fraction(1, 100_000), 64, Fraction(1), Fraction(1, 2), 128, 1 << 29, 64),
-        optimizer=OptimizerSpec(
-            "sgd", Fraction(1, 8), Fraction(1, 16), Fraction(1, 2), Fraction(0), Fraction(0), Fraction(0)
-        ),
-        steps=3,
-        mean_batch=8,
-        aggregation=AggregationSpec("ffa"),
-        proof_policy="none",
-        policy=POLICY,
-    )
-    return replace(config, **changes)
 
 
 @dataclass
@@ -462,7 +438,7 @@ def make_world(fast_folder: Path) -> Iterator[Callable[..., World]]:
     ) -> World:
         folder = fast_folder / f"world-{len(worlds)}"
         folder.mkdir()
-        world = World(folder, small_config(**changes), strict, register, gradients)
+        world = World(folder, small_config(**{"policy": POLICY} | changes), strict, register, gradients)
         world.found(members, aggregators, rounds=rounds, voids=voids, cap_micro=cap_micro)
         prepare(world)
         world.start()

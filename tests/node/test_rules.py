@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.submissions import SHAPES, small_adapter
 from ledger.aggregate import read_aggregate
-from ledger.aggregation import AggregationSpec, RobustSpec, aggregated, part_of, role_of
+from ledger.aggregation import AggregationSpec, RobustSpec, aggregated, part_of
 from ledger.audit import audit
 from ledger.bundle import bundle_limits, read_submission
 from ledger.config import AdapterSpec, Config, TensorSpec
@@ -23,7 +24,6 @@ from node.aggregator import Coordinator
 from node.recompute import Configs, Recount
 
 MakeWorld = Callable[..., Any]
-SHAPES = (("classifier.weight", (2, 8)), ("layer.lora_A.weight", (4, 8)), ("layer.lora_B.weight", (18, 4)))
 MEDIAN, KRUM = RobustSpec("median"), RobustSpec("multi-krum", 1, 2)
 TRIMMED, CLIP = RobustSpec("trimmed-mean", 1), RobustSpec("norm-clip")
 QUORUMS = {MEDIAN: 3, KRUM: 5, TRIMMED: 3, CLIP: 3}
@@ -36,11 +36,10 @@ RULES = [
 
 def changes(spec: AggregationSpec) -> dict[str, Any]:
     """What becomes of the small config under a rule."""
-    tensors = tuple(TensorSpec(name, shape, role_of(name, spec.rule)) for name, shape in SHAPES)
     quorum = QUORUMS[spec.robust] if spec.robust else 2
     return {
         "aggregation": spec,
-        "adapter": AdapterSpec(4, 8, ("q",), ("classifier",), tensors),
+        "adapter": small_adapter(spec.rule),
         "policy": Policy(6, 8, 0, 8, 6, 6, quorum, False, 2),
     }
 
@@ -95,7 +94,7 @@ def test_rolora_trains_one_half_in_odd_rounds_and_the_other_in_even_ones(make_wo
     world.until_ended(2)
     (_, first), (_, second) = final(world, 1), final(world, 2)
     moved = [
-        [name for name, _ in SHAPES if (after[name] != before[name]).any()]
+        [name for name in SHAPES if (after[name] != before[name]).any()]
         for before, after in ((start, first), (first, second))
     ]
     assert moved == [["classifier.weight", "layer.lora_B.weight"], ["classifier.weight", "layer.lora_A.weight"]]

@@ -13,10 +13,14 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from ledger import inference_cli
+from ledger.audit_trace import Origin, origin_link
+from ledger.eip712 import Domain
+from ledger.history import History
 from ledger.log.key_file import create_key_file
 from ledger.log.sealing import AuditorKey
+from ledger.report import Name, passed
 from node import replay_door
-from node.engine import Engine, NotFinal
+from node.engine import Engine
 from node.serving.ask import ask
 from node.serving.daemon import Server
 
@@ -45,12 +49,16 @@ def audit(
     monkeypatch.setenv("CANDOR_KEY_PASSWORD", "secret")
     create_key_file(tmp_path / "key", "secret", scrypt_n=2)
 
-    def load(chain: Any, store: Any, rounds: bytes, wanted: bytes, base: str, **_: Any) -> Engine:
-        if wanted != language.bundle:
-            raise NotFinal("no round has ended with it")
-        return language
+    def origin(chain: Any, contents: Any, bundle: bytes, log: Any, **_: Any) -> Origin:
+        history, number = (
+            History(Domain(chain.chain_id, chain.rounds_address)),
+            1 if bundle == language.bundle else None,
+        )
+        link = passed(Name.MODEL, "final") if number else origin_link(history, bundle, None, ())
+        return Origin(history, number, (link,))
 
-    monkeypatch.setattr(replay_door, "load", load)
+    monkeypatch.setattr(inference_cli, "audit_origin", origin)
+    monkeypatch.setattr(replay_door, "load_of", lambda *_: language)
 
     def run(what: Any, server: Server, *options: str) -> tuple[int, dict[str, Any]]:
         words = ["replay", str(what), "--key", tmp_path / "key", "--log", server.url, "--json", *options]
@@ -94,8 +102,8 @@ def test_a_server_whose_model_no_round_made_final_is_found(make_engine: Any, ser
     ask(server.url, "A small shop: pays on", max_tokens=2)
     assert server.anchor.turn() == 0
     code, link = audit(0, server, "--base", "package:none")
-    assert (code, link["status"]) == (1, "FAIL")
-    assert "the chain has not" in link["evidence"]
+    assert (code, link["status"]) == (1, "NOT PROVEN"), "the model fails, and nothing is run"
+    assert "no round made final" in link["evidence"]
 
 
 def test_the_entry_point_is_what_it_says() -> None:

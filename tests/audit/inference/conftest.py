@@ -17,8 +17,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from ledger import audit_cli, inference_cli
+from ledger.audit_trace import Origin
 from ledger.deploy import act
 from ledger.eip712 import Domain
+from ledger.history import History
 from ledger.log.actions import LogAction, NameAuditors, PostCheckpoint, Register, RegisterAuditor
 from ledger.log.kept import Kept
 from ledger.log.note import encode_note
@@ -27,6 +29,7 @@ from ledger.log.sealing import Auditor, AuditorKey
 from ledger.log.statements import Checkpoint, Promise, sign
 from ledger.log.store import LogStore
 from ledger.log.tiles import record_path
+from ledger.report import Name, passed
 from ledger.signing import Key
 from ledger.twin import TwinChain
 
@@ -239,6 +242,17 @@ def on_chain(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
             monkeypatch.setattr(module, "open_chain", lambda places: chain)
 
     return use
+
+
+@pytest.fixture
+def every_model_final(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For chains with no rounds on them: whose a model is, is asked in test_origin.py."""
+
+    def origin(chain: Any, contents: Any, bundle: bytes, log: Any, **_: Any) -> Origin:
+        history = History(Domain(chain.chain_id, chain.rounds_address))
+        return Origin(history, 1, (passed(Name.MODEL, "final"),))
+
+    monkeypatch.setattr(inference_cli, "audit_origin", origin)
 
 
 @pytest.fixture(scope="session")

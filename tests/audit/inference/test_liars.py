@@ -168,7 +168,9 @@ def test_a_mirror_that_changes_an_entry_makes_no_server_late(house: Any, look: A
 
 
 @pytest.fixture
-def replay(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, dict[str, str]]]:
+def replay(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every_model_final: None
+) -> Callable[..., tuple[int, dict[str, str]]]:
     """By the number of an entry, with a model that gives every answer again."""
     monkeypatch.setenv("CANDOR_KEY_PASSWORD", "secret")
     monkeypatch.setattr(inference_cli, "installed_replayer", lambda: lambda asked: Replayed(Status.PASS, "MATCH"))

@@ -55,7 +55,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Asked]:
 
 
 @pytest.fixture
-def replay(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+def replay(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every_model_final: None) -> Run:
     monkeypatch.setenv("CANDOR_KEY_PASSWORD", "secret")
 
     def call(what: Any, secret: AuditorKey, place: Any, *options: str) -> Result:

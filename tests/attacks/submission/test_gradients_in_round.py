@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.cases import drawn_case, random_texts
 from ledger import canonical
 from ledger.bundle import MANIFEST, SubmissionBundle
 from ledger.config import GradientSpec
@@ -32,11 +31,9 @@ from ledger.optimizer import replay
 from ledger.records import Reason
 from ledger.tensors import flatten
 from ledger.verdict import Shown, SubmissionFacts, Verdict, Verify, fetch_shown, judge, judge_but_gradients
-from node.proving import Trained, data_root, proof_of, words_root
 from proofs.errors import LocalFault
-from proofs.words import SecretWords
 
-BEACON, PROVE_BEACON, BUNDLE, ROWS, PICKS = b"\6" * 32, b"\7" * 32, b"\5" * 32, 40, 3
+BEACON, PROVE_BEACON, BUNDLE, PICKS = b"\6" * 32, b"\7" * 32, b"\5" * 32, 3
 
 
 class Case:
@@ -65,21 +62,10 @@ class Case:
 
 
 @pytest.fixture(scope="module")
-def case(honest: Any, fake_gradients: Any, verified_once: Verify) -> Case:
+def case(honest: Any, proven_under: Callable[..., Any], fake_gradients: Any, verified_once: Verify) -> Case:
     policy = replace(honest.config.policy, prove_blocks=10, proof_required=True)
     config = replace(honest.config, proof_policy="gradient", gradient=GradientSpec(PICKS, 8), policy=policy)
-    claim, binding = honest.facts.claim, binding_of(honest.facts.claim)
-    words = SecretWords(b"\7" * 32, binding, config.steps, config.adapter.parameters, config.privacy.capacity)
-    texts = random_texts(ROWS, config.task.max_tokens)
-    claim = replace(claim, words_root=words_root(config, words), dataset_root=data_root(config, words, texts))
-    group_of = np.zeros(config.adapter.parameters, dtype=np.uint8)
-    group_of[config.groups["head"]] = 1
-    contributions, released = drawn_case(config.shape, group_of, words, ROWS, BEACON)
-    trained = Trained(released, contributions)
-    proof = proof_of(config, claim, BEACON, words, texts, trained, released, lambda _: None)
-    moved = honest.retrained(released)
-    facts = replace(honest.facts, config=config, claim=claim, beacon=BEACON, bundle=BUNDLE, prove_beacon=PROVE_BEACON)
-    bundle = SubmissionBundle(config, claim, moved.weights, released, proof)
+    facts, bundle = proven_under(config, BEACON, bundle=BUNDLE, prove_beacon=PROVE_BEACON)
     return Case(facts, bundle, fake_gradients(), verified_once)
 
 

@@ -7,36 +7,23 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 
-from benchmarks.cases import drawn_case, random_texts
 from ledger.bundle import PROOF, SubmissionBundle
 from ledger.records import Reason
 from ledger.verdict import SubmissionFacts, judge
-from node.proving import Trained, data_root, proof_of, words_root
 from proofs.parameters import largest_proof
-from proofs.words import Binding, SecretWords
 
-BEACON, ROWS = b"\6" * 32, 40
+BEACON = b"\6" * 32
 
 
 @pytest.fixture(scope="module")
-def proven(honest: Any) -> tuple[SubmissionFacts, SubmissionBundle]:
+def proven(honest: Any, proven_under: Callable[..., Any]) -> tuple[SubmissionFacts, SubmissionBundle]:
     """An honest submission under a config that asks for a proof, and what the chain says of it."""
-    config = replace(honest.config, proof_policy="mechanism")
-    claim = honest.facts.claim
-    binding = Binding(claim.chain_id, claim.contract, claim.round, claim.member)
-    words = SecretWords(b"\7" * 32, binding, config.steps, config.adapter.parameters, config.privacy.capacity)
-    texts = random_texts(ROWS, config.task.max_tokens)
-    claim = replace(claim, words_root=words_root(config, words), dataset_root=data_root(config, words, texts))
-    group_of = np.zeros(config.adapter.parameters, dtype=np.uint8)
-    group_of[config.groups["head"]] = 1
-    contributions, released = drawn_case(config.shape, group_of, words, ROWS, BEACON)
-    proof = proof_of(config, claim, BEACON, words, texts, Trained(released, contributions), released, lambda _: None)
-    moved = honest.retrained(released)
-    facts = replace(honest.facts, config=config, claim=claim, beacon=BEACON)
-    return facts, SubmissionBundle(config, claim, moved.weights, released, proof)
+    found: tuple[SubmissionFacts, SubmissionBundle] = proven_under(
+        replace(honest.config, proof_policy="mechanism"), BEACON
+    )
+    return found
 
 
 def test_the_honest_submission_is_accepted_and_says_what_is_proven(proven: Any) -> None:
