@@ -121,7 +121,7 @@ CIRCUITS: dict[str, tuple[Circuit, type[Exception] | None]] = {
 
 @pytest.mark.parametrize("part", ["ids", "values"])
 def test_what_a_key_says_is_committed_to_before_alpha(part: str) -> None:
-    with pytest.raises(CircuitRefused, match="ids and values of a key"):
+    with pytest.raises(CircuitRefused, match="named by cells"):
         layout_of(late(part), ROW)
 
 
