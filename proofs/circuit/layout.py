@@ -225,6 +225,8 @@ def _strip_of(relation: Keyed) -> tuple[str, int]:
     """(group, strip) of index and key, which are its columns in order, and nothing else."""
     if any(term.group.phase for wire in (relation.ids, relation.values) for term in wire.terms):
         raise CircuitRefused("a row is named by cells that could be chosen when α is known")
+    if len(relation.key) != DEGREE:
+        raise CircuitRefused("a key is an element of K")
     found = set[tuple[str, int]]()
     for column, wire in enumerate((relation.index, *relation.key)):
         terms = wire.terms if wire.constant is None and wire.size == 1 else ()
