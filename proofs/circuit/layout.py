@@ -48,18 +48,18 @@ class GroupShape:
     @classmethod
     def of(cls, group: Group, tables: Mapping[str, Table]) -> GroupShape:
         """Raises CircuitRefused for a look-up in a range that cannot share inverses."""
-        ranged = tuple(_ranged(group, one, tables) for one in group.lookups if tables[one.table].counts)
+        ranged = tuple(_ranged(group, one) for one in group.lookups if tables[one.table].counts)
         alone = tuple(lookup.table for lookup in group.lookups if not tables[lookup.table].counts)
         if ranged and alone:
             raise CircuitRefused(f"{group.name} is looked up in ranges and in other tables")
         return cls(group.name, group.lanes, group.width, group.size, group.phase, alone, ranged)
 
 
-def _ranged(group: Group, lookup: Lookup, tables: Mapping[str, Table]) -> tuple[str, int]:
-    """Every cell of every lane is looked up there, what is left over too, which is zero."""
-    table, ((factor, column), *more) = tables[lookup.table], lookup.columns
-    if more or factor != "1" or group.phase or not table.first <= 0 < table.first + len(table.entries):
-        raise CircuitRefused(f"{group.name}: a range holds 0, and one column of phase 0 is looked up in it")
+def _ranged(group: Group, lookup: Lookup) -> tuple[str, int]:
+    """(table, column)."""
+    (factor, column), *more = lookup.columns
+    if more or factor != "1" or group.phase:
+        raise CircuitRefused(f"{group.name}: one column of phase 0 is looked up in a range")
     return lookup.table, column
 
 
@@ -177,7 +177,9 @@ def counts_of(table: str) -> str:
 def layout_of(circuit: Circuit, row: int, elsewhere: Sequence[Sections] = ()) -> Layout:
     """The sizes of a circuit's proof with rows of that length. Raises CircuitRefused."""
     _check_keyed(circuit)
-    groups = tuple(GroupShape.of(group, circuit.tables) for group in circuit.groups.values() if group.size)
+    _check_ranges(circuit)
+    shapes = [GroupShape.of(group, circuit.tables) for group in circuit.groups.values()]
+    groups = tuple(shape for shape in shapes if shape.size)
     tables = {table.name: len(table.entries) for table in circuit.tables.values()}
     for queries in range(1, MOST_QUERIES + 1):
         if Fraction(BLOWUP + 1, 2 * BLOWUP) ** queries > Fraction(1, 2**TARGET_BITS):
@@ -212,10 +214,19 @@ def _check_keyed(circuit: Circuit) -> None:
             raise CircuitRefused(f"{group.name}: cells that are looked up could be chosen when α is known")
 
 
+def _check_ranges(circuit: Circuit) -> None:
+    """Every cell of every lane is looked up there, what is left over too, which is zero."""
+    for name, table in circuit.tables.items():
+        if table.counts and not table.first <= 0 < table.first + len(table.entries):
+            raise CircuitRefused(f"{name}: a range holds 0")
+
+
 def _strip_of(relation: Keyed) -> tuple[str, int]:
     """(group, strip) of index and key, which are its columns in order, and nothing else."""
     if any(term.group.phase for wire in (relation.ids, relation.values) for term in wire.terms):
         raise CircuitRefused("a row is named by cells that could be chosen when α is known")
+    if len(relation.key) != DEGREE:
+        raise CircuitRefused("a key is an element of K")
     found = set[tuple[str, int]]()
     for column, wire in enumerate((relation.index, *relation.key)):
         terms = wire.terms if wire.constant is None and wire.size == 1 else ()

@@ -19,7 +19,7 @@ import numpy as np
 from proofs.circuit.builder import Circuit, Table
 from proofs.circuit.relations import Keyed
 from proofs.circuit.second_weights import Drawn, Lots, Weights, free_places, integers
-from proofs.circuit.wire import CircuitRefused, Group, Lookup
+from proofs.circuit.wire import CircuitRefused, Group, Lookup, Wire
 from proofs.plain import (
     BASIS,
     Column,
@@ -214,12 +214,15 @@ def _sizes(circuit: Circuit, k: int, elsewhere: Sequence[Sequence[tuple[str, int
     ranges = frozenset(name for name, table in circuit.tables.items() if _is_range(table))
     keyed = _keyed(circuit)
     for group in circuit.groups.values():
+        if len({lookup.table in ranges for lookup in group.lookups}) > 1:
+            raise CircuitRefused(f"{group.name} is looked up in ranges and in other tables")
         for lookup in group.lookups:
             if lookup.table in ranges and (group.phase or [by for by, _ in lookup.columns] != ["1"]):
                 raise CircuitRefused(f"{group.name} looks up more than a column of the first phase in a range")
-            columns = [column for _, column in lookup.columns if group.phase]
-            if any(keyed[group.name, column, strip] != 1 for column in columns for strip in range(group.size)):
-                raise CircuitRefused(f"strips of {group.name} are looked up that are not index and key of one Keyed")
+            if group.phase and lookup.columns != (("1", 0), ("e0", 1), ("e1", 2), ("e2", 3), ("e3", 4)):
+                raise CircuitRefused(f"{group.name} looks up other than index and key")
+            if group.phase and any(keyed[group.name, strip] != 1 for strip in range(group.size)):
+                raise CircuitRefused(f"{group.name} looks up strips that are not index and key of one Keyed")
     for t in range(1, MOST_QUERIES + 1):
         if 4 * t > k or k - t < circuit.lanes:
             break
@@ -229,12 +232,26 @@ def _sizes(circuit: Circuit, k: int, elsewhere: Sequence[Sequence[tuple[str, int
     raise CircuitRefused(f"rows of {k} cells cannot hold this circuit")
 
 
-def _keyed(circuit: Circuit) -> Counter[tuple[str, int, int]]:
-    """How many Keyeds a strip of a group's column is index, or a part of a key, of."""
-    wires = chain.from_iterable((one.index, *one.key) for one in circuit.relations if isinstance(one, Keyed))
-    terms = [wire.terms[0] for wire in wires if wire.size == len(wire.terms) == 1 and wire.constant is None]
-    alone = [term for term in terms if term.index.size == 1 and term.turn is None and (term.coefficient == 1).all()]
-    return Counter((term.group.name, term.column, term.index.item()) for term in alone)
+def _keyed(circuit: Circuit) -> Counter[tuple[str, int]]:
+    """Of how many Keyeds with ids and values of phase 0 a group's strip is index and key, in its first five columns."""
+    found = Counter[tuple[str, int]]()
+    for one in circuit.relations:
+        if isinstance(one, Keyed):
+            late = any(term.group.phase for wire in (one.ids, one.values) for term in wire.terms)
+            cells = [_cell(wire, column) for column, wire in enumerate((one.index, *one.key))]
+            if not late and cells[0] is not None and cells == cells[:1] * 5:
+                found[cells[0]] += 1
+    return found
+
+
+def _cell(wire: Wire, column: int) -> tuple[str, int] | None:
+    """Group and strip, where the wire is a strip of that column as it is."""
+    if wire.size != 1 or len(wire.terms) != 1 or wire.constant is not None:
+        return None
+    (term,) = wire.terms
+    if term.column != column or term.index.size != 1 or term.turn is not None or (term.coefficient != 1).any():
+        return None
+    return term.group.name, term.index.item()
 
 
 def _is_range(table: Table) -> bool:

@@ -30,7 +30,7 @@ CONTEXT_BYTES = 32
 MOST_TOKENS = 512
 MOST_TOLERANCE = 1 << 10
 MOST_APART = 1 << (LOOKUP_BITS + 1)
-ROWS = range(8, 17)  # binary logarithms of the row lengths that are tried
+ROWS = range(9, 17)  # binary logarithms of the row lengths that are tried
 
 
 class ClaimRefused(PeerFault):

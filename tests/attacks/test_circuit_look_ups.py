@@ -5,8 +5,8 @@ With that rule away each forgery passes, so nothing else does (`refused`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
@@ -139,22 +139,28 @@ def test_two_values_do_not_make_up_for_each_other() -> None:
     refused(forged(change, counted=lie), SumsFailed)
 
 
-class Foreseen(Transcript):
-    """What is drawn once values are committed to is known before."""
+@contextmanager
+def foreseen(*labels: str) -> Iterator[type[Transcript]]:
+    """What is drawn under these labels is known before anything is committed to."""
 
-    def draw(self, label: str) -> bytes:
-        return b"\3" * 32 if label == "tests" else super().draw(label)
+    class Foreseen(Transcript):
+        def draw(self, label: str) -> bytes:
+            return b"\3" * 32 if label in labels else super().draw(label)
+
+    with patch.object(prover, "Transcript", Foreseen), patch.object(verifier, "Transcript", Foreseen):
+        yield Foreseen
 
 
 def test_values_and_counts_are_fixed_before_alpha_is_known() -> None:
     """For an α that is known, four counts make up for any value: 1/(α − 16) = Σ δ_v/(α − v). (Two values of one row do
     not: the difference would be a polynomial in α of degree 3 at most over F, and α is of degree 4.)"""
-    tests = equations.tests_drawn(Foreseen(), PUBLIC)
+    with foreseen("tests") as transcript:
+        tests = equations.tests_drawn(transcript(), PUBLIC)
     columns, wanted = [[int(x) for x in at(tests, v)] for v in range(DEGREE)], [int(x) for x in at(tests, 16)]
     amounts = dict(zip(("_0", "_1", "_2", "_3"), solved(columns, wanted), strict=True))
     lie = counted(LOW, **amounts, _15=-1)
     refused(forged(wrong(0), counted=lie), SumsFailed)
-    with patch.object(prover, "Transcript", Foreseen), patch.object(verifier, "Transcript", Foreseen):
+    with foreseen("tests"):
         accepted(forged(wrong(0), counted=lie))
         with pytest.raises(SumsFailed):
             accepted(forged(wrong(0)))
@@ -172,6 +178,27 @@ def solved(columns: list[list[int]], wanted: list[int]) -> list[int]:
             if other != i:
                 lines[other] = [(x - lines[other][i] * y) % P for x, y in zip(lines[other], lines[i], strict=True)]
     return [line[-1] for line in lines]
+
+
+def test_masks_are_fixed_before_the_factors_of_sums_are_known() -> None:
+    """A mask may have a coefficient of X^(k/2), which moves the sum, by what nobody can choose when it matters."""
+    lacking, honest = list[Units](), prover.masks
+
+    def lie(run: Lying, _: Any) -> None:
+        lacking.append(run.missing)
+
+    def masks(key: bytes, sizes: Any) -> dict[str, Units]:
+        found = honest(key, sizes)
+        highest = lacking[0][:, None] * np.where(np.arange(ROW) % 2, _P - np.uint64(1), np.uint64(1)) % _P
+        found["mask_sums"] = ((found["mask_sums"] + highest) % _P).astype(np.uint32)
+        return found
+
+    with foreseen("tests", "cells", "table sums", "sums"):
+        forged(wrong(0), quotiented=lie)
+        with patch.object(prover, "masks", masks):
+            accepted(forged(wrong(0)))
+    with patch.object(prover, "masks", masks):
+        refused(forged(wrong(0)), SumsFailed)
 
 
 class InF(Transcript):

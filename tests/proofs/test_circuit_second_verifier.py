@@ -620,6 +620,20 @@ def test_only_the_degree_of_the_rest_keeps_a_sum_from_being_another(
     assert small.verdicts(data)[1] is None
 
 
+def test_the_second_refuses_an_alpha_in_f(small: Case, small_proof: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = plain.Transcript.elements
+
+    def elements(self: Any, label: str, count: int) -> list[int]:
+        found = honest(self, label, count)
+        if label == "tests":
+            found[-1] %= 1 << 96
+        return found
+
+    monkeypatch.setattr(plain.Transcript, "elements", elements)
+    with pytest.raises(proof.CellsFailed, match="α lies in F"):
+        second_verifier.verify(STATEMENT, small.build(False), small.row, (), [], small_proof, PROTOCOL)
+
+
 # Bytes
 
 

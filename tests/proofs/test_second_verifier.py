@@ -259,6 +259,22 @@ class TestIfHashesCollided:
         agreed(self.stated(small_case, collide, shape=other), small_proof, proof.CellsFailed)
 
 
+def test_the_second_refuses_an_alpha_in_f(
+    small_case: Case, small_proof: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = plain.Transcript.elements
+
+    def elements(self: Any, label: str, count: int) -> list[int]:
+        found = honest(self, label, count)
+        if label == "tables":
+            found[0] %= 1 << 96
+        return found
+
+    monkeypatch.setattr(plain.Transcript, "elements", elements)
+    with pytest.raises(proof.CellsFailed, match="α lies in F"):
+        second_verifier.verify(small_case.statement, small_proof)
+
+
 @pytest.mark.parametrize(
     "changed",
     [
