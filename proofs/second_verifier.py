@@ -1,7 +1,7 @@
 """A second verifier of the mechanism's proof, written from README.md alone, in plain integers.
 
-It shares nothing with the first but `Statement` and the noise table, and takes its time. What the two do not agree on
-is a mistake in one of them, or in the text. Sections are those of README.md's "The proof of M".
+It shares nothing with the first but `Statement`, the noise table and the names of errors, and takes its time. What the
+two do not agree on is a mistake in one of them, or in the text. Sections are those of README.md's "The proof of M".
 """
 
 from __future__ import annotations

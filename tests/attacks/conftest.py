@@ -48,8 +48,8 @@ class Forger:
     they can be, and so are quotients of what does not vanish; sums are those of the cells, unless `released` says
     otherwise; the roots are those of the forged words and data, unless `words_root` or `data_root` say otherwise.
 
-    Of the last proof: identities (4k, 4), coefficients of the sum of cell identities; beyond (k − t', 4), those of its
-    quotient that no piece reaches; missing (4,), what the sum identity lacks, over k.
+    Of the last proof: identities (4k, 4), coefficients of the sum of cell identities; beyond (k − t', 4), of the
+    quotient of those of degree 4, where no piece reaches; missing (4,), what the sum identity lacks, over k.
     """
 
     def __init__(self, case: Any) -> None:

@@ -51,6 +51,11 @@ def two_in_a_bit(cells: Cells) -> None:
     cells["last"][0, -1] = 2
 
 
+def inverse_altered(cells: Cells) -> None:
+    """An identity of degree 4, where that of a bit is of degree 2."""
+    cells["inverses_0"][0, 5] ^= 1
+
+
 def off_by_one(forger: Forger) -> np.ndarray:
     released = forger.case.statement.released.copy()
     released[0, 0] += 1
@@ -96,7 +101,7 @@ class TestPieces:
             missing[: len(forger.beyond)] = forger.beyond
             add(rows, "cells", 12, missing)
 
-        refused(forger, CellsFailed, later=two_in_a_bit, quotiented=lie)
+        refused(forger, CellsFailed, inverted=inverse_altered, quotiented=lie)
 
     def test_a_quotient_that_is_no_polynomial_but_fits_in_every_column(
         self, forger: Forger, monkeypatch: pytest.MonkeyPatch
