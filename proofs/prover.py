@@ -117,14 +117,14 @@ def data_and_slots(
 
 
 def _commit_secrets(words: SecretWords, sizes: Parameters) -> Committed:
-    key = words.stream("candor/words-pads/3", sizes.shape.encode())
+    key = words.stream("candor/words-pads/4", sizes.shape.encode())
     return commit(secret_cells(words, sizes), sizes, SECRETS, key)
 
 
 def _commit_data(words: SecretWords, sizes: Parameters, texts: Texts) -> Committed:
     """Other texts or sizes get other random cells: shown under the same ones, they would tell what differs."""
     cells = data_cells(texts, sizes)
-    key = words.stream("candor/data-pads/1", sizes.shape.encode() + texts.digest())
+    key = words.stream("candor/data-pads/2", sizes.shape.encode() + texts.digest())
     return commit(cells, sizes, DATA, key)
 
 
@@ -136,7 +136,7 @@ class _Run:
     ) -> None:
         self._statement, self._sizes, self._transcript = statement, sizes, Transcript()
         everything = sha256(b"".join(part.astype("<i4").tobytes() for part in contributions)).digest()
-        self._key = words.stream("candor/proof-pads/1", statement.digest() + everything)
+        self._key = words.stream("candor/proof-pads/2", statement.digest() + everything)
 
     @cached_property
     def _public(self) -> Public:

@@ -214,6 +214,8 @@ def _sizes(circuit: Circuit, k: int, elsewhere: Sequence[Sequence[tuple[str, int
     ranges = frozenset(name for name, table in circuit.tables.items() if _is_range(table))
     keyed = _keyed(circuit)
     for group in circuit.groups.values():
+        if len({lookup.table in ranges for lookup in group.lookups}) > 1:
+            raise CircuitRefused(f"{group.name} is looked up in ranges and in other tables")
         for lookup in group.lookups:
             if lookup.table in ranges and (group.phase or [by for by, _ in lookup.columns] != ["1"]):
                 raise CircuitRefused(f"{group.name} looks up more than a column of the first phase in a range")
