@@ -6,28 +6,27 @@ argument; under the challenges of the real transcript what it makes is worth not
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from hashlib import sha256
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
 
+from benchmarks import simulator
 from benchmarks.cases import random_texts
+from benchmarks.simulator import Chosen, Claim
 from proofs import answering, kernels, prover, relation
-from proofs import columns as trees
 from proofs.commitment import Committed
 from proofs.errors import CandorError
-from proofs.field import P, ext_mul, interpolate, inverse, matmul, mul, powers, values_on_h
+from proofs.field import P, ext_mul, interpolate, matmul, mul, powers, values_on_h
 from proofs.parameters import (
     BLOWUP,
     DATA,
     LOOKUPS,
     SALT_BYTES,
     SECRETS,
-    SENT,
     SLOTS,
     Parameters,
     parameters,
@@ -35,7 +34,6 @@ from proofs.parameters import (
 )
 from proofs.proof import (
     CellsFailed,
-    Proof,
     ProofInvalid,
     ProximityFailed,
     SumsFailed,
@@ -45,8 +43,8 @@ from proofs.proof import (
 from proofs.relation import Plain, Public
 from proofs.statement import Shape, Statement
 from proofs.texts import Texts
-from proofs.transcript import Transcript, field_stream
-from proofs.verifier import Opened, combined_at_points, points_of, power, vanishing, verify
+from proofs.transcript import Transcript
+from proofs.verifier import Opened, combined_at_points, points_of, power, verify
 from proofs.words import SecretWords
 
 Case = Any
@@ -54,111 +52,33 @@ TINY = Shape(1, (2, 1), 4, 4, 32, 50, 1 << 31, 4)
 _P = np.uint64(P)
 
 
-class Chosen(Transcript):
-    """Challenges that were there before anything was absorbed."""
-
-    def __init__(self, seed: int) -> None:
-        super().__init__()
-        self._state = sha256(b"chosen" + seed.to_bytes(8, "big")).digest()
-
-    def absorb(self, label: str, data: bytes) -> None:
-        pass
-
-
 def simulated(statement: Statement, seed: int, spoiled: str = "") -> tuple[Statement, bytes]:
-    """A proof for the challenges of Chosen(seed), from the statement alone, and the statement with its roots.
-
-    spoiled: a section of which one opened entry is made another, before all is hashed.
-    """
+    """A proof for the challenges of Chosen(seed), from the statement alone, and the statement with its roots."""
     sizes, own = parameters(statement.shape), Chosen(seed)
     matrix = relation.projection_signs(own.draw("projections"), sizes)
     alpha, beta = own.elements("tables", 2)
     cell_factors = relation.challenges_of_cells(own, sizes, alpha, beta)
     sum_factors = relation.challenges_of_sums(own, sizes)
-    factors = own.elements("proximity", sum(sizes.heights))
-    positions = own.positions("columns", sizes.columns, sizes.queries)
-
-    stream, k, t = uniform(seed), sizes.row, sizes.queries
-    proximity = next(stream)[: 4 * k].reshape(k, 4)
-    opened = {name: next(stream)[: t * rows].reshape(t, rows) for tree in sizes.trees for name, rows in tree}
-    points = points_of(positions, sizes)
-    at = powers(points, k)
-    seen = Opened(points, at, interpolate(np.ascontiguousarray(at.T)).T, opened)
-
     public = Public.of(statement, sizes)
-    known = {name: matmul(seen.basis[:, : sizes.lanes], values) for name, values in public.words.items()}
-    found = relation.cell_identities(opened, sizes, cell_factors, Plain())
-    found = (found + relation.shared_identities(opened, known, sizes, cell_factors)) % _P
-    opened["cells"][:, :4] = first_piece(seen, found, sizes)
 
-    total = np.zeros((t, 4), dtype=np.uint64)
-    for term in (
-        *relation.sum_terms(sizes, matrix, public, sum_factors, alpha, beta),
-        *relation.noise_terms(statement, sizes, sum_factors),
-    ):
-        weights = matmul(seen.basis[:, term.start : term.start + len(term.weights)], term.weights)
-        total = (total + ext_mul(weights, combined_at_points(term, seen))) % _P
-    target = relation.target(statement, sizes, sum_factors)
-    opened["sums_quotient"][:] = last_quotient(seen, total, target, sizes)
+    def cells(seen: Opened) -> np.ndarray:
+        known = {name: matmul(seen.basis[:, : sizes.lanes], values) for name, values in public.words.items()}
+        found = relation.cell_identities(seen.sections, sizes, cell_factors, Plain())
+        return (found + relation.shared_identities(seen.sections, known, sizes, cell_factors)) % _P
 
-    order = [name for tree in sizes.trees for name, _ in tree if name != "mask_proximity"]
-    rest = mul(opened["sums_rest"], points[:, None])
-    combined = matmul(np.concatenate([*(opened[name] for name in order), rest], axis=1), factors)
-    opened["mask_proximity"][:] = (matmul(at, proximity) + _P - combined) % _P
-    if spoiled:
-        opened[spoiled][t // 2, -1] ^= np.uint64(1)
-    return hashed(statement, sizes, opened, proximity, positions.tolist(), seed)
+    def sums(seen: Opened) -> np.ndarray:
+        total = np.zeros((len(seen.points), 4), dtype=np.uint64)
+        for term in (
+            *relation.sum_terms(sizes, matrix, public, sum_factors, alpha, beta),
+            *relation.noise_terms(statement, sizes, sum_factors),
+        ):
+            weights = matmul(seen.basis[:, term.start : term.start + len(term.weights)], term.weights)
+            total = (total + ext_mul(weights, combined_at_points(term, seen))) % _P
+        return total
 
-
-def first_piece(seen: Opened, found: np.ndarray, sizes: Parameters) -> np.ndarray:
-    """p₀ of found = Z·Σ x^(sᵢ)·pᵢ, the other pieces being there already."""
-    left = mul(found, inverse(vanishing(seen.points, sizes))[:, None])
-    for piece, shift in enumerate(shifts_of(sizes)[1:], 1):
-        part = seen.sections["cells"][:, 4 * piece : 4 * piece + 4]
-        left = (left + _P - mul(part, power(seen.points, shift)[:, None])) % _P
-    return left
-
-
-def last_quotient(seen: Opened, total: np.ndarray, target: np.ndarray, sizes: Parameters) -> np.ndarray:
-    """Q of total + x^(k/2)·mask = target/k + x·rest + (x^k − 1)·Q."""
-    half = power(seen.points, sizes.row // 2)
-    constant = mul(target, np.uint64(pow(sizes.row, P - 2, P)))
-    left = total + mul(seen.sections["mask_sums"], half[:, None]) + 2 * _P - constant
-    left = (left - mul(seen.sections["sums_rest"], seen.points[:, None])) % _P
-    return mul(left, inverse((mul(half, half) + _P - np.uint64(1)) % _P)[:, None])
-
-
-def hashed(
-    statement: Statement,
-    sizes: Parameters,
-    opened: dict[str, np.ndarray],
-    proximity: np.ndarray,
-    positions: list[int],
-    seed: int,
-) -> tuple[Statement, bytes]:
-    """Trees in which all that is known are the opened leaves; the hashes of the others are drawn."""
-    rng = np.random.default_rng(seed)
-    tables, salts, paths, roots = [], [], [], []
-    for tree in sizes.trees:
-        table = np.concatenate([opened[name] for name, _ in tree], axis=1).astype(np.uint32)
-        leaves = [rng.bytes(32) for _ in range(sizes.columns)]
-        own = tuple(rng.bytes(16) for _ in positions)
-        for place, salt, line in zip(positions, own, table, strict=True):
-            leaves[place] = trees.leaf(salt, line.astype("<u4").tobytes())
-        levels = trees.levels(leaves)
-        tables.append(table)
-        salts.append(own)
-        paths.append(trees.opening(levels, positions))
-        roots.append(levels[-1][0])
-    proof = Proof(tuple(roots[tree] for tree in SENT), proximity, tuple(tables), tuple(salts), tuple(paths))
-    return replace(statement, words_root=roots[SECRETS], data_root=roots[DATA]), proof.encode()
-
-
-def uniform(seed: int) -> Iterator[np.ndarray]:
-    number = 0
-    while True:
-        yield field_stream(sha256(f"simulator {seed} {number}".encode()).digest(), 1 << 18)
-        number += 1
+    claim = Claim(cells, sums, relation.target(statement, sizes, sum_factors))
+    roots, proof = simulator.simulated(sizes, own, claim, seed, spoiled)
+    return replace(statement, words_root=roots[SECRETS], data_root=roots[DATA]), proof
 
 
 class TestSimulator:
@@ -199,14 +119,14 @@ class TestSimulator:
         self, small_case: Case, monkeypatch: pytest.MonkeyPatch, solved: str, error: type[ProofInvalid]
     ) -> None:
         """The simulator needs all of its freedom. Here proximity is made to fit what is beside the equation."""
-        honest = globals()[solved]
+        honest = getattr(simulator, solved)
 
         def beside(*arguments: Any) -> np.ndarray:
             found = honest(*arguments)
             found[-1, 2] ^= np.uint64(1)
             return found
 
-        monkeypatch.setitem(globals(), solved, beside)
+        monkeypatch.setattr(simulator, solved, beside)
         with pytest.raises(error):
             verify(*simulated(small_case.statement, 1), Chosen(1))
 
