@@ -7,12 +7,12 @@ the mean over seeds (of notes, words and beacons) and the spread. σ is solved f
 Then the robust averages of five members beside the plain mean, honest and with one member whose labels are all wrong;
 and what the SVD costs by the ranks that it takes in.
 
-    --seeds N        how many, 2 unless said
+    --seeds N        how many, 5 unless said
     --rules A,B      some rules only
     --epsilons 1,8   "none" for no privacy
     --robust, --costs, --rules-only    one of the three parts alone
 
-Writes benchmarks/aggregation.png from the first part, if it was whole.
+Writes benchmarks/aggregation.png and benchmarks/aggregation_robust.png from the first two parts, those that were whole.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ import argparse
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from itertools import product
 from pathlib import Path
 from statistics import mean
 from typing import Final
@@ -46,8 +47,10 @@ from node.training import TrainingJob, train
 from proofs.words import Binding, SecretWords
 
 PLOT: Final = Path(__file__).parent / "aggregation.png"
+PLOT_ROBUST: Final = Path(__file__).parent / "aggregation_robust.png"
 BUDGETS: Final = ("1", "3", "8", "none")
 NODES, MANY = 3, 5
+Found = dict[tuple[str, str], Sequence[float]]  # what was compared, and ε → accuracies, one a seed
 CLIP_UNITS: Final = 512  # half the preset's, so that the noise table reaches ε = 1
 
 
@@ -70,13 +73,13 @@ def main(arguments: Sequence[str] = ()) -> None:
     if asked.rules_only or not alone:
         compare(base, asked.rules or tuple(PLAIN_RULES), asked.epsilons or BUDGETS, asked.seeds)
     if asked.robust or not alone:
-        robust(base, asked.epsilons or ("8", "none"), asked.seeds)
+        robust(base, asked.epsilons or BUDGETS, asked.seeds)
     if asked.costs or not alone:
         costs()
 
 
 def compare(base: LoadedBase, rules: Sequence[str], budgets: Sequence[str], seeds: int) -> None:
-    began, found = time.monotonic(), {}
+    began, found = time.monotonic(), Found()
     print(f"held-out accuracy after {TINY.rounds} rounds of {NODES} members, mean of {seeds} seeds (least–greatest)")
     print(f"{'rule':10}" + "".join(f"{_named(budget):>20}" for budget in budgets))
     for rule in rules:
@@ -88,22 +91,24 @@ def compare(base: LoadedBase, rules: Sequence[str], budgets: Sequence[str], seed
         print(f"{rule:10}" + "".join(row), flush=True)
     print(f"{time.monotonic() - began:.0f} s")
     if tuple(rules) == tuple(PLAIN_RULES) and tuple(budgets) == BUDGETS:
-        plot(found, seeds)
+        plot(found, f"{NODES} members, {TINY.rounds} rounds, {seeds} seeds", PLOT)
 
 
 def robust(base: LoadedBase, budgets: Sequence[str], seeds: int) -> None:
-    began = time.monotonic()
+    began, found = time.monotonic(), Found()
     print(f"\n{MANY} members under ffa, mean of {seeds} seeds: honest, and with one whose labels are all wrong")
     heads = [head for budget in budgets for head in (_named(budget), "poisoned")]
     print(f"{'average':14}" + "".join(f"{head:>20}" for head in heads))
     for rule in ("ffa", *ROBUST_RULES):
-        row = [
-            _spread([accuracy(base, Plan(rule, budget, seed, MANY, bad)) for seed in range(1, seeds + 1)])
-            for budget in budgets
-            for bad in (False, True)
-        ]
-        print(f"{'mean' if rule == 'ffa' else rule:14}" + "".join(f"{told:>20}" for told in row), flush=True)
+        name, row = "mean" if rule == "ffa" else rule, []
+        for budget, bad in product(budgets, (False, True)):
+            values = [accuracy(base, Plan(rule, budget, seed, MANY, bad)) for seed in range(1, seeds + 1)]
+            found[f"{name}, one liar" if bad else name, budget] = values
+            row.append(f"{_spread(values):>20}")
+        print(f"{name:14}" + "".join(row), flush=True)
     print(f"{time.monotonic() - began:.0f} s")
+    if tuple(budgets) == BUDGETS:
+        plot(found, f"{MANY} members under ffa, {TINY.rounds} rounds, {seeds} seeds", PLOT_ROBUST)
 
 
 def costs() -> None:
@@ -174,7 +179,8 @@ def _dataset(base: LoadedBase, rows: Sequence[notes.Note]) -> Dataset:
 # ---- what is shown
 
 
-def plot(found: Mapping[tuple[str, str], Sequence[float]], seeds: int) -> None:
+def plot(found: Found, title: str, path: Path) -> None:
+    """Means, and from the least to the greatest; with a liar as a broken line."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -190,13 +196,15 @@ def plot(found: Mapping[tuple[str, str], Sequence[float]], seeds: int) -> None:
             [m - min(v) for m, v in zip(middle, rows, strict=True)],
             [max(v) - m for m, v in zip(middle, rows, strict=True)],
         ]
-        at = [x + 0.06 * (place - 2) for x in range(len(rows))]
-        axes.errorbar(at, middle, around, marker="o", capsize=3, label=rule)
+        at = [x + 0.06 * (place - len(by_rule) / 2) for x in range(len(rows))]
+        style = "--" if rule.endswith("liar") else "-"
+        colour = f"C{sorted({name.partition(',')[0] for name in by_rule}).index(rule.partition(',')[0])}"
+        axes.errorbar(at, middle, around, marker="o", capsize=3, linestyle=style, color=colour, label=rule)
     axes.set_xticks(range(len(BUDGETS)), [_named(budget) for budget in BUDGETS])
     axes.set_ylabel("held-out accuracy")
-    axes.set_title(f"preset tiny, {NODES} members, {TINY.rounds} rounds, {seeds} seeds")
-    axes.legend()
-    figure.savefig(PLOT, dpi=120, bbox_inches="tight")
+    axes.set_title(f"preset tiny, {title}")
+    axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
+    figure.savefig(path, dpi=120, bbox_inches="tight")
 
 
 def _named(budget: str) -> str:
@@ -209,7 +217,7 @@ def _spread(values: Sequence[float]) -> str:
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks.aggregation")
-    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--rules", type=lambda text: tuple(text.split(",")), default=())
     parser.add_argument("--epsilons", type=lambda text: tuple(text.split(",")), default=())
     for part in ("--robust", "--costs", "--rules-only"):

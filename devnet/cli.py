@@ -37,7 +37,7 @@ from devnet.processes import Supervisor
 from devnet.progress import GENESIS, Watch, paces
 from devnet.scenarios import Outcome, fresh_folder, run
 from devnet.screen import picture
-from ledger.adapter import METHODS
+from ledger.adapter import METHODS, MIXED, MIXTURES
 from ledger.records import Policy
 from proofs.errors import CandorError, LocalFault
 
@@ -60,7 +60,10 @@ def run_command(
     aggregators: Annotated[int, typer.Option(min=1, max=8, help="Aggregators; the first opens the rounds.")] = 1,
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds that must become final.")] = None,
     epsilon: Annotated[float | None, typer.Option(min=0.0, help="ε of all rounds together.")] = None,
-    method: Annotated[str | None, typer.Option(help=f"How members adapt: {', '.join(METHODS)}.")] = None,
+    method: Annotated[str | None, typer.Option(help=f"How members adapt: {', '.join((*METHODS, *MIXTURES))}.")] = None,
+    parents: Annotated[
+        str | None, typer.Option(help=f"How a mixture's parents do, lora unless said: {', '.join(MIXED)}.")
+    ] = None,
     rule: Annotated[str | None, typer.Option(help=f"How adapters become one: {', '.join(RULES)}.")] = None,
     rank: Annotated[
         list[str] | None, typer.Option(metavar="NODE=RANK", help="A node's own rank, under svd and stack.")
@@ -80,8 +83,8 @@ def run_command(
         chosen = preset_named(preset)
         if rule is not None or rank:
             chosen = with_rule(chosen, rule or chosen.rule, parse_ranks(rank or [], nodes))
-        if method is not None:
-            chosen = with_method(chosen, method)
+        if method is not None or parents is not None:
+            chosen = with_method(chosen, method or chosen.method, parents)
         plan = Plan(
             preset=chosen,
             directory=folder,

@@ -18,9 +18,11 @@ from typing import Self
 import torch
 
 from ledger.aggregate import read_aggregate
-from ledger.bundle import CONFIG, Files, bundle_limits, read_weights
+from ledger.bundle import CONFIG, Files, read_weights
 from ledger.config import MAX_TASK_TOKENS, Config, TaskKind
 from ledger.content import GatewayStore
+from ledger.content.reader import Limits
+from ledger.parents import Parent
 from ledger.tensors import Weights
 from node.model import LoadedModel, attach, load_base
 
@@ -46,15 +48,10 @@ MEASURES: dict[TaskKind, Measure] = {
 
 
 class Evaluator:
-    """Answers `score(bundle)` as futures, in the order asked. A context: leaving it drops what is still waiting.
+    """Answers `score(bundle, limits)` as futures, in the order asked. A context: leaving it drops what still waits."""
 
-    largest: the config as the largest bundle has it, for the limits of what is fetched.
-    """
-
-    def __init__(
-        self, config: Config, largest: Config, base_path: str, held_out: Path, gateways: Sequence[str]
-    ) -> None:
-        self._config, self._limits, self._store = config, bundle_limits(largest), GatewayStore(list(gateways))
+    def __init__(self, config: Config, base_path: str, held_out: Path, gateways: Sequence[str]) -> None:
+        self._config, self._store = config, GatewayStore(list(gateways))
         rows = [json.loads(line) for line in held_out.read_text(encoding="utf-8").splitlines()]
         self._texts = [row["text"] for row in rows]
         self._labels = [row["label"] for row in rows]
@@ -69,19 +66,23 @@ class Evaluator:
     ) -> None:
         self._worker.shutdown(wait=True, cancel_futures=True)
 
-    def score(self, bundle: bytes) -> Future[float]:
-        """By the measure of the config's task. The future raises the faults of store and bundle."""
-        return self._worker.submit(self._score, bundle)
+    def score(self, bundle: bytes, limits: Limits) -> Future[float]:
+        """By the measure of the config's task. limits: of what is fetched, parents of a mixture included. The future
+        raises the faults of store and bundle."""
+        return self._worker.submit(self._score, bundle, limits)
 
-    def _score(self, bundle: bytes) -> float:
-        files, model = self._store.get_directory(bundle, self._limits), self._model.result()
+    def _score(self, bundle: bytes, limits: Limits) -> float:
+        files, model = self._store.get_directory(bundle, limits), self._model.result()
         config, weights = read_aggregate(files) if CONFIG in files else self._genesis(files)
-        if config.adapter.rank != model.config.adapter.rank:
-            model = attach(model.base, config)
+        if config.adapter != model.config.adapter:
+            model = attach(model.base, config, [self._parent(one, limits) for one in config.adapter.parents])
         model.load_weights(weights)
         if self._config.task.kind == "next-token":
             return bits_per_byte(model, self._texts)
         return accuracy(model, self._texts, self._labels)
+
+    def _parent(self, bundle: bytes, limits: Limits) -> Parent:
+        return Parent(bundle, *read_aggregate(self._store.get_directory(bundle, limits)))
 
     def _genesis(self, files: Files) -> tuple[Config, Weights]:
         return self._config, read_weights(files, self._config)

@@ -17,7 +17,7 @@ import secrets
 import socket
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from math import ceil
 from pathlib import Path
 from typing import Any, Final
@@ -27,13 +27,14 @@ import tomli_w
 from devnet import notes
 from devnet.anvil import Anvil, AnvilOptions
 from devnet.kinds import kind_named
-from devnet.presets import Preset, last_config, make_config
+from devnet.presets import PARENTS, Preset, last_config, make_config
 from devnet.processes import Child, Supervisor
 from ledger.actions import AddMember, SetAggregators
 from ledger.aggregation import aggregated
-from ledger.bundle import GenesisBundle
+from ledger.bundle import GenesisBundle, bundle_limits
 from ledger.config import Config
 from ledger.content import EmbeddedStore
+from ledger.content.reader import Limits
 from ledger.deploy import Deployment, act, deploy
 from ledger.evm import EvmChain
 from ledger.privacy import INFINITE_MICRO
@@ -83,6 +84,8 @@ class Plan:
         """Raises PlanInvalid."""
         if not 1 <= self.nodes <= 64 or not 1 <= self.aggregators <= 8 or self.rounds < 1:
             raise PlanInvalid("a devnet has 1 to 64 nodes, 1 to 8 aggregators and at least one round")
+        if self.preset.mixture is not None and self.rounds <= PARENTS:
+            raise PlanInvalid(f"{PARENTS} rounds make a mixture's parents: it needs one more at least")
         quorum = max(self.policy.quorum, self.policy.verifier_quorum)
         if quorum > self.nodes:
             raise PlanInvalid(f"a quorum of {quorum} cannot be met by {self.nodes} nodes")
@@ -103,6 +106,11 @@ class Plan:
                 raise PlanInvalid(
                     f"{kind.name} is a misbehaviour in Prove; this preset asks for no proofs of gradients"
                 )
+
+    @property
+    def founding_rounds(self) -> int:
+        """Those under the first config: all, or those that make a mixture's parents."""
+        return self.rounds if self.preset.mixture is None else PARENTS
 
     @property
     def node_names(self) -> tuple[str, ...]:
@@ -145,7 +153,10 @@ class Site:
 
 @dataclass(frozen=True)
 class Federation:
-    """A founded federation: contracts deployed, members joined, settings written, no daemon started yet."""
+    """A founded federation: contracts deployed, members joined, settings written, no daemon started yet.
+
+    mixture: the config of the rounds that mix what those before made, once it is there.
+    """
 
     plan: Plan
     anvil: Anvil
@@ -155,15 +166,18 @@ class Federation:
     nodes: tuple[Site, ...]
     aggregators: tuple[Site, ...]
     last: Config | None = None
+    mixture: Config | None = None
 
     @property
     def sites(self) -> tuple[Site, ...]:
         return self.nodes + self.aggregators
 
     @property
-    def largest(self) -> Config:
-        """As the largest bundle has it: the aggregate of all nodes."""
-        return aggregated(self.last or self.config, range(self.plan.nodes))
+    def limits(self) -> Limits:
+        """Of any bundle: the largest is an aggregate of all nodes."""
+        configs = [config for config in (self.last or self.config, self.mixture) if config is not None]
+        largest = [astuple(bundle_limits(aggregated(config, range(self.plan.nodes)))) for config in configs]
+        return Limits(*map(max, zip(*largest, strict=True)))
 
     def chain(self) -> EvmChain:
         return EvmChain(self.anvil.rpc_url, self.deployment.rounds, chain_id=self.deployment.chain_id)
@@ -339,7 +353,7 @@ def _write_settings(federation: Federation) -> None:
         elif site is coordinator:
             settings["coordinator"] = {
                 "config": str(site.folder / "config.json"),
-                "rounds": federation.plan.rounds,
+                "rounds": federation.plan.founding_rounds,
                 "voids": VOIDS,
                 "global": federation.genesis.hex(),
             } | ({"last": str(site.folder / "last.json")} if federation.last is not None else {})

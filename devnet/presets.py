@@ -8,14 +8,14 @@ for in ε: the notes are invented, so there is nobody to protect. On real data i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Final
 
 from devnet.notes import LABELS
-from ledger.adapter import METHODS, Method
+from ledger.adapter import METHODS, MIXTURES, Method
 from ledger.aggregation import GRADIENT_RULES, RobustSpec, Rule, frozen_half, half_of
 from ledger.config import (
     GRADIENT_METHODS,
@@ -29,8 +29,10 @@ from ledger.config import (
     TaskKind,
     TaskSpec,
 )
-from ledger.privacy import solve_noise_units
+from ledger.parents import Parent
+from ledger.privacy import Spend, solve_noise_units
 from ledger.records import Policy
+from node.mixture import mixed_adapter
 from node.model import LoadedBase, Weights, effective_digest, first_weights, layout, load_base
 from proofs.errors import LocalFault
 
@@ -48,6 +50,7 @@ ROBUST_RULES: Final = {
     "norm-clip": RobustSpec("norm-clip"),
 }
 RULES: Final = (*PLAIN_RULES, *ROBUST_RULES)
+PARENTS: Final = 2  # rounds whose aggregates a mixture is made of
 WEIGHT_BITS = 16
 GENESIS_SEED = "candor-devnet"
 
@@ -62,7 +65,8 @@ class Preset:
 
     gradient: what proofs of gradients are asked for, beside those of the mechanism; None: none. last: the rule of the
     last round, if another. ranks: (node, rank) of nodes whose rank is not `rank`. experts: fused matrices of a
-    mixture-of-experts base that get pairs too.
+    mixture-of-experts base that get pairs too. mixture: after PARENTS rounds under `method`, the method by which their
+    aggregates are mixed in those that follow.
     """
 
     name: str
@@ -94,6 +98,7 @@ class Preset:
     task: TaskKind = "classification"
     method: Method = "lora"
     experts: tuple[str, ...] = ()
+    mixture: Method | None = None
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -193,11 +198,17 @@ def last_config(preset: Preset, config: Config) -> Config | None:
     return Config.decode(replace(config, aggregation=replace(config.aggregation, rule=preset.last)).encode())
 
 
-def with_method(preset: Preset, name: str) -> Preset:
-    """The preset under another method of node/METHODS.md; proofs of gradients are left out where there are none. Raises
-    PresetUnknown."""
+def with_method(preset: Preset, name: str, parents: str | None = None) -> Preset:
+    """The preset under another method of node/METHODS.md; proofs of gradients are left out where there are none.
+    parents: the method of a mixture's parents, lora unless said. Raises PresetUnknown."""
+    if name in MIXTURES:
+        if parents in MIXTURES:
+            raise PresetUnknown(f"no method {parents!r} for parents; known: {', '.join(METHODS)}")
+        return replace(with_method(preset, parents or "lora"), mixture=name, gradient=None)
     if name not in METHODS:
-        raise PresetUnknown(f"no method {name!r}; known: {', '.join(METHODS)}")
+        raise PresetUnknown(f"no method {name!r}; known: {', '.join((*METHODS, *MIXTURES))}")
+    if parents is not None:
+        raise PresetUnknown(f"{name} has no parents; those that have: {', '.join(MIXTURES)}")
     return replace(preset, method=name, gradient=preset.gradient if name in GRADIENT_METHODS else None)
 
 
@@ -241,6 +252,29 @@ def make_config(
     return Config.decode(config.encode()), first_weights(base, config, GENESIS_SEED)
 
 
+def mix_config(
+    preset: Preset,
+    config: Config,
+    base: LoadedBase,
+    parents: Sequence[Parent],
+    *,
+    epsilon: float | None,
+    rounds: int,
+    history: Sequence[Spend],
+) -> Config:
+    """The config of `rounds` rounds of a mixture of these parents, which were made under `config`.
+
+    After what all rounds so far have spent (`history`), they cost no more than what is left of `epsilon`. Raises
+    BaseUnusable, and NoNoiseSuffices where nothing is left.
+    """
+    adapter = mixed_adapter(base, preset.mixture or "mole", parents, len(preset.labels))
+    noise = 0 if epsilon is None else _noise(preset, adapter, epsilon, rounds, history)
+    aggregation = AggregationSpec("fedavg", config.aggregation.weights, (), preset.robust)
+    privacy = replace(config.privacy, noise_units=noise)
+    mixed = replace(config, adapter=adapter, aggregation=aggregation, privacy=privacy)
+    return Config.decode(mixed.encode())
+
+
 def _quantised(preset: Preset, base: LoadedBase) -> QuantisedSpec | None:
     if preset.method != "qlora":
         return None
@@ -272,26 +306,32 @@ def _most_coordinates(rule: Rule, adapter: AdapterSpec) -> int:
 
 
 def _privacy(preset: Preset, adapter: AdapterSpec, epsilon: float | None, rounds: int) -> PrivacySpec:
-    threshold = round(preset.sample_rate * 2**32)
-    noise_units = 0
-    if epsilon is not None:
-        noise_units = solve_noise_units(
-            epsilon,
-            preset.delta,
-            clip_units=preset.clip_units,
-            groups=len({tensor.role for tensor in adapter.trained}),
-            sample_threshold=threshold,
-            steps=preset.steps,
-            coordinates=_most_coordinates(preset.rule, adapter),
-            rounds=rounds,
-        )
     return PrivacySpec(
         delta=preset.delta,
         clip_units=preset.clip_units,
         clip_adapter=preset.clip_adapter,
         clip_head=preset.clip_head,
-        noise_units=noise_units,
-        sample_threshold=threshold,
+        noise_units=0 if epsilon is None else _noise(preset, adapter, epsilon, rounds),
+        sample_threshold=_threshold(preset),
         capacity=preset.capacity,
         insecure_no_noise=epsilon is None,
     )
+
+
+def _noise(preset: Preset, adapter: AdapterSpec, epsilon: float, rounds: int, history: Sequence[Spend] = ()) -> int:
+    """σ in units, with which `rounds` rounds after `history` cost at most epsilon."""
+    return solve_noise_units(
+        epsilon,
+        preset.delta,
+        clip_units=preset.clip_units,
+        groups=len({tensor.role for tensor in adapter.trained}),
+        sample_threshold=_threshold(preset),
+        steps=preset.steps,
+        coordinates=adapter.parameters if adapter.parents else _most_coordinates(preset.rule, adapter),
+        rounds=rounds,
+        history=history,
+    )
+
+
+def _threshold(preset: Preset) -> int:
+    return round(preset.sample_rate * 2**32)

@@ -16,7 +16,6 @@ import requests
 from devnet.evaluate import MEASURES, Evaluator, Measure
 from devnet.federation import MICRO, Federation, Site
 from devnet.gas import GasMeter
-from ledger.bundle import bundle_limits
 from ledger.content import EmbeddedStore
 from ledger.content.reader import Limits
 from ledger.follower import Follower
@@ -67,7 +66,7 @@ class Watch:
         start = federation.deployment.block_number
         self.follower = Follower(federation.plan.directory / "devnet.sqlite", chain, start_block=start)
         self.gas = GasMeter(federation.anvil, chain.rounds_address, start)
-        self._pending[GENESIS] = self.evaluator.score(federation.genesis)
+        self._pending[GENESIS] = self.evaluator.score(federation.genesis, federation.limits)
 
     @property
     def measure(self) -> Measure:
@@ -104,13 +103,13 @@ class Watch:
     def bytes_of(self, bundle: bytes, limits: Limits | None = None) -> int | None:
         """Bytes of the files behind a digest, from whichever store of the federation has them; None if none does."""
         if bundle not in self.sizes:
-            self.sizes[bundle] = _size(self.federation, bundle, limits or bundle_limits(self.federation.largest))
+            self.sizes[bundle] = _size(self.federation, bundle, limits or self.federation.limits)
         return self.sizes[bundle]
 
     def _told(self, logged: Logged) -> Iterator[str]:
         event = logged.event
         if isinstance(event, Finalised):
-            self._pending[event.round] = self.evaluator.score(event.aggregate_bundle)
+            self._pending[event.round] = self.evaluator.score(event.aggregate_bundle, self.federation.limits)
         told = tell(event, self)
         if told:
             yield f"{self.elapsed_s:6.1f} s  round {event.round}  {told}"
@@ -123,7 +122,7 @@ class Watch:
             if number == GENESIS and isinstance(error, WireFault) and self.elapsed_s < PATIENCE_S:
                 if self.elapsed_s - self._asked_s > AGAIN_S:  # the gateways are not up yet
                     self._asked_s = self.elapsed_s
-                    self._pending[number] = self.evaluator.score(self.federation.genesis)
+                    self._pending[number] = self.evaluator.score(self.federation.genesis, self.federation.limits)
                 continue
             del self._pending[number]
             if error is not None and not isinstance(error, CandorError):

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from devnet import mixing
 from devnet.evaluate import MEASURES, Evaluator, Measure
 from devnet.federation import VOIDS, Federation, Plan, door, found, start_anvil
 from devnet.processes import Supervisor
@@ -110,6 +111,15 @@ class Running:
             return False
         return opening_situation(history, rounds=plan.rounds, voids=VOIDS) is not Situation.READY
 
+    def mix(self) -> list[str]:
+        """Let the rounds of a mixture begin where its parents are there. Returns what there is to tell."""
+        if not mixing.is_due(self.federation, self.watch.follower.history):
+            return []
+        self.federation = self.watch.federation = mixing.mix(
+            self.federation, self.watch.follower.history, self.supervisor
+        )
+        return [f"{self.watch.elapsed_s:6.1f} s  the coordinator goes on with a mixture of what is FINAL so far"]
+
 
 @contextmanager
 def running(plan: Plan, *, environment: Mapping[str, Mapping[str, str]] | None = None) -> Iterator[Running]:
@@ -123,7 +133,7 @@ def running(plan: Plan, *, environment: Mapping[str, Mapping[str, str]] | None =
         federation = found(plan, anvil)
         gateways = [site.url for site in federation.sites]
         held_out = plan.directory / "held-out.jsonl"
-        evaluator = Evaluator(federation.config, federation.largest, plan.preset.base_path, held_out, gateways)
+        evaluator = Evaluator(federation.config, plan.preset.base_path, held_out, gateways)
         stack.enter_context(evaluator)
         federation.start(supervisor, environment=environment)
         watch = Watch(federation, evaluator)
@@ -137,7 +147,7 @@ def follow(run: Running, tell: Callable[[list[str], Watch], None], *, timeout_s:
     """Poll until it is over. Raises ProcessDied or Stuck."""
     ends = time.monotonic() + timeout_s
     while not run.over:
-        tell(run.watch.poll(), run.watch)
+        tell(run.watch.poll() + run.mix(), run.watch)
         run.supervisor.check()
         if time.monotonic() > ends:
             last = [

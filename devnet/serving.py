@@ -23,6 +23,11 @@ import tomli_w
 from devnet.federation import SCRYPT_N, Federation, Site, common_settings, door, free_ports, fund, make_key
 from devnet.processes import Supervisor
 from ledger.audit_door import EXIT_OF
+from ledger.base_program import Base
+from ledger.base_settings import ArchitectureUnknown
+from ledger.bundle import CONFIG, read_weights
+from ledger.config import Config
+from ledger.content import EmbeddedStore
 from ledger.deploy import act, deploy_log
 from ledger.eip712 import Domain
 from ledger.evm import EvmChain
@@ -37,6 +42,7 @@ from node.model import resolve
 from node.serving.ask import ask
 from node.serving.daemon import LOG_FOLDER
 from proofs.errors import LocalFault
+from proofs.gradient.numbers import ProgramRefused
 from proofs.merkle import consistency_path, leaf_hash, root_of_hashes
 
 ANSWER_BLOCKS: Final = 60
@@ -57,21 +63,30 @@ class NotServed(LocalFault):
 
 @dataclass(frozen=True)
 class Served:
-    """audits: command and exit code of each audit; refused: the contract's word on the rewrite, "" if it took it."""
+    """audits: command and exit code of each audit; refused: the contract's word on the rewrite, "" if it took it;
+    no_program: why there can be no proof of this model's answers, see `no_program`; "" where there has to be one."""
 
     answers: tuple[str, ...]
     audits: dict[str, int]
     refused: str
+    no_program: str
 
     @property
     def failed(self) -> bool:
-        """Not for want of a proof: of answers by most methods but LoRA there is none."""
-        borne = {name: {UNPROVEN} if name.startswith(PROVE) else set() for name in self.audits}
-        wrong = [name for name, code in self.audits.items() if code and code not in borne[name]]
+        """Not for want of a proof that there cannot be."""
+        wrong = [name for name, code in self.audits.items() if code and not self._borne(name, code)]
         return bool(wrong) or not self.refused
 
+    def _borne(self, name: str, code: int) -> bool:
+        return bool(self.no_program) and name.startswith(PROVE) and code == UNPROVEN
+
     def to_json(self) -> dict[str, Any]:
-        return {"answers": list(self.answers), "audits": self.audits, "rewrite": self.refused or "TAKEN"}
+        return {
+            "answers": list(self.answers),
+            "audits": self.audits,
+            "rewrite": self.refused or "TAKEN",
+            "no_program": self.no_program or None,
+        }
 
 
 @dataclass(frozen=True)
@@ -111,11 +126,14 @@ def serve_and_audit(federation: Federation, supervisor: Supervisor, tell: Callab
     answers = _ask(federation, counter, tell)
     facts = _until(counter, supervisor, lambda found: 0 < found["entries"] == found["anchored"], SETTLE_S)
     tell(f"{facts['anchored']} entries are anchored, in block {counter.chain.head().number} or before")
-    audits = _audit(federation, counter, bundle, tell)
+    audits = _audit(federation, counter, bundle, len(answers), tell)
+    unknown = no_program(federation, bytes.fromhex(bundle))
+    if unknown:
+        tell(f"no proof of an answer can be made of this model: {unknown}")
     supervisor.stop("server")
     refused = rewrite(counter)
     tell(f"a checkpoint over another history, signed with the server's own key: {refused or 'TAKEN'}")
-    return Served(tuple(answers), audits, refused)
+    return Served(tuple(answers), audits, refused, unknown)
 
 
 def _set_up(federation: Federation) -> Counter:
@@ -154,13 +172,17 @@ def _settings(counter: Counter, auditor: bytes) -> dict[str, Any]:
 
 def _ask(federation: Federation, counter: Counter, tell: Callable[[str], None]) -> list[str]:
     rows = (federation.plan.directory / "held-out.jsonl").read_text(encoding="utf-8").splitlines()
+    texts = [json.loads(row)["text"][:LONGEST_TEXT] for row in rows[:ANSWERS]]
+    asked: list[tuple[str, list[str]]] = [(text, []) for text in texts]
+    if federation.mixture is not None:  # and once more without one of its parents
+        asked.append((texts[0], [federation.mixture.adapter.parents[0].hex()]))
     answers = []
-    for number, row in enumerate(rows[:ANSWERS]):
-        text = json.loads(row)["text"][:LONGEST_TEXT]
-        kept = ask(counter.site.url, text, max_tokens=MAX_TOKENS, temperature=0.0)
+    for number, (text, without) in enumerate(asked):
+        kept = ask(counter.site.url, text, max_tokens=MAX_TOKENS, temperature=0.0, leave_out=without or None)
         kept.write(counter.federation.plan.directory / "answers" / str(number))
         answers.append(_said(json.loads(kept.response)))
-        tell(f"answer {number}: {text!r}: {answers[-1]}")
+        left_out = "".join(f" without {bundle[:10]}…" for bundle in without)
+        tell(f"answer {number}: {text!r}{left_out}: {answers[-1]}")
     return answers
 
 
@@ -169,19 +191,37 @@ def _said(answer: dict[str, Any]) -> str:
     return str(answer["data"][0]["label"]) if "data" in answer else repr(answer["choices"][0]["text"])
 
 
-def _audit(federation: Federation, counter: Counter, bundle: str, tell: Callable[[str], None]) -> dict[str, int]:
-    """Every receipt; one answer given again by an auditor with its key, and proven by the server; the whole log."""
+def _audit(
+    federation: Federation, counter: Counter, bundle: str, number: int, tell: Callable[[str], None]
+) -> dict[str, int]:
+    """All receipts; one answer given again by an auditor with its key, and proven by the server; the whole log. Of a
+    mixture, the last answer too is given again."""
     answers = federation.plan.directory / "answers"
     asked: list[str | Path] = ["--bundle", bundle]
     key: list[str | Path] = ["--key", counter.auditor / "reader.json", "--password-file", counter.auditor / "password"]
     base: list[str | Path] = ["--base", resolve(federation.plan.preset.base_path)]
-    audits = {f"verify {number}": [answers / str(number), *asked] for number in range(ANSWERS)}
-    audits |= {"replay 0": [answers / "0", *key, *base], f"{PROVE} 0": [answers / "0", *base], "fsck": []}
+    audits = {f"verify {each}": [answers / str(each), *asked] for each in range(number)}
+    again = (0,) if federation.mixture is None else (0, number - 1)
+    audits |= {f"replay {each}": [answers / str(each), *key, *base] for each in again}
+    audits |= {f"{PROVE} 0": [answers / "0", *base], "fsck": []}
     found = {}
     for name, words in audits.items():
         found[name] = counter.audit(name.partition(" ")[0], *words)
         tell(f"candor-audit inference {name}: {SAID.get(found[name], f'exit code {found[name]}')}")
     return found
+
+
+def no_program(federation: Federation, bundle: bytes) -> str:
+    """Why H (proofs/gradient) has no program for the model of a bundle; "" if it has one. Looked up here: a server that
+    should prove, and only says that it cannot, fails the demo."""
+    store = EmbeddedStore(federation.aggregators[0].content, writable=False)
+    files = store.get_directory(bundle, federation.limits)
+    config = Config.decode(files[CONFIG])
+    try:
+        Base.open(resolve(federation.plan.preset.base_path)).program(config, read_weights(files, config))
+    except (ArchitectureUnknown, ProgramRefused) as error:
+        return str(error)
+    return ""
 
 
 def rewrite(counter: Counter) -> str:

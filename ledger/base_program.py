@@ -63,8 +63,8 @@ class Base:
         """H at an iterate in grid units. Raises BaseMismatch, IterateMisfit and ArchitectureUnknown."""
         if self.digest != config.base_digest:
             raise BaseMismatch(
-                f"{self.files.folder} has digest {self.digest.hex()}, but the round's base is {config.base_name} "
-                f"with {config.base_digest.hex()}"
+                f"config.base.digest: {self.files.folder} has digest {self.digest.hex()}, but the round's base is "
+                f"{config.base_name} with {config.base_digest.hex()}"
             )
         at = Iterate(self, config, weights)
         if isinstance(self.settings, Llama):

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 from ledger.crash import Point, reached
@@ -203,3 +204,17 @@ def _from_row(row: Row) -> Logged:
     number, index, block_hash, tx_hash, topics, data = row
     split = [topics[at : at + 32] for at in range(0, len(topics), 32)]
     return Logged(decode_log(split, data), number, block_hash, tx_hash, index)
+
+
+def read_history(chain: ChainPort, start_block: int = 0, confirmations: int = 0) -> History:
+    """All rounds, as the contract's events tell them; the chain is followed afresh, and nothing of it is kept.
+
+    Raises as `Follower.poll`.
+    """
+    with TemporaryDirectory(prefix="candor-rounds-") as folder:
+        follower = Follower(Path(folder) / "rounds.sqlite", chain, start_block=start_block, confirmations=confirmations)
+        try:
+            follower.poll()
+            return follower.history
+        finally:
+            follower.close()

@@ -59,6 +59,7 @@ from ledger.log.inclusion import verify_receipt
 from ledger.log.kept import RECEIPT as RECEIPT_FILE
 from ledger.log.kept import Kept, open_kept
 from ledger.log.key_file import create_key_file, open_key_file
+from ledger.log.memory import Memory
 from ledger.log.proof_check import Fit, check_proof
 from ledger.log.proof_request import ask_for_proof
 from ledger.log.reader import LogReader, open_log
@@ -73,7 +74,7 @@ from ledger.log.replaying import (
     replay_entry,
     replay_report,
 )
-from ledger.log.watching import Alarm, Kind, Memory, Watchtower
+from ledger.log.watching import Alarm, Kind, Watchtower
 from ledger.ports import ContractRefused
 from ledger.report import Link, overall
 from ledger.signing import open_keystore, read_password
@@ -96,6 +97,9 @@ Bundle = Annotated[str, typer.Option("--bundle", help="Digest of the model that 
 LogPlaces = Annotated[list[str] | None, typer.Option("--log", help="Places of the log: URL, CID or folder; several.")]
 Receipts = Annotated[Path | None, typer.Option("--receipts", help="Folder of receipts' folders to watch over.")]
 State = Annotated[Path, typer.Option("--state", help="File in which everything seen is kept.")]
+Auditors = Annotated[
+    list[str] | None, typer.Option("--auditor", help="Address of an auditor: what it cannot open is told; several.")
+]
 Register = Annotated[bool, typer.Option("--register", help="Register the key on the chain (with --signer).")]
 BaseModel = Annotated[Path | None, typer.Option("--base", help="The base model: its folder, or package:NAME.")]
 SignerPassword = Annotated[Path | None, typer.Option("--signer-password-file", help="Of --signer, likewise.")]
@@ -119,7 +123,7 @@ def list_servers(
 def verify(
     receipt: RECEIPT,
     request: Request = None, response: Response = None, log: LogPlace = "",
-    bundle: Bundle = "", report: Report = False,
+    bundle: Bundle = "", auditor: Auditors = None, report: Report = False,
     signer: Signer = None, signer_password: SignerPassword = None,
     rpc: Rpc = "", rounds: Rounds = "", audit_log: AuditLog = "", content: Content = None, from_block: FromBlock = 0,
     max_blocks: MaxBlocks = MAX_WALK_BLOCKS, trusted: Trusted = "",
@@ -132,7 +136,9 @@ def verify(
         reader = _reader(chain, log, kept.receipt.entry.server, places) if log else None
         wanted = _digest(bundle) if bundle else None
         walk, first = walk_from(max_blocks, trusted), places.from_block
-        found = verify_receipt(chain, kept, reader, bundle=wanted, first_block=first, walk=walk)
+        found = verify_receipt(
+            chain, kept, reader, bundle=wanted, first_block=first, walk=walk, auditors=_addresses(auditor)
+        )
         reported = _act(chain, found.omission(), signer, signer_password) if report else ""
         LogPrinter(printer).verified(found, reported)
         raise typer.Exit(EXIT_OF[found.report.status])
@@ -192,7 +198,7 @@ def fsck(
 
 @app.command()
 def watch(
-    state: State, log: LogPlaces = None, receipts: Receipts = None,
+    state: State, log: LogPlaces = None, receipts: Receipts = None, auditor: Auditors = None,
     once: Annotated[bool, typer.Option("--once", help="One look, then end.")] = False,
     interval: Annotated[float, typer.Option("--interval", min=0.1, help="Seconds between two looks.")] = 60.0,
     report: Report = False,
@@ -201,7 +207,7 @@ def watch(
     max_blocks: MaxBlocks = MAX_WALK_BLOCKS, trusted: Trusted = "",
     config: ConfigFile = None, json: Json = False,
 ) -> None:  # fmt: skip
-    """A watchtower: alarms on late checkpoints, forks and omissions, and remembers all that it saw."""
+    """A watchtower: alarms on late checkpoints, forks, omissions and dropped auditors; remembers all that it saw."""
     with told(json) as printer:
         if json and not once:
             raise WrongUsage("--json goes with --once: a value is printed at the end")
@@ -210,7 +216,7 @@ def watch(
         host = host_of(replay_log(chain, places.from_block), _address(server)).address
         readers = [_reader(chain, place, host, places) for place in log or ()]
         blocks = contents if places.content else None
-        tower = Watchtower(chain, memory, host, places.from_block, blocks, walk)
+        tower = Watchtower(chain, memory, host, places.from_block, blocks, walk, _addresses(auditor))
         shown, known = LogPrinter(printer), set[str]()
         while True:
             alarms = _look(tower, readers, receipts, once)
@@ -329,6 +335,10 @@ def _report(chain: Any, alarm: Alarm, signer: Path | None, password: Path | None
 
 def _address(text: str) -> bytes | None:
     return address_in(text, "--server") if text else None
+
+
+def _addresses(texts: list[str] | None) -> tuple[bytes, ...]:
+    return tuple(address_in(text, "--auditor") for text in texts or ())
 
 
 def _digest(text: str) -> bytes:

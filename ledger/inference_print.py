@@ -10,6 +10,7 @@ from rich.text import Text
 
 from ledger.audit_print import COLOURS, Printer, anchor_text, link_row
 from ledger.audit_trace import Trace
+from ledger.log.access import dropped
 from ledger.log.follower import LogReplay
 from ledger.log.history import Hosted
 from ledger.log.inclusion import LogReport, Standing, Verified
@@ -123,6 +124,7 @@ def _host_json(found: LogReplay, host: Hosted) -> dict[str, Any]:
         "answer_blocks": found.history.answer_blocks,
         "auditors": ["0x" + address.hex() for address in auditors],
         "auditors_changed": max(0, len(host.named) - 1),
+        "auditors_dropped": [f"0x{one.auditor.hex()} in block {one.block}" for one in dropped(host)],
         "auditors_usable": sum(found.history.auditor(address) is not None for address in auditors),
         "omissions_reported": len(host.reports),
         "omissions_late": sum(report.event.late for report in host.reports.values()),

@@ -36,7 +36,6 @@ class Parent:
     """One final adapter, with its config as its round's aggregate has it. weights: in grid units."""
 
     bundle: bytes
-    round: int
     config: Config
     weights: Weights
 
@@ -69,7 +68,7 @@ def read_parents(contents: Contents, history: History, config: Config) -> tuple[
             )
         of_round = Config.decode(contents.get_raw(state.opened.config_digest, MAX_CONFIG_BYTES))
         check_parent(config, of_round, state.number)
-        found.append(Parent(bundle, state.number, *read_final(contents, state, of_round)))
+        found.append(Parent(bundle, *read_final(contents, state, of_round)))
     return tuple(found)
 
 

@@ -127,6 +127,8 @@ def _check_loaded(path: Path, report: Mapping[str, Any], head: Sequence[str], *,
     fresh = set(report["missing_keys"]) | {str(item[0]) for item in report["mismatched_keys"]}
     stray = sorted(name for name in fresh if not any(f".{name}".startswith(f".{module}.") for module in head))
     if stray:
-        raise BaseUnusable(f"{path}: {stray[0]} is not in the weights and not part of the head {list(head)}")
+        raise BaseUnusable(
+            f"{path}: config.adapter.head: {stray[0]} is not in the weights and not part of the head {list(head)}"
+        )
     if new_head and not fresh and not head:
-        raise BaseUnusable(f"{path}: name the module of the classification head")
+        raise BaseUnusable(f"{path}: config.adapter.head: name the module of the classification head")

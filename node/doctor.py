@@ -16,9 +16,11 @@ from ledger.audit_code import code_link
 from ledger.base_gradients import BaseGradients
 from ledger.bundle import bundle_limits
 from ledger.config import MAX_CONFIG_BYTES, Config
-from ledger.content import ContentMissing, EmbeddedStore, GatewayStore, Limits
+from ledger.content import ContentMissing, ContentStore, EmbeddedStore, GatewayStore, Limits
 from ledger.eip712 import Domain
 from ledger.evm import EvmChain
+from ledger.follower import read_history
+from ledger.parents import read_parents
 from ledger.ports import ChainPort
 from ledger.privacy import INFINITE_MICRO, epsilon_micro, spend_of
 from ledger.records import Member
@@ -79,7 +81,18 @@ def examine(settings: NodeSettings, round_config: Path | None = None) -> Iterato
     for url in settings.content.peers:
         yield _try(found, f"peer {url}", partial(_peer, url))
     if found.config is not None:
-        for name, check in _FORECASTS:
+        yield from _forecasts(found, found.config)
+
+
+def _forecasts(found: _Found, config: Config) -> Iterator[Check]:
+    """Of a mixture, gradients are tried only with the parents that a daemon would take."""
+    left_out = ""
+    if config.adapter.parents:
+        parents = _try(found, "parents", _parents)
+        yield parents
+        left_out = "" if parents.ok else "gradients"
+    for name, check in _FORECASTS:
+        if name != left_out:
             yield _try(found, name, check)
 
 
@@ -183,9 +196,21 @@ def _config(found: _Found) -> str:
     latest = chain.latest_round()
     if latest == 0:
         return "no round yet and no --round-config: data, gradients and ε are not forecast"
-    store = open_store(found.settings.content, EmbeddedStore(found.settings.content.path))
-    found.config = Config.decode(store.get_raw(chain.round_view(latest).config_digest, MAX_CONFIG_BYTES))
+    found.config = Config.decode(_store(found).get_raw(chain.round_view(latest).config_digest, MAX_CONFIG_BYTES))
     return f"{found.config.digest.hex()} of round {latest}"
+
+
+def _parents(found: _Found) -> str:
+    """Those of a mixture, as the daemon reads them: aggregates of FINAL rounds, from the content store."""
+    config, chain, settings = _given(found.config), _given(found.chain), found.settings.chain
+    history = read_history(chain, settings.start_block, settings.confirmations)
+    parents = read_parents(_store(found), history, config)
+    found.trainer.adopt(parents)
+    return f"{len(parents)} aggregates of FINAL rounds: {', '.join(parent.bundle.hex() for parent in parents)}"
+
+
+def _store(found: _Found) -> ContentStore:
+    return open_store(found.settings.content, EmbeddedStore(found.settings.content.path))
 
 
 def _data(found: _Found) -> str:

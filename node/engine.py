@@ -14,11 +14,9 @@ say before a weight of either is used. Nothing is drawn at random: an answer fol
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -27,7 +25,7 @@ from numpy.typing import NDArray
 
 from ledger.audit_open import Contents
 from ledger.config import TaskKind
-from ledger.follower import Follower
+from ledger.follower import read_history
 from ledger.history import History
 from ledger.log.receipt import Decoding
 from ledger.parents import read_final, read_parents
@@ -72,7 +70,7 @@ def load(
     """
     if rounds_address != chain.rounds_address:
         raise WrongChain(f"the chain is read at 0x{chain.rounds_address.hex()}, not at 0x{rounds_address.hex()}")
-    return load_of(_history(chain, start_block), store, wanted, base_path, device)
+    return load_of(read_history(chain, start_block), store, wanted, base_path, device)
 
 
 def load_of(history: History, store: Contents, wanted: Wanted, base_path: str, device: Device = "auto") -> Engine:
@@ -86,19 +84,6 @@ def load_of(history: History, store: Contents, wanted: Wanted, base_path: str, d
     model = attach(load_base(base_path), config, parents).to(pick_device(device))
     model.load_weights(weights)
     return Engine(model, state.finalised.aggregate_bundle if state.finalised else b"")
-
-
-def _history(chain: ChainPort, start_block: int) -> History:
-    """All rounds, as the contract's events tell them; the chain is followed afresh, and nothing of it is kept."""
-    with TemporaryDirectory(prefix="candor-engine-") as folder:
-        follower = Follower(Path(folder) / "rounds.sqlite", chain, start_block=start_block)
-        try:
-            while True:
-                head = follower.poll().head.number
-                if follower.cursor >= head:
-                    return follower.history
-        finally:
-            follower.close()
 
 
 def _final(history: History, wanted: Wanted) -> RoundState:
@@ -169,6 +154,11 @@ class Engine:
         return self.model.config.task.labels
 
     @property
+    def parents(self) -> tuple[bytes, ...]:
+        """Of a mixture; answers may leave some of them out."""
+        return self.model.config.adapter.parents
+
+    @property
     def max_tokens(self) -> int:
         """Of a text to classify, no longer than those it was trained on; of a prompt and its answer together."""
         return min(self._window, self.model.config.task.max_tokens) if self.labels else self._window
@@ -227,12 +217,30 @@ class Engine:
     def generate(
         self, jobs: Sequence[Job], on_step: Callable[[Step], None], stopped: Callable[[int], bool]
     ) -> list[Outcome]:
-        """One outcome a job. A job for which `stopped` says so is left where it is. Raises PromptRefused."""
+        """One outcome a job. A job for which `stopped` says so is left where it is; those that leave out the same
+        parents of a mixture go together. Raises PromptRefused, NothingLeft."""
         runs = [self._run(number, job) for number, job in enumerate(jobs)]
-        going = [run for run in runs if run.room > 0 and not stopped(run.number)]
-        if going:
-            self._all(going, on_step, stopped)
+        for mask in {run.job.decoding.leave_out: None for run in runs}:
+            alike = (run for run in runs if run.job.decoding.leave_out == mask)
+            going = [run for run in alike if run.room > 0 and not stopped(run.number)]
+            with self._without(mask):
+                if going:
+                    self._all(going, on_step, stopped)
         return [run.outcome() for run in runs]
+
+    @contextmanager
+    def _without(self, leave_out: Collection[bytes]) -> Iterator[None]:
+        """Some parents of a mixture do not count meanwhile. Raises PromptRefused, NothingLeft."""
+        if not leave_out:
+            yield
+            return
+        if not self.parents:
+            raise PromptRefused("parents are to be left out of a model that is no mixture")
+        self.model.module.leave_out(leave_out)
+        try:
+            yield
+        finally:
+            self.model.module.leave_out(())
 
     def _run(self, number: int, job: Job) -> _Run:
         if self.task != "next-token" or not 0 < len(job.tokens) <= self.max_tokens:
@@ -260,10 +268,13 @@ class Engine:
             mask = torch.cat([mask, torch.ones_like(ids)], dim=1)
 
     @torch.no_grad()
-    def follow(self, prompt: Sequence[int], answer: Sequence[int]) -> tuple[States, Scores]:
+    def follow(
+        self, prompt: Sequence[int], answer: Sequence[int], leave_out: Collection[bytes] = ()
+    ) -> tuple[States, Scores]:
         """States (n, d) and scores (n, V) that the n tokens of an answer were chosen from, in one pass."""
         ids, mask = self._padded([[*prompt, *answer[:-1]]])
-        states, scores, _ = self._forward(ids, mask, None, keep=len(answer))
+        with self._without(leave_out):
+            states, scores, _ = self._forward(ids, mask, None, keep=len(answer))
         return states[0], scores[0]
 
     def _padded(self, prompts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -292,11 +303,11 @@ class Engine:
     # ---- classification
 
     @torch.no_grad()
-    def classify(self, batch: Sequence[Sequence[int]]) -> list[Classified]:
-        """Probabilities of the labels. Raises PromptRefused."""
+    def classify(self, batch: Sequence[Sequence[int]], leave_out: Collection[bytes] = ()) -> list[Classified]:
+        """Probabilities of the labels. Raises PromptRefused, NothingLeft."""
         if self.task != "classification" or not all(0 < len(ids) <= self.max_tokens for ids in batch):
             raise PromptRefused(f"texts of 1 to {self.max_tokens} tokens are wanted, for a model of {self.task}")
-        states, logits = self.pooled(batch)
+        states, logits = self.pooled(batch, leave_out)
         shares = torch.softmax(torch.from_numpy(logits).double(), dim=1).tolist()
         return [
             Classified(tuple(scores), int(row.argmax()), fingerprint.of_pooled(state).encode())
@@ -304,9 +315,9 @@ class Engine:
         ]
 
     @torch.no_grad()
-    def pooled(self, batch: Sequence[Sequence[int]]) -> tuple[States, Scores]:
+    def pooled(self, batch: Sequence[Sequence[int]], leave_out: Collection[bytes] = ()) -> tuple[States, Scores]:
         """What the last layer of the head is given of each text (n, d), and what it gives (n, labels)."""
-        with _given(self._last_of_head()) as seen:
+        with self._without(leave_out), _given(self._last_of_head()) as seen:
             logits = self.model.logits(batch)
         state = seen[-1]
         if state.ndim == 3:  # a head on every token, of which the last one of each text counts

@@ -175,8 +175,8 @@ def attach(base: LoadedBase, config: Config, parents: Sequence[Parent] = ()) -> 
     """
     if base.digest != config.base_digest:
         raise BaseMismatch(
-            f"{base.path} has digest {base.digest.hex()}, but the round's base is {config.base_name} "
-            f"with {config.base_digest.hex()}; remedy: set model.path to that model's folder"
+            f"config.base.digest: {base.path} has digest {base.digest.hex()}, but the round's base is "
+            f"{config.base_name} with {config.base_digest.hex()}; remedy: set model.path to that model's folder"
         )
     adapter, labels = config.adapter, len(config.task.labels)
     module: Any

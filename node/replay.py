@@ -179,7 +179,7 @@ def _fingerprint(data: bytes, kind: str, engine: Engine) -> Fingerprint:
 def _said(said: Said, asked: Asked, engine: Engine) -> Replayed:
     claimed = _fingerprint(said.fingerprint, "generated", engine)
     _check_text(said, asked, claimed.tokens, engine)
-    states, scores = engine.follow(asked.tokens, claimed.tokens)
+    states, scores = engine.follow(asked.tokens, claimed.tokens, asked.decoding.leave_out)
     distance = compare(claimed, states)
     margins = [
         0.0 if choose(row, asked.decoding, place) == token else margin(row, asked.decoding, place, token)
@@ -233,8 +233,9 @@ def _labelled(said: Labelled, asked: Asked, engine: Engine) -> Replayed:
     claimed = _fingerprint(said.fingerprint, "pooled", engine)
     if tuple(said.scores) != engine.labels or not all(map(isfinite, said.scores.values())):
         raise _No(Why.SCORES, "they are of other labels, or none")
-    states, _ = engine.pooled([asked.tokens])
-    [here] = engine.classify([asked.tokens])
+    masked = asked.decoding.leave_out
+    states, _ = engine.pooled([asked.tokens], masked)
+    [here] = engine.classify([asked.tokens], masked)
     distance = compare(claimed, states)
     apart = max(abs(ours - said.scores[label]) for label, ours in zip(engine.labels, here.scores, strict=True))
     if apart > SCORE_TOLERANCE or said.label != max(said.scores, key=said.scores.__getitem__):

@@ -90,6 +90,10 @@ def ask(
     max_tokens: Annotated[int | None, typer.Option(help="Of the answer.")] = None,
     temperature: Annotated[float | None, typer.Option(help="0 takes the likeliest token.")] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed draws the same tokens.")] = None,
+    leave_out: Annotated[
+        list[str] | None,
+        typer.Option(help="A parent of a mixture that is not to count, by its bundle; may be repeated."),
+    ] = None,
     stream: Annotated[bool, typer.Option("--stream", help="Let the answer come in pieces.")] = False,
 ) -> None:
     """Ask, print the response, and keep what an audit needs. A key comes from the variable CANDOR_API_KEY."""
@@ -98,7 +102,14 @@ def ask(
     with faults():
         given = os.environ.get(KEY_VARIABLE)
         kept = ask_server(
-            url.rstrip("/"), text, key=given, stream=stream, max_tokens=max_tokens, temperature=temperature, seed=seed
+            url.rstrip("/"),
+            text,
+            key=given,
+            stream=stream,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            seed=seed,
+            leave_out=leave_out or None,
         )
         if out is not None:
             kept.write(out)

@@ -34,7 +34,7 @@ def check(path: Path, adapted: PeftModel, adapter: AdapterSpec) -> None:
         if not any(f".{_parameter(name, module)}".endswith(f".{target}") for name, module in wrapped):
             raise BaseUnusable(f"{path}: config.adapter.experts: no fused experts are called {target!r}")
     for head in adapter.head:
-        _check_untied(path, adapted, "config.adapter.head", head)
+        _check_head(path, adapted, head)
 
 
 def _is_target(name: str, targets: Sequence[str]) -> bool:
@@ -50,6 +50,18 @@ def _check_layer(path: Path, adapted: PeftModel, name: str, module: Any) -> None
     if last in ROUTERS and hasattr(adapted.get_submodule(parent), "experts"):
         raise BaseUnusable(f"{path}: {line}: the target {name} is a router, which stays frozen")
     _check_untied(path, adapted, line, name)
+
+
+def _check_head(path: Path, adapted: PeftModel, head: str) -> None:
+    """It is there, and made of layers whose gradients are known one by one."""
+    line = "config.adapter.head"
+    found = [module for name, module in adapted.named_modules() if _is_target(name, (head,))]
+    if not found:
+        raise BaseUnusable(f"{path}: {line}: no layer is called {head!r}")
+    for part in (part for module in found for part in module.modules()):
+        if not isinstance(part, torch.nn.Linear) and any(True for _ in part.parameters(recurse=False)):
+            raise BaseUnusable(f"{path}: {line}: {head} is made of a {type(part).__name__}; known are Linear layers")
+    _check_untied(path, adapted, line, head)
 
 
 def _check_untied(path: Path, adapted: PeftModel, line: str, name: str) -> None:

@@ -10,11 +10,14 @@ show the path on the chain, or be marked.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
+from ledger import canonical
 from ledger.audit_blocks import WALK, Walk
+from ledger.log.access import access_link
 from ledger.log.actions import ReportOmission
 from ledger.log.follower import LogReplay, LogSource, settled_log
 from ledger.log.history import Hosted, Point
@@ -104,13 +107,15 @@ def verify_receipt(
     bundle: bytes | None = None,
     first_block: int = 0,
     walk: Walk = WALK,
+    auditors: Sequence[bytes] = (),
 ) -> Verified:
-    """bundle: the model that was asked for. reader: None where no place of the log was named. Raises WireFault for a
-    chain that cannot be read."""
+    """bundle: the model that was asked for. reader: None where no place of the log was named. auditors: addresses; for
+    each, whether it can open the record. Raises WireFault for a chain that cannot be read."""
     found, chain = settled_log(source, first_block, walk=walk)
     receipt, host = kept.receipt, found.history.servers.get(kept.receipt.entry.server)
     standing, (signed, *placed) = settle(found, host, receipt, reader)
-    links = (signed, texts_link(kept), model_link(receipt, bundle), *placed, *chain)
+    access = _access(found, host, receipt, reader, auditors)
+    links = (signed, texts_link(kept), model_link(receipt, bundle), *placed, *access, *chain)
     entry = receipt.entry
     told = {
         "standing": standing.value,
@@ -120,6 +125,22 @@ def verify_receipt(
         "bundle": entry.bundle.hex(),
     }
     return Verified(standing, LogReport("verify", found.anchor, links, told), receipt, found.head.number)
+
+
+def _access(
+    found: LogReplay, host: Hosted | None, receipt: Receipt, reader: LogReader | None, auditors: Sequence[bytes]
+) -> Iterator[Link]:
+    if not auditors or host is None:
+        return
+    entry = receipt.entry
+    try:
+        sealed = reader.record(entry.sequence) if reader else None
+    except WireFault:
+        sealed = None
+    if sealed is not None and canonical.digest(sealed) != entry.sealed:
+        sealed = None  # whoever carries it may have changed it
+    for auditor in auditors:
+        yield access_link(found.history, host, entry, sealed, auditor)
 
 
 # ---- offline, but for what the chain says of the server

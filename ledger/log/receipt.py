@@ -26,6 +26,7 @@ from functools import cached_property
 from typing import Any, Final
 
 from ledger import canonical
+from ledger.adapter import MAX_PARENTS
 from ledger.canonical import MAX_INTEGER, FieldInvalid, Fields, NotCanonical, format_fraction
 from ledger.eip712 import Domain, SignatureInvalid
 from ledger.log import statements
@@ -70,7 +71,10 @@ class ReceiptRefused(PeerFault):
 
 @dataclass(frozen=True)
 class Decoding:
-    """How tokens were chosen. `temperature` 0 is greedy; `top_k` 0 and `top_p` 1 leave all tokens in."""
+    """How an answer was made. `temperature` 0 is greedy; `top_k` 0 and `top_p` 1 leave all tokens in.
+
+    leave_out: parents of a mixture that did not count, by their bundles, ascending; the others' shares sum to 1.
+    """
 
     max_tokens: int
     temperature: Fraction
@@ -78,9 +82,11 @@ class Decoding:
     top_k: int
     seed: int
     stop: tuple[str, ...] = ()
+    leave_out: tuple[bytes, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        return {
+        masked = {"leave_out": [bundle.hex() for bundle in self.leave_out]} if self.leave_out else {}
+        return masked | {
             "max_tokens": self.max_tokens,
             "seed": self.seed,
             "stop": list(self.stop),
@@ -99,11 +105,21 @@ class Decoding:
             top_k=reader.integer("top_k", 0, 2**31 - 1),
             seed=reader.integer("seed", 0, MAX_INTEGER),
             stop=tuple(reader.array("stop", max_items=MAX_STOPS)),
+            leave_out=_left_out(reader) if "leave_out" in reader else (),
         )
         reader.done()
         if found.top_p > 1 or not all(isinstance(text, str) and 0 < len(text) <= 256 for text in found.stop):
             raise FieldInvalid("decoding: top_p is above 1, or a stop text is none")
         return found
+
+
+def _left_out(reader: Fields) -> tuple[bytes, ...]:
+    """Some, in one order: a decoding has one sequence of bytes."""
+    items = reader.array("leave_out", max_items=MAX_PARENTS - 1)
+    found = tuple(Fields({"bundle": item}, "decoding.leave_out").hex32("bundle") for item in items)
+    if not found or list(found) != sorted(set(found)):
+        raise FieldInvalid("decoding: leave_out is empty, or not in ascending order")
+    return found
 
 
 @dataclass(frozen=True)

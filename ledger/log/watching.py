@@ -8,6 +8,8 @@ somebody's copy. Alarms:
     DIVERGED    a checkpoint that is signed and does not continue the anchored one: evidence once the log has passed it
     SHRUNK      a place shows fewer entries than it did
     LATE        entries that are promised by a block that has passed, and not anchored
+    AUDITORS    an auditor whom the server had named was dropped: it may not be able to open what is answered since
+    SHUT        records that an auditor who is watched for cannot open
     OMISSION    a receipt at hand that is not kept: evidence (reportOmission); or one that others reported
     CHAIN       what the node shows of the chain contradicts itself
     DAMAGED     tiles that are not those of the checkpoint beside them
@@ -17,20 +19,20 @@ somebody's copy. Alarms:
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from typing import Any, Final
 
 from ledger.audit_blocks import WALK, Walk
-from ledger.database import Database
+from ledger.log.access import dropped, ranges, read_sealed, shut
 from ledger.log.actions import LogAction, ReportFork, ReportRewrite
 from ledger.log.check import conduct_link, host_of
 from ledger.log.follower import LogReplay, LogSource, settled_log
 from ledger.log.history import Hosted, Point
 from ledger.log.inclusion import LogReport, Standing, Verified, settle
 from ledger.log.kept import Kept
+from ledger.log.memory import Memory, Of, Sight
 from ledger.log.reader import Blocks, ContentFiles, LogReader
 from ledger.log.receipt import Entry
 from ledger.log.statements import Checkpoint
@@ -40,20 +42,10 @@ from proofs.errors import PeerFault, WireFault
 from proofs.merkle import EMPTY_ROOT, check_consistency, check_inclusion, leaf_hash
 
 MAX_ENTRIES: Final = 1 << 12  # of those not anchored yet, read in one look
-SCHEMA: Final = """
-CREATE TABLE seen (
-    chain_id TEXT NOT NULL, contract BLOB NOT NULL, server BLOB NOT NULL, size TEXT NOT NULL, root BLOB NOT NULL,
-    signature BLOB NOT NULL, place TEXT NOT NULL, PRIMARY KEY (chain_id, contract, server, size, root)
-);
-CREATE TABLE longest (
-    chain_id TEXT NOT NULL, contract BLOB NOT NULL, server BLOB NOT NULL, place TEXT NOT NULL, size TEXT NOT NULL,
-    PRIMARY KEY (chain_id, contract, server, place)
-)
-"""
-WHERE: Final = "chain_id=? AND contract=? AND server=?"
-
-
-Of = tuple[str, bytes, bytes]  # chain, contract, server
+MAX_SIGHTS: Final = 1 << 8  # compared with the anchored log in one look; what is settled is compared no more
+MAX_RECORDS: Final = 1 << 10  # of anchored entries, looked at for an auditor in one look
+MAX_DROPPED: Final = 20  # told one by one
+MISSING: Final = "the record could not be had"
 
 
 class Kind(StrEnum):
@@ -62,6 +54,8 @@ class Kind(StrEnum):
     DIVERGED = "DIVERGED"
     SHRUNK = "SHRUNK"
     LATE = "LATE"
+    AUDITORS = "AUDITORS"
+    SHUT = "SHUT"
     OMISSION = "OMISSION"
     CHAIN = "CHAIN"
     DAMAGED = "DAMAGED"
@@ -85,49 +79,11 @@ class Alarm:
         return {"alarm": self.kind.value, "status": self.status.value, "text": self.text, "report": report}
 
 
-@dataclass(frozen=True)
-class Sight:
-    """A signed checkpoint, and the first place where it was seen."""
-
-    checkpoint: Checkpoint
-    signature: bytes
-    place: str
-
-
-class Memory:
-    """Everything that was seen of any server; durable when a method returns."""
-
-    def __init__(self, path: Path) -> None:
-        self._database = Database(path, "candor/watch/1", SCHEMA)
-
-    def remember(self, of: Of, sights: Iterable[Sight]) -> None:
-        rows = [
-            (*of, str(sight.checkpoint.size), sight.checkpoint.root, sight.signature, sight.place) for sight in sights
-        ]
-        with self._database.write() as cursor:
-            cursor.executemany("INSERT OR IGNORE INTO seen VALUES (?,?,?,?,?,?,?)", rows)
-
-    def sights(self, of: Of) -> list[Sight]:
-        query = f"SELECT size, root, signature, place FROM seen WHERE {WHERE} ORDER BY size, root"
-        rows = self._database.read(query, of)
-        return [Sight(Checkpoint(int(row[0]), bytes(row[1])), bytes(row[2]), row[3]) for row in rows]
-
-    def longest(self, of: Of, place: str, size: int) -> int:
-        """The most entries that this place has shown before; `size` counts from now on."""
-        with self._database.write() as cursor:
-            found = cursor.execute(f"SELECT size FROM longest WHERE {WHERE} AND place=?", (*of, place)).fetchone()
-            before = int(found[0]) if found else 0
-            cursor.execute("INSERT OR REPLACE INTO longest VALUES (?,?,?,?,?)", (*of, place, str(max(before, size))))
-        return before
-
-    def close(self) -> None:
-        self._database.close()
-
-
 @dataclass
 class Watchtower:
-    """blocks: a content store, where what a server says that it published is looked at too. A look goes on from the
-    last one that found nothing wrong with the chain, so that it costs what is new."""
+    """blocks: a content store, where what a server says that it published is looked at too. auditors: addresses, for
+    whom every record is looked at; with none, whoever was named is watched for on the chain alone. A look goes on from
+    the last one that found nothing wrong with the chain, so that it costs what is new."""
 
     source: LogSource
     memory: Memory
@@ -135,6 +91,7 @@ class Watchtower:
     first_block: int = 0
     blocks: Blocks | None = None
     walk: Walk = WALK
+    auditors: tuple[bytes, ...] = ()
     _before: LogReplay | None = None
 
     def look(self, readers: Sequence[LogReader], receipts: Sequence[Kept] = ()) -> list[Alarm]:
@@ -152,9 +109,11 @@ class Watchtower:
         for reader in readers:
             alarms += self._at(of, found, host, reader)
             alarms += self._published(of, found, host, reader)
-        sights = self.memory.sights(of)
-        alarms += forks(host, sights)
-        alarms += rewrites(host, sights, readers)
+        alarms += forks(host, self.memory.doubled(of, MAX_SIGHTS))
+        alarms += self._rewrites(of, host, readers)
+        alarms += drops(host, self.auditors)
+        for auditor in self.auditors:
+            alarms += self._access(of, found, host, readers, auditor)
         alarms += omissions(found, host, readers, receipts)
         return list(dict.fromkeys(alarms))
 
@@ -203,6 +162,74 @@ class Watchtower:
         if shown is None or shown[0] != Checkpoint(told.size, told.root):
             yield Alarm(Kind.DAMAGED, f"{told.cid}: not the checkpoint of {told.size} entries that is said to be there")
         yield from self._at(of, found, host, there)
+
+    def _rewrites(self, of: Of, host: Hosted, readers: Sequence[LogReader]) -> Iterator[Alarm]:
+        """Signed roots of sizes that the anchored log has passed without stopping there, each compared once."""
+        passed = self.memory.unsettled(of, host.roots, MAX_SIGHTS)
+        if not passed:
+            return
+        last, trusted = host.points[-1], _anchored_tree(host.points[-1], readers)
+        if trusted is None:
+            sizes = ", ".join(str(sight.checkpoint.size) for sight in passed[:8])
+            text = f"no place shows the anchored log: checkpoints of {sizes} are not compared with it"
+            yield Alarm(Kind.UNREADABLE, text)
+            return
+        true = []
+        try:
+            for sight in passed:
+                alarm = _rewrite(host, last, trusted, sight)
+                if alarm is None:
+                    true.append(sight.checkpoint)
+                else:
+                    yield alarm
+        except WireFault as error:
+            yield Alarm(Kind.UNREADABLE, str(error))
+        except PeerFault as error:
+            yield Alarm(Kind.DAMAGED, f"the tiles of the anchored log: {error}")
+        self.memory.settle(of, true, host.roots)
+
+    def _access(
+        self, of: Of, found: LogReplay, host: Hosted, readers: Sequence[LogReader], auditor: bytes
+    ) -> Iterator[Alarm]:
+        """Which anchored records this auditor cannot open; new ones, and those that could not be had before."""
+        if not readers or not host.points:
+            return
+        known, first = self.memory.shut(of, auditor), self.memory.looked(of, auditor)
+        fresh = range(first, max(first, min(host.size, first + MAX_RECORDS)))
+        again = [index for index, why in known.items() if why == MISSING and index < host.size][:MAX_RECORDS]
+        trees = [(reader, reader.tree(host.size)) for reader in readers]
+        seen = {index: _shut(found, host, trees, index, auditor) for index in (*again, *fresh)}
+        self.memory.look(of, auditor, fresh.stop, seen)
+        told: dict[str, list[int]] = {}
+        for index, why in (known | seen).items():
+            told.setdefault(why, []).append(index)
+        for why, entries in told.items():
+            text = f"of {fresh.stop} entries the auditor 0x{auditor.hex()} cannot open {len(entries)}: {why}"
+            kind = Kind.UNREADABLE if why == MISSING else Kind.SHUT
+            yield from [Alarm(kind, f"{text}: {ranges(entries)}")] if why else []
+
+
+def _shut(
+    found: LogReplay, host: Hosted, trees: Sequence[tuple[LogReader, TileTree]], index: int, auditor: bytes
+) -> str:
+    """Why the auditor cannot open this record; "" if it can."""
+    for reader, tree in trees:
+        read = read_sealed(reader, tree, host, index)
+        if read is not None:
+            try:
+                return shut(found.history, host, *read, auditor) or ""
+            except PeerFault as error:
+                return f"it is no sealed record ({type(error).__name__})"
+    return MISSING
+
+
+def drops(host: Hosted, auditors: Sequence[bytes]) -> Iterator[Alarm]:
+    """Auditors whom the server named, and then no more; of these only, if any are given."""
+    found = list(dropped(host, auditors))
+    for one in found[:MAX_DROPPED]:
+        yield Alarm(Kind.AUDITORS, f"{one.text}: what is answered meanwhile it may not be able to open")
+    if len(found) > MAX_DROPPED:
+        yield Alarm(Kind.AUDITORS, f"auditors were dropped {len(found)} times, the last in block {found[-1].block}")
 
 
 def _beyond(found: LogReplay, host: Hosted, reader: LogReader, shown: Checkpoint) -> Iterator[Alarm]:
@@ -260,36 +287,16 @@ def forks(host: Hosted, sights: Sequence[Sight]) -> Iterator[Alarm]:
             yield Alarm(Kind.FORK, text, None if host.forked else action)
 
 
-def rewrites(host: Hosted, sights: Sequence[Sight], readers: Sequence[LogReader]) -> Iterator[Alarm]:
-    """Signed roots of sizes that the anchored log has passed without stopping there."""
-    roots = host.roots
-    passed = [sight for sight in sights if sight.checkpoint.size < host.size and sight.checkpoint.size not in roots]
-    if not passed or not host.points:
-        return
-    last, trusted = host.points[-1], _anchored_tree(host.points[-1], readers)
-    if trusted is None:
-        sizes = ", ".join(str(sight.checkpoint.size) for sight in passed[:8])
-        yield Alarm(
-            Kind.UNREADABLE, f"no place shows the anchored log: checkpoints of {sizes} are not compared with it"
-        )
-        return
-    try:
-        for sight in passed:
-            yield from _rewrite(host, last, trusted, sight)
-    except WireFault as error:
-        yield Alarm(Kind.UNREADABLE, str(error))
-    except PeerFault as error:
-        yield Alarm(Kind.DAMAGED, f"the tiles of the anchored log: {error}")
-
-
-def _rewrite(host: Hosted, last: Point, trusted: TileTree, sight: Sight) -> Iterator[Alarm]:
+def _rewrite(host: Hosted, last: Point, trusted: TileTree, sight: Sight) -> Alarm | None:
+    """None where the signed root is the anchored log's. Raises PeerFault for tiles that lead nowhere."""
     size, root = sight.checkpoint.size, sight.checkpoint.root
     true_root, proof = trusted.root(size), tuple(trusted.consistency(size))
     check_consistency(size, true_root, last.size, last.root, proof)
-    if root != true_root:
-        action = ReportRewrite(host.address, size, root, sight.signature, true_root, proof)
-        text = f"{size} entries had the root {true_root.hex()}; signed, and seen at {sight.place}, is {root.hex()}"
-        yield Alarm(Kind.REWRITE, text, None if host.forked else action)
+    if root == true_root:
+        return None
+    action = ReportRewrite(host.address, size, root, sight.signature, true_root, proof)
+    text = f"{size} entries had the root {true_root.hex()}; signed, and seen at {sight.place}, is {root.hex()}"
+    return Alarm(Kind.REWRITE, text, None if host.forked else action)
 
 
 def _anchored_tree(last: Point, readers: Sequence[LogReader]) -> TileTree | None:

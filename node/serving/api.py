@@ -70,7 +70,8 @@ class ErrorBody(BaseModel):
 
 
 class ModelCard(BaseModel):
-    """`bundle`: the digest by which the chain names the model; `server`: who signs its receipts."""
+    """`bundle`: the digest by which the chain names the model; `parents`: those of a mixture, which `leave_out` may
+    name; `server`: who signs its receipts."""
 
     id: str
     object: str = "model"
@@ -79,6 +80,7 @@ class ModelCard(BaseModel):
     bundle: str
     task: str
     labels: list[str]
+    parents: list[str]
     server: str
 
 
@@ -125,6 +127,7 @@ class Api:
             bundle=engine.bundle.hex(),
             task=engine.task,
             labels=list(engine.labels),
+            parents=[bundle.hex() for bundle in engine.parents],
             server=f"0x{server.hex()}",
         )
         self._tokenizer = ThreadPoolExecutor(1, thread_name_prefix="tokenizer")

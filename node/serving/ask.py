@@ -53,13 +53,14 @@ class Kept:
 
 
 def ask(url: str, text: str, *, key: str | None = None, stream: bool = False, **options: Any) -> Kept:
-    """One question to the model that is served there. options: max_tokens, temperature, seed. Raises AskRefused,
-    NotReached."""
+    """One question to the model that is served there. options: max_tokens, temperature, seed, leave_out. Raises
+    AskRefused, NotReached."""
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     card = _card(_call("GET", f"{url}/v1/models", headers, None).content)
     given = {name: value for name, value in options.items() if value is not None}
     if card["task"] == "classification":
-        where, body = "classify", {"model": card["id"], "input": text}
+        masked = {name: value for name, value in given.items() if name == "leave_out"}
+        where, body = "classify", {"model": card["id"], "input": text, **masked}
     else:
         where, body = "completions", {"model": card["id"], "prompt": text, **given, "stream": stream}
     request = json.dumps(body, ensure_ascii=False).encode()

@@ -11,13 +11,14 @@ PeerFault
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from ledger import canonical
+from ledger.adapter import MAX_PARENTS
 from ledger.canonical import MAX_INTEGER
 from ledger.log.receipt import MAX_RECEIPT_BYTES, MAX_STOPS, Decoding
 from node.serving.engine import Engine
@@ -54,6 +55,8 @@ class Refused(PeerFault):
 Stop = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 Text = Annotated[str, StringConstraints(min_length=1)]
 Nothing = Annotated[float, Field(ge=0, le=0)]
+Bundle = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Bundles = Annotated[list[Bundle], Field(max_length=MAX_PARENTS)]
 
 
 class Strict(BaseModel):
@@ -65,10 +68,16 @@ class StreamOptions(Strict):
     include_obfuscation: Literal[False] = False
 
 
-class Sampling(Strict):
-    """What both kinds of generation take."""
+class Masking(Strict):
+    """What all requests take: parents of a mixture that are not to count, by their bundles."""
 
     model: str
+    leave_out: Bundles | None = None
+
+
+class Sampling(Masking):
+    """What both kinds of generation take."""
+
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
@@ -108,8 +117,7 @@ class ChatRequest(Sampling):
     logprobs: Literal[False] | None = None
 
 
-class ClassifyRequest(Strict):
-    model: str
+class ClassifyRequest(Masking):
     input: Text
     user: str | None = None
 
@@ -170,7 +178,8 @@ def chat(body: ChatRequest, engine: Engine, bounds: Bounds) -> Asked:
 
 def classification(body: ClassifyRequest, engine: Engine, bounds: Bounds) -> Asked:
     """Raises Refused."""
-    return Asked(_tokens(body.input, engine, min(bounds.prompt_tokens, engine.max_tokens), "input"), CLASSIFYING)
+    tokens = _tokens(body.input, engine, min(bounds.prompt_tokens, engine.max_tokens), "input")
+    return Asked(tokens, replace(CLASSIFYING, leave_out=_left_out(body, engine)))
 
 
 def _generation(body: Sampling, engine: Engine, bounds: Bounds, prompt: str, wanted: int, explicit: bool) -> Asked:
@@ -183,7 +192,7 @@ def _generation(body: Sampling, engine: Engine, bounds: Bounds, prompt: str, wan
             code="context_length_exceeded",
             param="max_tokens",
         )
-    decoding = _decoding(body, min(wanted, room))
+    decoding = _decoding(body, min(wanted, room), _left_out(body, engine))
     usage = body.stream_options is not None and body.stream_options.include_usage
     return Asked(tokens, decoding, bool(body.stream), usage)
 
@@ -201,12 +210,27 @@ def _tokens(text: str, engine: Engine, most: int, param: str) -> tuple[int, ...]
     return tokens
 
 
-def _decoding(body: Sampling, max_tokens: int) -> Decoding:
+def _left_out(body: Masking, engine: Engine) -> tuple[bytes, ...]:
+    """Ascending. Raises Refused for what is no parent of the model, what is named twice, and where none is left."""
+    found = [bytes.fromhex(bundle) for bundle in body.leave_out or ()]
+    unknown = [bundle for bundle in found if bundle not in engine.parents]
+    if unknown and not engine.parents:
+        raise Refused(400, "leave_out: this model is no mixture", param="leave_out")
+    if unknown:
+        raise Refused(400, f"leave_out: {unknown[0].hex()} is no parent of this mixture", param="leave_out")
+    if len(set(found)) < len(found):
+        raise Refused(400, "leave_out: a parent is named twice", param="leave_out")
+    if found and len(found) == len(engine.parents):
+        raise Refused(400, "leave_out: no parent would be left", param="leave_out")
+    return tuple(sorted(found))
+
+
+def _decoding(body: Sampling, max_tokens: int, leave_out: tuple[bytes, ...]) -> Decoding:
     temperature = _millionths(1.0 if body.temperature is None else body.temperature)
     stops = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
     seed = body.seed if body.seed is not None else secrets.randbelow(MAX_INTEGER) if temperature else 0
     top_p = max(_millionths(1.0 if body.top_p is None else body.top_p), Fraction(1, MILLION))
-    decoding = Decoding(max_tokens, temperature, top_p, body.top_k or 0, seed, stops)
+    decoding = Decoding(max_tokens, temperature, top_p, body.top_k or 0, seed, stops, leave_out)
     if len(canonical.encode(decoding.to_json())) > MAX_TERMS_BYTES:
         raise Refused(400, f"stop: together they are too long, {MAX_TERMS_BYTES} bytes are kept", param="stop")
     return decoding

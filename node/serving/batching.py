@@ -168,7 +168,13 @@ class Batcher:
         self._observe(len(batch), took_s)
 
     def _classify(self, batch: Sequence[Ticket]) -> None:
-        found = self._engine.classify([ticket.tokens for ticket in batch])
+        """Those together that leave out the same parents of a mixture."""
+        masks = {ticket.decoding.leave_out: None for ticket in batch}
+        for mask in masks:
+            self._classify_alike([ticket for ticket in batch if ticket.decoding.leave_out == mask], mask)
+
+    def _classify_alike(self, batch: Sequence[Ticket], mask: tuple[bytes, ...]) -> None:
+        found = self._engine.classify([ticket.tokens for ticket in batch], mask)
         if not all(isfinite(score) for classified in found for score in classified.scores):
             raise ValueError("a score is not a number")
         for ticket, classified in zip(batch, found, strict=True):

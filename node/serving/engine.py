@@ -5,7 +5,7 @@ Nothing here knows a model. node.engine has the real one; tests put smaller ones
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -70,6 +70,11 @@ class Engine(Protocol):
         """By which the chain names it."""
         ...
 
+    @property
+    def parents(self) -> tuple[bytes, ...]:
+        """Of a mixture, the bundles that it is made of: an answer may leave some of them out."""
+        ...
+
     def encode(self, text: str) -> list[int]: ...
 
     def chat(self, messages: Sequence[Mapping[str, str]]) -> str:
@@ -82,4 +87,6 @@ class Engine(Protocol):
         """One outcome a job. A job for which `stopped` says so is left where it is."""
         ...
 
-    def classify(self, batch: Sequence[Sequence[int]]) -> list[Classified]: ...
+    def classify(self, batch: Sequence[Sequence[int]], leave_out: Collection[bytes] = ()) -> list[Classified]:
+        """leave_out: parents that do not count, for all of the batch."""
+        ...

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,13 +14,27 @@ from typer.testing import CliRunner
 from devnet.cli import app, parse_misbehave, policy_for
 from devnet.federation import Plan, PlanInvalid, kept_facts
 from devnet.kinds import KINDS, KindUnknown
-from devnet.presets import PRESETS, RULES, TINY, Preset, last_config, make_config, with_method, with_rule
+from devnet.presets import (
+    PARENTS,
+    PRESETS,
+    RULES,
+    TINY,
+    Preset,
+    last_config,
+    make_config,
+    mix_config,
+    with_method,
+    with_rule,
+)
 from devnet.scenarios import fresh_folder
-from devnet.serving import Served
+from devnet.serving import Served, no_program
 from ledger.adapter import METHODS
 from ledger.aggregation import in_round
+from ledger.bundle import AggregateBundle, bundle_limits
 from ledger.canonical import FieldInvalid
-from ledger.config import Config, GradientSpec
+from ledger.config import GRADIENT_METHODS, Config, GradientSpec
+from ledger.content import EmbeddedStore
+from ledger.parents import Parent
 from ledger.privacy import epsilon, spend_of
 from node.model import LoadedBase, load_base
 from proofs.errors import LocalFault
@@ -101,6 +116,24 @@ def test_every_method_makes_a_config_and_gradients_are_proven_where_they_can_be(
     assert weights.keys() == {tensor.name for tensor in config.adapter.tensors}
 
 
+@pytest.mark.parametrize(("method", "of_parents"), [("mole", None), ("x-lora", "qlora")])
+def test_a_mixture_costs_what_its_parents_left_of_the_budget(
+    method: str, of_parents: str | None, base: LoadedBase, tmp_path: Path
+) -> None:
+    """Two rounds of its parents, and one of its own, in one plan."""
+    preset = with_method(TINY, method, of_parents)
+    with pytest.raises(PlanInvalid, match="2 rounds make a mixture's parents: it needs one more"):
+        plan(preset, tmp_path, rounds=2).check()
+    plan(preset, tmp_path, rounds=3).check()
+    first, weights = make_config(preset, epsilon=8.0, rounds=3, policy=policy_for(preset, 3), base=base)
+    assert (first.adapter.method, first.proof_policy) == (of_parents or "lora", "mechanism")
+    parents, spent = [Parent(bytes([n]) * 32, first, weights) for n in range(PARENTS)], [spend_of(first)] * PARENTS
+    mixture = mix_config(preset, first, base, parents, epsilon=8.0, rounds=1, history=spent)
+    assert (mixture.adapter.method, mixture.adapter.parents) == (method, tuple(parent.bundle for parent in parents))
+    assert mixture.quantised == first.quantised
+    assert 7.5 < epsilon([*spent, spend_of(mixture)], first.privacy.delta) <= 8.0
+
+
 def test_a_method_and_a_rule_go_together_unless_the_config_refuses_them(base: LoadedBase) -> None:
     preset = with_rule(with_method(TINY, "dora"), "svd")
     with pytest.raises(FieldInvalid, match=r"config\.aggregation\.rule"):
@@ -149,7 +182,10 @@ def test_both_halves_of_rolora_are_within_the_budget_together(base: LoadedBase) 
         (["--preset", "tiny", "--misbehave", "9=nan"], "there is no daemon 'node-9'"),
         (["--preset", "tiny", "--misbehave", "1=rude"], "no misbehaviour 'rude'"),
         (["--preset", "tiny", "--rule", "mode"], "no rule 'mode'"),
-        (["--preset", "tiny", "--method", "vera"], "no method 'vera'; known: lora, rslora, dora, qlora"),
+        (["--preset", "tiny", "--method", "vera"], "no method 'vera'; known: lora, rslora, dora, qlora, mole, x-lora"),
+        (["--preset", "tiny", "--method", "dora", "--parents", "lora"], "dora has no parents; those that have: mole"),
+        (["--preset", "tiny", "--method", "mole", "--parents", "x-lora"], "no method 'x-lora' for parents"),
+        (["--preset", "tiny", "--method", "mole", "--rounds", "2"], "2 rounds make a mixture's parents"),
         (["--preset", "tiny", "--rule", "svd", "--rank", "3=2"], "--rank 3=2: expected NODE=RANK"),
         (["--preset", "tiny", "--rule", "multi-krum"], "a quorum of 5 cannot be met by 3 nodes"),
     ],
@@ -176,17 +212,34 @@ def test_a_folder_that_is_no_federation_is_refused(text: str | None, tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("audits", "refused", "failed"),
+    ("audits", "refused", "no_program", "failed"),
     [
-        ({"verify 0": 0, "prove 0": 0}, "ProofMismatch", False),
-        ({"verify 0": 0, "prove 0": 3}, "ProofMismatch", False),
-        ({"verify 0": 0, "prove 0": 1}, "ProofMismatch", True),
-        ({"verify 0": 3, "prove 0": 0}, "ProofMismatch", True),
-        ({"verify 0": 0, "prove 0": 0}, "", True),
+        ({"verify 0": 0, "prove 0": 0}, "ProofMismatch", "", False),
+        ({"verify 0": 0, "prove 0": 3}, "ProofMismatch", "qlora", False),
+        ({"verify 0": 0, "prove 0": 3}, "ProofMismatch", "", True),
+        ({"verify 0": 0, "prove 0": 1}, "ProofMismatch", "qlora", True),
+        ({"verify 0": 3, "prove 0": 0}, "ProofMismatch", "qlora", True),
+        ({"verify 0": 0, "prove 0": 0}, "", "", True),
     ],
 )
-def test_answers_without_a_proof_end_no_demo_but_all_else_does(
-    audits: dict[str, int], refused: str, failed: bool
+def test_answers_that_no_proof_knows_end_no_demo_but_all_else_does(
+    audits: dict[str, int], refused: str, no_program: str, failed: bool
 ) -> None:
-    """NOT PROVEN is an answer, of a method that no proof knows; a FAIL or a rewrite that was taken is not."""
-    assert Served(("watch",), audits, refused).failed is failed
+    """NOT PROVEN is an answer, of a model that H has no program for, and of no other."""
+    assert Served(("watch",), audits, refused, no_program).failed is failed
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_whether_a_model_can_be_proven_of_is_looked_up_in_its_own_bundle(
+    method: str, base: LoadedBase, tmp_path: Path
+) -> None:
+    preset, known = with_method(TINY, method), method in GRADIENT_METHODS
+    config, weights = make_config(preset, epsilon=8.0, rounds=3, policy=policy_for(preset, 3), base=base)
+    aggregate = AggregateBundle(config, 31337, bytes(20), 1, bytes(32), (), weights)
+    bundle = EmbeddedStore(tmp_path).put_directory(aggregate.files())
+    aggregator = SimpleNamespace(content=tmp_path)
+    federation: Any = SimpleNamespace(
+        aggregators=[aggregator], plan=SimpleNamespace(preset=preset), limits=bundle_limits(config)
+    )
+    found = no_program(federation, bundle)
+    assert (found == "", method in found) == (known, not known)

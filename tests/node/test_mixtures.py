@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,15 @@ from ledger.content.errors import Attempt, ContentMissing
 from ledger.parents import ParentRefused, read_final, read_parents
 from ledger.records import Phase, Policy
 from ledger.report import Name, RoundReport, Status, failed, passed
+from node import doctor
 from node.engine import LATEST, load
 from node.mixture import mixed_adapter
 from node.model import load_base
-from node.settings import DataSettings
+from node.settings import DataSettings, NodeSettings, PrivacySettings
 from node.trainer import ModelTrainer
 
 MakeWorld = Callable[..., Any]
+TENTH = Fraction(1, 10)
 POLICY = Policy(6, 8, 0, 8, 6, 6, 2, False, 2)
 SMALL = replace(TINY, steps=2, rows=24, capacity=32, mean_batch=8, gradient=None, rule="fedavg")
 
@@ -69,6 +72,17 @@ def a_federation(make_world: MakeWorld, folder: Path, method: str) -> Any:
     return make_world(2, rounds=2, prepare=with_models, **changes)
 
 
+def doctor_on(world: Any, folder: Path, config: Config) -> dict[str, doctor.Check]:
+    """What member 0's doctor forecasts of a round of this config; it has seen no parents before."""
+    daemon = world.member(0)
+    data, privacy = DataSettings(folder / "notes-0.jsonl", "jsonl", "text", "label"), PrivacySettings(8.0, TENTH, False)
+    settings = NodeSettings(
+        **vars(daemon.service.settings), model=SMALL.base_path, data=data, privacy=privacy, device="cpu"
+    )
+    found = doctor._Found(settings, None, ModelTrainer(SMALL.base_path, data, "cpu"), chain=world.chain, config=config)
+    return {check.name: check for check in doctor._forecasts(found, config)}
+
+
 def next_round(world: Any, config: Config) -> None:
     """The coordinator goes on with another config."""
     daemon = world.aggregator()
@@ -78,7 +92,7 @@ def next_round(world: Any, config: Config) -> None:
 
 @pytest.mark.parametrize(("method", "of_parents"), [("mole", "lora"), ("x-lora", "qlora")])
 def test_a_mixture_goes_from_the_config_to_the_audit(
-    make_world: MakeWorld, tmp_path: Path, method: Any, of_parents: str
+    make_world: MakeWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: Any, of_parents: str
 ) -> None:
     world = a_federation(make_world, tmp_path, of_parents)
     made = [world.until_ended(number).finalised.aggregate_bundle for number in (1, 2)]
@@ -87,6 +101,18 @@ def test_a_mixture_goes_from_the_config_to_the_audit(
     parents = read_parents(store, world.history, wanted)
     adapter = mixed_adapter(base, method, parents, len(world.config.task.labels))
     mixture = replace(world.config, adapter=adapter)
+
+    monkeypatch.setattr(doctor, "open_store", lambda content, local: store)
+    forecast = doctor_on(world, tmp_path, mixture)
+    assert forecast["parents"].ok
+    assert all(bundle.hex() in forecast["parents"].detail for bundle in made)
+    assert forecast["gradients"].ok, forecast["gradients"].detail
+    submitted = world.history.rounds[2].submissions[0].bundle
+    forecast = doctor_on(world, tmp_path, replace(mixture, adapter=replace(adapter, parents=(made[0], submitted))))
+    assert not forecast["parents"].ok
+    assert "config.adapter.parents: no round of" in forecast["parents"].detail
+    assert "gradients" not in forecast, "nothing is tried with parents that no daemon takes"
+
     next_round(world, Config.decode(mixture.encode()))
 
     state = world.until_ended(3)

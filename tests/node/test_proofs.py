@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import ledger.verdict
-import node.member
+import node.submitting
 from ledger.bundle import PROOF, bundle_limits
 from ledger.config import PrivacySpec
 from ledger.crash import Point
@@ -69,7 +69,7 @@ def test_what_is_committed_to_is_the_commitment_that_the_proof_opens(proving_wor
     world = proving_world()
     state = world.until_phase(Phase.TRAIN)
     member = world.member(0)
-    words, config = member.actor._words(state, state.seats[0], world.config), world.config
+    words, config = member.actor._submitting.words(state, state.seats[0], world.config), world.config
     assert state.commitments[0].words_root == words_root(words, config.shape)
     assert state.commitments[0].words_root != words.root()
     assert state.commitments[0].dataset_root == data_root(words, config.shape, member.trainer.texts(config))
@@ -135,8 +135,8 @@ def turn_until_cut(world: Any) -> None:
 
 
 def cut_once(monkeypatch: pytest.MonkeyPatch, name: str, *, after: bool) -> None:
-    """A PowerCut right before or after the first call of a function that node.member uses."""
-    real, left = getattr(node.member, name), [True]
+    """A PowerCut right before or after the first call of a function that node.submitting uses."""
+    real, left = getattr(node.submitting, name), [True]
 
     def cutting(*arguments: Any) -> Any:
         if not after and left.pop():
@@ -149,7 +149,7 @@ def cut_once(monkeypatch: pytest.MonkeyPatch, name: str, *, after: bool) -> None
         left.append(False)
         return result
 
-    monkeypatch.setattr(node.member, name, cutting)
+    monkeypatch.setattr(node.submitting, name, cutting)
 
 
 MOMENTS = ("before proving", "after proving", "before publishing")
@@ -314,16 +314,16 @@ def test_each_stage_is_told_and_health_answers_meanwhile(
 def test_a_proof_that_would_come_too_late_is_given_up(
     proving_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(node.member, "ASK_CHAIN_S", -1.0)
+    monkeypatch.setattr(node.submitting, "ASK_CHAIN_S", -1.0)
     world = proving_world(voids=1)
     world.until_phase(Phase.TRAIN)
-    member, real = world.member(0), node.member.proof_of
+    member, real = world.member(0), node.submitting.proof_of
 
     def slow(*arguments: Any) -> Any:
         world.chain.mine(40)
         return real(*arguments)
 
-    monkeypatch.setattr(node.member, "proof_of", slow)
+    monkeypatch.setattr(node.submitting, "proof_of", slow)
     member.turn()
     assert "took too long" in member.service.watch.health()["refused"]
     assert list(member.parts.memory._database.read("SELECT * FROM releases", ())) == []

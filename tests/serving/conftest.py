@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -54,6 +54,7 @@ class Parrot:
     labels: tuple[str, ...] = ()
     max_tokens: int = 512
     bundle: bytes = BUNDLE
+    parents: tuple[bytes, ...] = ()
     step_s: float = 0.0
     broken: Exception | None = None
     batches: list[int] = field(default_factory=list)
@@ -86,7 +87,7 @@ class Parrot:
         text = "".join(words)
         return Outcome(tuple(range(len(words))), text, "length", sha256(text.encode()).digest()[:8])
 
-    def classify(self, batch: Sequence[Sequence[int]]) -> list[Classified]:
+    def classify(self, batch: Sequence[Sequence[int]], leave_out: Collection[bytes] = ()) -> list[Classified]:
         self.batches.append(len(batch))
         if self.broken:
             raise self.broken

@@ -65,10 +65,10 @@ from node.serving.engine import Outcome, Step
 from node.serving.settings import load_serve
 
 class Echo:
-    task, labels, max_tokens, bundle = "next-token", (), 512, bytes(range(32))
+    task, labels, max_tokens, bundle, parents = "next-token", (), 512, bytes(range(32)), ()
     def encode(self, text): return list(text.encode())
     def chat(self, messages): return str(messages)
-    def classify(self, batch): raise NotImplementedError
+    def classify(self, batch, leave_out=()): raise NotImplementedError
     def generate(self, jobs, on_step, stopped):
         for number, job in enumerate(jobs):
             on_step(Step(number, 1, "so ", ""))

@@ -25,6 +25,7 @@ from transformers import (
 
 from ledger.config import AdapterSpec, AggregationSpec, Config, OptimizerSpec, PrivacySpec, QuantisedSpec, TaskSpec
 from ledger.records import Policy
+from node.gradients import PerExampleGradients
 from node.model import LoadedBase, LoadedModel, attach, effective_digest, first_weights, layout, load_base
 
 TINY = Path(__file__).parents[2] / "devnet" / "tiny" / "model"
@@ -60,6 +61,8 @@ HEADS: dict[str, tuple[str, ...]] = {
     "mixtral": ("score",),
 }
 EXPERTS = ("mlp.experts.gate_up_proj", "mlp.experts.down_proj")
+
+Samples = dict[str, torch.Tensor]
 
 
 def write_base(folder: Path, model: PreTrainedModel) -> Path:
@@ -194,3 +197,57 @@ def texts() -> list[str]:
         "the shop was late late late again",
         "owes nothing",
     ]
+
+
+@pytest.fixture(scope="session")
+def fast() -> Callable[[LoadedModel, list[list[int]], list[int]], Samples]:
+    """fast(model, ids, labels): the gradients of each example (n, …), by the route that trains."""
+
+    def fill(model: LoadedModel, ids: list[list[int]], labels: list[int]) -> Samples:
+        gradients = PerExampleGradients(model)
+        gradients.fill(ids, labels)
+        return {name: parameter.grad_sample for name, parameter in gradients.trained.items()}  # type: ignore[attr-defined]
+
+    return fill
+
+
+@pytest.fixture(scope="session")
+def one_by_one() -> Callable[[LoadedModel, list[list[int]], list[int]], Samples]:
+    """The slow twin of `fast`: the model's own forward pass and torch's backward pass, one example at a time."""
+
+    def loop(model: LoadedModel, ids: list[list[int]], labels: list[int]) -> Samples:
+        trained = {tensor.name: model.parameters[tensor.name] for tensor in model.config.adapter.trained}
+        for parameter in trained.values():
+            parameter.requires_grad_(True)
+        rows = [
+            torch.autograd.grad(loss_of_one(model, row, label), list(trained.values()))
+            for row, label in zip(ids, labels, strict=True)
+        ]
+        for parameter in trained.values():
+            parameter.requires_grad_(False)
+        return {name: torch.stack([row[place] for row in rows]) for place, name in enumerate(trained)}
+
+    return loop
+
+
+def loss_of_one(model: LoadedModel, row: list[int], label: int) -> torch.Tensor:
+    """transformers' own loss: of a language model a mean over the tokens of the whole batch, here of one example."""
+    if model.config.task.kind == "next-token":
+        loss: torch.Tensor = model.module(input_ids=torch.tensor([row]), labels=torch.tensor([row])).loss
+        return loss
+    return torch.nn.functional.cross_entropy(model.logits([row]), torch.tensor([label]))
+
+
+@pytest.fixture(scope="session")
+def assert_equal() -> Callable[[Samples, Samples], None]:
+    """To a relative 1e-5 of the largest entry, which must not be zero: then nothing would be compared."""
+
+    def check(found: Samples, expected: Samples) -> None:
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            assert found[name].shape == value.shape
+            scale = float(value.abs().max())
+            assert scale > 0, f"{name} has no gradient, so nothing is compared"
+            assert float((found[name] - value).abs().max()) <= 1e-5 * scale, name
+
+    return check

@@ -21,33 +21,8 @@ LABELS = [0, 2, 1, 0, 1, 2]
 
 Build = Callable[..., LoadedModel]
 Samples = dict[str, torch.Tensor]
-
-
-def fast(model: LoadedModel, ids: list[list[int]], labels: list[int]) -> Samples:
-    gradients = PerExampleGradients(model)
-    gradients.fill(ids, labels)
-    return {name: parameter.grad_sample for name, parameter in gradients.trained.items()}  # type: ignore[attr-defined]
-
-
-def one_by_one(model: LoadedModel, ids: list[list[int]], labels: list[int]) -> Samples:
-    """The slow twin: torch's own backward pass, one example at a time."""
-    trained = {tensor.name: model.parameters[tensor.name] for tensor in model.config.adapter.trained}
-    for parameter in trained.values():
-        parameter.requires_grad_(True)
-    rows = []
-    for row, label in zip(ids, labels, strict=True):
-        rows.append(torch.autograd.grad(loss_of_one(model, row, label), list(trained.values())))
-    for parameter in trained.values():
-        parameter.requires_grad_(False)
-    return {name: torch.stack([row[place] for row in rows]) for place, name in enumerate(trained)}
-
-
-def loss_of_one(model: LoadedModel, row: list[int], label: int) -> torch.Tensor:
-    """transformers' own loss: of a language model a mean over the tokens of the whole batch, here of one example."""
-    if model.config.task.kind == "next-token":
-        loss: torch.Tensor = model.module(input_ids=torch.tensor([row]), labels=torch.tensor([row])).loss
-        return loss
-    return torch.nn.functional.cross_entropy(model.logits([row]), torch.tensor([label]))
+Gradients = Callable[[LoadedModel, list[list[int]], list[int]], Samples]
+Compare = Callable[[Samples, Samples], None]
 
 
 def stock_opacus(model: LoadedModel, ids: list[list[int]], labels: list[int]) -> Samples:
@@ -70,18 +45,15 @@ def stock_opacus(model: LoadedModel, ids: list[list[int]], labels: list[int]) ->
     return found
 
 
-def assert_equal(found: Samples, expected: Samples, tolerance: float = 1e-5) -> None:
-    assert found.keys() == expected.keys()
-    for name, value in expected.items():
-        assert found[name].shape == value.shape
-        scale = float(value.abs().max())
-        assert scale > 0, f"{name} has no gradient, so nothing is compared"
-        assert float((found[name] - value).abs().max()) <= tolerance * scale, name
-
-
 @pytest.mark.parametrize(("kind", "rule"), MODELS)
 def test_the_fast_route_is_what_single_backward_passes_give(
-    model_for: Build, texts: list[str], kind: str, rule: str
+    model_for: Build,
+    texts: list[str],
+    kind: str,
+    rule: str,
+    fast: Gradients,
+    one_by_one: Gradients,
+    assert_equal: Compare,
 ) -> None:
     model = model_for(kind, rule)
     ids = model.encode(texts)
@@ -90,14 +62,16 @@ def test_the_fast_route_is_what_single_backward_passes_give(
 
 @pytest.mark.parametrize(("kind", "rule"), MODELS)
 def test_the_fast_route_is_what_stock_opacus_hooks_give(
-    model_for: Build, texts: list[str], kind: str, rule: str
+    model_for: Build, texts: list[str], kind: str, rule: str, fast: Gradients, assert_equal: Compare
 ) -> None:
     model = model_for(kind, rule)
     ids = model.encode(texts)
     assert_equal(fast(model, ids, LABELS), stock_opacus(model, ids, LABELS))
 
 
-def test_the_half_that_rolora_trains_in_even_rounds_has_exact_gradients_too(model_for: Build, texts: list[str]) -> None:
+def test_the_half_that_rolora_trains_in_even_rounds_has_exact_gradients_too(
+    model_for: Build, texts: list[str], fast: Gradients, one_by_one: Gradients, assert_equal: Compare
+) -> None:
     model = model_for("llama", "rolora")
     model = replace(model, config=in_round(model.config, 2))
     ids = model.encode(texts)
@@ -107,7 +81,9 @@ def test_the_half_that_rolora_trains_in_even_rounds_has_exact_gradients_too(mode
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_changing_one_example_changes_only_its_own_gradient(model_for: Build, texts: list[str], kind: str) -> None:
+def test_changing_one_example_changes_only_its_own_gradient(
+    model_for: Build, texts: list[str], kind: str, fast: Gradients
+) -> None:
     model = model_for(kind)
     ids = model.encode(texts)
     before = fast(model, ids, LABELS)
@@ -121,7 +97,7 @@ def test_changing_one_example_changes_only_its_own_gradient(model_for: Build, te
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_examples_gradient_does_not_depend_on_its_company_or_its_padding(
-    model_for: Build, texts: list[str], kind: str
+    model_for: Build, texts: list[str], kind: str, fast: Gradients, assert_equal: Compare
 ) -> None:
     model = model_for(kind)
     ids = model.encode(texts)
@@ -145,12 +121,12 @@ def test_the_batch_loss_of_transformers_would_couple_the_examples(model_for: Bui
     assert abs(float(theirs) - float(ours.mean())) > 0.05
 
 
-def test_a_text_of_one_token_has_no_loss(model_for: Build) -> None:
+def test_a_text_of_one_token_has_no_loss(model_for: Build, fast: Gradients) -> None:
     with pytest.raises(NothingToPredict):
         fast(model_for("language"), [[1, 70, 71], [1]], [0, 0])
 
 
-def test_no_parameter_asks_autograd_for_a_gradient(model_for: Build, texts: list[str]) -> None:
+def test_no_parameter_asks_autograd_for_a_gradient(model_for: Build, texts: list[str], fast: Gradients) -> None:
     model = model_for("bert")
     fast(model, model.encode(texts), LABELS)
     assert not any(parameter.requires_grad or parameter.grad is not None for parameter in model.module.parameters())
@@ -188,7 +164,9 @@ def as_kind(kind: type[LoadedModel], model: LoadedModel) -> LoadedModel:
     return kind(model.config, model.base, model.module, model.parameters)
 
 
-def test_a_layer_that_is_called_twice_adds_up(model_for: Build, texts: list[str]) -> None:
+def test_a_layer_that_is_called_twice_adds_up(
+    model_for: Build, texts: list[str], fast: Gradients, one_by_one: Gradients, assert_equal: Compare
+) -> None:
     model = as_kind(CalledTwice, model_for("bert", "fedavg"))
     ids = model.encode(texts)
     assert_equal(fast(model, ids, LABELS), one_by_one(model, ids, LABELS))
@@ -196,7 +174,7 @@ def test_a_layer_that_is_called_twice_adds_up(model_for: Build, texts: list[str]
 
 @pytest.mark.parametrize(("kind", "message"), [(Flattened, "sees 12 rows"), (Bypassed, "found None")])
 def test_anything_but_one_gradient_per_example_is_refused(
-    model_for: Build, texts: list[str], kind: type[LoadedModel], message: str
+    model_for: Build, texts: list[str], kind: type[LoadedModel], message: str, fast: Gradients
 ) -> None:
     model = as_kind(kind, model_for("bert"))
     with pytest.raises(NotPerExample, match=message):

@@ -51,40 +51,20 @@ NAMES = [f"{base}-{method}{'-experts' * bool(experts)}" for base, method, expert
 
 Build = Callable[..., LoadedModel]
 Samples = dict[str, torch.Tensor]
-
-
-def fast(model: LoadedModel, ids: list[list[int]], labels: list[int]) -> Samples:
-    gradients = PerExampleGradients(model)
-    gradients.fill(ids, labels)
-    return {name: parameter.grad_sample for name, parameter in gradients.trained.items()}  # type: ignore[attr-defined]
-
-
-def one_by_one(model: LoadedModel, ids: list[list[int]], labels: list[int]) -> Samples:
-    """The slow twin: PEFT's own forward pass and torch's backward pass, one example at a time."""
-    trained = {tensor.name: model.parameters[tensor.name] for tensor in model.config.adapter.trained}
-    for parameter in trained.values():
-        parameter.requires_grad_(True)
-    rows = []
-    for row, label in zip(ids, labels, strict=True):
-        loss = torch.nn.functional.cross_entropy(model.logits([row]), torch.tensor([label]))
-        rows.append(torch.autograd.grad(loss, list(trained.values())))
-    for parameter in trained.values():
-        parameter.requires_grad_(False)
-    return {name: torch.stack([row[place] for row in rows]) for place, name in enumerate(trained)}
-
-
-def assert_equal(found: Samples, expected: Samples, tolerance: float = 1e-5) -> None:
-    assert found.keys() == expected.keys()
-    for name, value in expected.items():
-        assert found[name].shape == value.shape
-        scale = float(value.abs().max())
-        assert scale > 0, f"{name} has no gradient, so nothing is compared"
-        assert float((found[name] - value).abs().max()) <= tolerance * scale, name
+Gradients = Callable[[LoadedModel, list[list[int]], list[int]], Samples]
+Compare = Callable[[Samples, Samples], None]
 
 
 @pytest.mark.parametrize(("base", "method", "experts"), CASES, ids=NAMES)
 def test_the_gradients_are_what_single_backward_passes_give(
-    model_for: Build, texts: list[str], base: str, method: str, experts: tuple[str, ...]
+    model_for: Build,
+    texts: list[str],
+    base: str,
+    method: str,
+    experts: tuple[str, ...],
+    fast: Gradients,
+    one_by_one: Gradients,
+    assert_equal: Compare,
 ) -> None:
     model = model_for(base, "fedavg", method=method, experts=experts)
     ids = model.encode(texts)
@@ -93,7 +73,7 @@ def test_the_gradients_are_what_single_backward_passes_give(
 
 @pytest.mark.parametrize(("base", "method", "experts"), CASES, ids=NAMES)
 def test_changing_one_example_changes_only_its_own_gradient(
-    model_for: Build, texts: list[str], base: str, method: str, experts: tuple[str, ...]
+    model_for: Build, texts: list[str], base: str, method: str, experts: tuple[str, ...], fast: Gradients
 ) -> None:
     model = model_for(base, method=method, experts=experts)
     ids = model.encode(texts)
@@ -112,7 +92,13 @@ def test_changing_one_example_changes_only_its_own_gradient(
     [("bert", "dora", ()), ("llama", "lora", ()), ("llama", "qlora", ()), ("gpt2", "rslora", ()), CASES[-3]],
 )
 def test_computing_activations_twice_gives_the_same_gradients(
-    model_for: Build, texts: list[str], base: str, method: str, experts: tuple[str, ...]
+    model_for: Build,
+    texts: list[str],
+    base: str,
+    method: str,
+    experts: tuple[str, ...],
+    fast: Gradients,
+    assert_equal: Compare,
 ) -> None:
     model = model_for(base, "fedavg", method=method, experts=experts)
     ids = model.encode(texts)
@@ -225,7 +211,9 @@ def test_dora_starts_from_norms_alone_if_nobody_gives_it_a_base(config_for: Call
         genesis(config_for("bert", method="dora").adapter.tensors, 16, "seed")
 
 
-def test_a_magnitude_of_zero_still_has_its_gradient(model_for: Build, texts: list[str]) -> None:
+def test_a_magnitude_of_zero_still_has_its_gradient(
+    model_for: Build, texts: list[str], fast: Gradients, one_by_one: Gradients, assert_equal: Compare
+) -> None:
     """m = 0 switches an output off; its direction is z/n and not y/m, so that training can bring it back."""
     model = model_for("bert", "fedavg", method="dora")
     name = next(name for name in model.parameters if name.endswith("lora_magnitude_vector"))
@@ -276,7 +264,11 @@ def test_without_bitsandbytes_qlora_is_refused_with_the_remedy(
 REFUSED = [
     ("bert", "lora", ["nowhere"], [], r"config\.adapter\.targets: no adapter fits"),
     ("bert", "lora", ["query", "nowhere"], [], r"config\.adapter\.targets: no layer"),
+    ("bert", "lora", ["word_embeddings"], [], r"config\.adapter\.targets: .* is a Embedding"),
     ("bert", "dora", ["word_embeddings"], [], r"config\.adapter\.targets: .* is a Embedding"),
+    ("llama", "lora", ["embed_tokens"], [], r"config\.adapter\.targets: .* is a Embedding"),
+    ("bert", "lora", ["query", "LayerNorm"], [], r"config\.adapter\.targets: .*LayerNorm.* is not supported"),
+    ("llama", "lora", ["self_attn"], [], r"config\.adapter\.targets: .*LlamaAttention"),
     ("gpt2", "qlora", ["c_attn"], [], r"config\.adapter\.method: qlora"),
     ("mixtral", "lora", ["mlp.gate"], [], r"config\.adapter\.targets: .*gate is a MixtralTopKRouter"),
     ("mixtral", "lora", ["q_proj"], ["gate.weight"], r"config\.adapter\.experts: .*gate.* is not of the form"),
@@ -304,6 +296,23 @@ def test_what_cannot_be_adapted_is_refused_with_the_line_at_fault(
             method=method,
             experts=experts,
         )
+
+
+@pytest.mark.parametrize(
+    ("head", "message"),
+    [
+        (["score", "nowhere"], "no layer is called 'nowhere'"),
+        (["nowhere"], "score.weight is not in the weights and not part of the head"),
+        ([], "score.weight is not in the weights and not part of the head"),
+        (["score", "model.norm"], "model.norm is made of a LlamaRMSNorm"),
+        (["score", "embed_tokens"], "embed_tokens is made of a Embedding"),
+    ],
+)
+def test_a_head_that_cannot_be_trained_is_refused_with_the_line(
+    bases: dict[str, LoadedBase], head: list[str], message: str
+) -> None:
+    with pytest.raises(BaseUnusable, match=rf"config\.adapter\.head: {message}"):
+        layout(bases["llama"], rank=2, alpha=4, targets=["q_proj"], head=head, labels=3, rule="ffa")
 
 
 class Routed(torch.nn.Module):

@@ -69,8 +69,16 @@ class House:
         if name:
             self.do(NameAuditors((self.auditor.address,)), self.key)
 
-    def draft(self, number: int, *, sequence: int | None = None, to: AuditorKey | None = None, **changes: Any) -> Any:
-        """(entry, sealed record, record) of answer `number`, in no log yet."""
+    def draft(
+        self,
+        number: int,
+        *,
+        sequence: int | None = None,
+        to: AuditorKey | None = None,
+        at: bytes | None = None,
+        **changes: Any,
+    ) -> Any:
+        """(entry, sealed record, record) of answer `number`, in no log yet. to, at: key and address of who can open."""
         head = self.chain.head().number
         record = Record(DECODING, sha256(b"salt %d" % number).digest(), b"question %d" % number, b"answer %d" % number)
         place = self.log.size if sequence is None else sequence
@@ -85,7 +93,7 @@ class House:
             self.bundle,
             *[bytes(32)] * 4,
         )
-        sealed_to = Auditor(self.auditor.address, (to or self.reader_key).public)
+        sealed_to = Auditor(self.auditor.address if at is None else at, (to or self.reader_key).public)
         return *enter(replace(blank, **changes), record, [sealed_to]), record
 
     def answer(self, number: int, **changes: Any) -> Receipt:

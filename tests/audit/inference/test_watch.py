@@ -12,8 +12,10 @@ from typer.testing import Result
 
 from ledger import inference_cli
 from ledger.content import Cid, EmbeddedStore
+from ledger.log import watching
 from ledger.log.actions import ReportOmission
 from ledger.log.kept import Kept
+from ledger.log.memory import Memory
 from ledger.log.receipt import issue
 from ledger.log.statements import Checkpoint
 from ledger.log.store import LogStore
@@ -108,10 +110,94 @@ def test_a_true_checkpoint_of_a_size_that_was_never_anchored_is_no_rewrite(house
     """And without a place that shows the anchored log it is not known."""
     house.note(Checkpoint(7, house.log.tree().root(7)))
     assert look(house.folder) == (0, [])
+    house.note(Checkpoint(8, house.log.tree().root(8)))
     for tile in (house.folder / "tile").rglob("*"):
         if tile.is_file():
             tile.unlink()
     assert look(house.folder) == (3, ["UNREADABLE"])
+
+
+def test_checkpoints_that_were_never_anchored_are_compared_once(
+    house: Any, look: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many there are: so many in a look, and none again. A rewrite among them is told at every look."""
+    compared: list[int] = []
+    true = watching._rewrite
+
+    def counted(host: Any, last: Any, trusted: Any, sight: Any) -> Any:
+        compared.append(sight.checkpoint.size)
+        return true(host, last, trusted, sight)
+
+    monkeypatch.setattr(watching, "_rewrite", counted)
+    monkeypatch.setattr(watching, "MAX_SIGHTS", 4)
+    tree = house.log.tree()
+    for size in (1, 2, 3, 5, 6, 7, 8, 9):  # 4 and 10 are anchored
+        house.note(Checkpoint(size, tree.root(size)))
+        look(house.folder)
+    assert sorted(compared) == [1, 2, 3, 5, 6, 7, 8, 9]
+    house.answers(5)
+    house.note()
+    assert look(house.folder) == (0, [])
+    other, places = other_history(house, tmp_path / "other", 7), (house.folder, house.copy(tmp_path / "true"))
+    house.note(Checkpoint(7, other.root()))
+    compared.clear()
+    for _ in range(2):
+        code, alarms = look(*places)
+        assert (code, {"FORK", "REWRITE"} <= set(alarms)) == (1, True)
+    assert compared == [7, 7]
+
+
+def test_what_was_compared_with_a_root_that_is_gone_is_compared_again(
+    house: Any, look: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reorganisation may take the anchored checkpoint back."""
+    compared: list[int] = []
+    true = watching._rewrite
+    monkeypatch.setattr(watching, "_rewrite", lambda *found: compared.append(found[3].checkpoint.size) or true(*found))
+    house.note(Checkpoint(7, house.log.tree().root(7)))
+    for _ in range(2):
+        assert look(house.folder) == (0, [])
+    assert compared == [7]
+    house.chain.reorg(1)
+    house.answers(1)
+    house.anchor()
+    look(house.folder)
+    assert sorted(compared) == [7, 7, 10], "and the one that is anchored no more is one of those never anchored"
+
+
+def test_a_watch_reads_only_what_is_new_of_the_chain(house: Any, tmp_path: Path) -> None:
+    """Headers from the last look's head on, and the log's events after it; after a reorganisation all of it."""
+    asked: list[tuple[str, int]] = []
+
+    class Counted:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(house.chain, name)
+
+        def header(self, number: int) -> Any:
+            asked.append(("header", number))
+            return house.chain.header(number)
+
+        def log_events(self, first: int, last: int) -> Any:
+            asked.append(("events", first))
+            return house.chain.log_events(first, last)
+
+    tower = watching.Watchtower(Counted(), Memory(tmp_path / "seen"), house.key.address)
+    assert tower.look([]) == []
+    assert ("events", 0) in asked
+    before = house.chain.head().number
+    for count in (0, 3):
+        asked.clear()
+        house.mine(count)
+        assert tower.look([]) == []
+        assert min(number for _, number in asked) == before
+    house.chain.reorg(2)
+    house.answers(1)
+    house.anchor()
+    asked.clear()
+    assert tower.look([]) == []
+    assert ("events", 0) in asked
+    assert tower._before is not None
+    assert tower._before.history.servers[house.key.address].size == house.log.size
 
 
 def test_a_checkpoint_that_does_not_continue_the_anchored_one_is_a_fork_to_come(
