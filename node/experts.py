@@ -72,7 +72,7 @@ class Runs:
         """
         which = torch.nn.functional.one_hot(self.example, batch).to(low.dtype)
         for one, rows, columns in zip(*(torch.split(part, self.counts) for part in (which, low, wide)), strict=True):
-            spread = torch.einsum("tn,tr->nrt", one, rows).reshape(-1, len(one))
+            spread = torch.einsum("tn,tr->nrt", one, rows).flatten(0, 1)
             yield (spread @ columns).reshape(batch, -1, columns.shape[1])
 
 
@@ -105,6 +105,9 @@ class SeenExperts:
         return torch.cat([part @ matrix for part, matrix in zip(parts, matrices, strict=True)])
 
 
+Take = Callable[[SeenExperts], None]
+
+
 def find(model: PeftModel) -> tuple[Experts, ...]:
     """Every block of experts with a pair on it."""
     found: dict[int, Experts] = {}
@@ -116,14 +119,14 @@ def find(model: PeftModel) -> tuple[Experts, ...]:
     return tuple(found.values())
 
 
-def capturing_forward(experts: Experts, batch: int, seen: list[Any]) -> Callable[..., torch.Tensor]:
-    """A forward pass of the block for `batch` examples that appends a SeenExperts for each adapted matrix."""
+def capturing_forward(experts: Experts, batch: int, take: Take) -> Callable[..., torch.Tensor]:
+    """A forward pass of the block for `batch` examples; `take` gets what each adapted matrix saw, on the way back."""
 
     def forward(x: torch.Tensor, choice: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
         """x (tokens, d) in the order of examples; choice and shares (tokens, k): which experts, how much of each."""
         order, token, runs = _sorted(choice, x.shape[0] // batch, experts.block.num_experts)
-        inner = _project(experts, "gate_up_proj", x[token], runs, seen)
-        outputs = _project(experts, "down_proj", experts.block._apply_gate(inner), runs, seen)
+        inner = _project(experts, "gate_up_proj", x[token], runs, take)
+        outputs = _project(experts, "down_proj", experts.block._apply_gate(inner), runs, take)
         weighted = outputs * shares.reshape(-1)[order][:, None]
         return torch.zeros_like(x).index_add_(0, token, weighted.to(x.dtype))
 
@@ -138,7 +141,7 @@ def _sorted(choice: torch.Tensor, width: int, number: int) -> tuple[torch.Tensor
     return order, token, Runs(token // width, torch.bincount(chosen, minlength=number).tolist())
 
 
-def _project(experts: Experts, matrix: str, x: torch.Tensor, runs: Runs, seen: list[Any]) -> torch.Tensor:
+def _project(experts: Experts, matrix: str, x: torch.Tensor, runs: Runs, take: Take) -> torch.Tensor:
     """(tokens, in) → (tokens, out): each expert's matrix on its own rows, with its pair where it has one."""
     weights, pair = getattr(experts.block, matrix), experts.pairs.get(matrix)
     parts: Sequence[torch.Tensor] = torch.split(x, runs.counts)
@@ -156,7 +159,7 @@ def _project(experts: Experts, matrix: str, x: torch.Tensor, runs: Runs, seen: l
             found.requires_grad_()  # the first adapted layer: the graph starts here
         kept = x.detach()
         found.register_hook(  # type: ignore[no-untyped-call]
-            lambda gradient: seen.append(SeenExperts(experts, matrix, runs, kept, gradient))
+            lambda gradient: take(SeenExperts(experts, matrix, runs, kept, gradient))
         )
     return found
 

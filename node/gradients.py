@@ -1,4 +1,4 @@
-"""Exact per-example gradients of adapters and heads, from captured inputs and output gradients.
+"""Exact per-example gradients of adapters and heads, from inputs and output gradients of layers.
 
 For a layer y = W x + s·B A x, one example with tokens t, inputs x_t and output gradients g_t has
 
@@ -9,10 +9,11 @@ n = ‖W + s·B A‖ row by row, which is a constant to the gradient (Liu et al.
 
     dm = Σ_t g_t ⊙ z_t / n           dA, dB as above, with g_t ⊙ m / n in the place of g_t
 
-Fused experts are in node.experts. Autograd therefore only needs to carry gradients *between* layers: no parameter asks
-for one, the backward pass stops at the first adapted layer, and nothing is computed twice. The result goes to
-`grad_sample`, where Opacus' optimizers read it. Stock Opacus hooks (where they work) and single-example backward passes
-give the same numbers (tests/training/test_gradients.py, test_methods.py).
+Fused experts are in node.experts. While gradients are taken, each layer runs as one operation that keeps A x and z from
+its forward pass and hands in its examples' gradients in its backward pass. Autograd only carries gradients *between*
+layers: no parameter asks for one, the backward pass stops at the first adapted layer, nothing is computed twice. The
+result goes to `grad_sample`, where Opacus' optimizers read it. Stock Opacus hooks (where they work) and single-example
+backward passes through PEFT's own layers give the same numbers (tests/training/test_gradients.py, test_methods.py).
 
 A layer that is called twice in one pass (shared weights) simply adds up. A layer that does not see its examples along
 the first axis (flattened tokens) has no per-example gradient: `NotPerExample`, before anything is clipped.
@@ -20,7 +21,7 @@ the first axis (flattened tokens) has no per-example gradient: `NotPerExample`, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,7 +31,7 @@ from peft.tuners.lora import LoraLayer
 from peft.tuners.lora.layer import ParamWrapper
 from peft.utils.other import ModulesToSaveWrapper
 
-from node.experts import Experts, SeenExperts, Wanted, capturing_forward, find
+from node.experts import Experts, SeenExperts, capturing_forward, find
 from node.mixture import Gate
 from node.model import LoadedModel
 from proofs.errors import LocalFault
@@ -57,27 +58,6 @@ class Layer:
     @property
     def parameters(self) -> tuple[torch.nn.Parameter | None, ...]:
         return self.a, self.b, self.magnitude, self.weight, self.bias
-
-
-@dataclass(frozen=True)
-class Seen:
-    """One layer in one pass. x (batch, …, in) and gradient (batch, …, out); base: W x + bias under DoRA."""
-
-    layer: Layer
-    x: torch.Tensor
-    gradient: torch.Tensor
-    base: torch.Tensor | None = None
-
-    def gradients(self, batch: int, wanted: Wanted) -> Iterator[tuple[torch.nn.Parameter, torch.Tensor]]:
-        """(parameter, (batch, *shape)) of the parameters that are trained. Raises NotPerExample."""
-        if self.x.shape[0] != batch or self.gradient.shape[0] != batch:
-            raise NotPerExample(
-                f"{self.layer.name} sees {self.x.shape[0]} rows where the batch has {batch} examples; "
-                "its tokens are flattened, so per-example clipping is impossible there"
-            )
-        x, g = _by_token(self.x, batch), _by_token(self.gradient, batch)
-        base = None if self.base is None else _by_token(self.base, batch)
-        return _gradients(self.layer, x, g, base, wanted)
 
 
 @dataclass
@@ -109,10 +89,8 @@ class PerExampleGradients:
         """
         for parameter in self.trained.values():
             parameter.grad_sample = None  # type: ignore[attr-defined]
-        with self._capturing(len(ids)) as seen:
+        with self._capturing(len(ids)):
             self.model.losses(ids, labels).sum().backward()  # type: ignore[no-untyped-call]
-        for one in seen:
-            self._add(one, len(ids))
         self._check(len(ids))
 
     def fill_empty(self) -> None:
@@ -120,13 +98,14 @@ class PerExampleGradients:
         for parameter in self.trained.values():
             parameter.grad_sample = parameter.new_zeros((0, *parameter.shape))  # type: ignore[attr-defined]
 
-    def _add(self, seen: Seen | SeenExperts, batch: int) -> None:
-        for parameter, value in seen.gradients(batch, self._wanted):
-            before = parameter.grad_sample  # type: ignore[attr-defined]
-            parameter.grad_sample = value if before is None else before + value  # type: ignore[attr-defined]
-
-    def _wanted(self, parameter: torch.nn.Parameter | None) -> bool:
+    def wanted(self, parameter: torch.nn.Parameter | None) -> bool:
+        """Is it trained?"""
         return any(parameter is one for one in self.trained.values())
+
+    def add(self, parameter: Any, gradients: torch.Tensor) -> None:
+        """What a layer has in one pass: gradients (batch, *shape) of one of its parameters."""
+        before = parameter.grad_sample
+        parameter.grad_sample = gradients if before is None else before + gradients
 
     def _check(self, batch: int) -> None:
         for name, parameter in self.trained.items():
@@ -136,66 +115,115 @@ class PerExampleGradients:
                 raise NotPerExample(f"{name}: expected gradients of shape {(batch, *parameter.shape)}, found {shape}")
 
     @contextmanager
-    def _capturing(self, batch: int) -> Iterator[list[Seen | SeenExperts]]:
-        """Hooks on every layer for one forward and backward pass; yields what each has seen, as it comes."""
-        seen: list[Seen | SeenExperts] = []
-        handles = [handle for layer in self.layers for handle in _hooks(layer, seen)]
+    def _capturing(self, batch: int) -> Iterator[None]:
+        """For one forward and backward pass, layers and experts run in the form that hands in gradients."""
+
+        def take(seen: SeenExperts) -> None:
+            for parameter, gradients in seen.gradients(batch, self.wanted):
+                self.add(parameter, gradients)
+
+        modules: list[Any] = [layer.module for layer in self.layers]
+        forwards = [_capturing_forward(self, layer, batch) for layer in self.layers]
         for block in self.experts:
-            block.outer.forward = capturing_forward(block, batch, seen)
+            modules.append(block.outer)
+            forwards.append(capturing_forward(block, batch, take))
         try:
-            yield seen
+            for module, forward in zip(modules, forwards, strict=True):
+                module.forward = forward
+            yield
         finally:
-            for handle in handles:
-                handle.remove()
-            for block in self.experts:
-                del block.outer.forward
+            for module in modules:
+                module.__dict__.pop("forward", None)
 
 
-def _hooks(layer: Layer, seen: list[Seen | SeenExperts]) -> Iterator[Any]:
-    """One on the layer, and under DoRA one on its base, which runs first."""
-    base: list[torch.Tensor] = []
+def _capturing_forward(owner: PerExampleGradients, layer: Layer, batch: int) -> Callable[[torch.Tensor], Any]:
+    """The layer's forward pass for `batch` examples, x (batch, …, in) → (batch, …, out). Raises NotPerExample."""
+    module: Any = layer.module
+    base: Any = module.forward if layer.a is None else module.get_base_layer()
 
-    def on_base(_module: torch.nn.Module, _args: Any, output: torch.Tensor) -> None:
-        base[:] = [output.detach()]
+    def forward(x: torch.Tensor) -> Any:
+        if torch.is_grad_enabled() and x.shape[0] != batch:
+            raise NotPerExample(
+                f"{layer.name} sees {x.shape[0]} rows where the batch has {batch} examples; "
+                "its tokens are flattened, so per-example clipping is impossible there"
+            )
+        y = base(x)
+        if layer.a is None:
+            return _head(_START, y, x, layer, owner)
+        if layer.magnitude is None:
+            return _pair(_START, y, x, layer, owner)
+        unbiased = y if base.bias is None else y - base.bias
+        return _magnitude(_pair(_START, unbiased, x, layer, owner), base.bias, layer, owner)
 
-    def on_layer(_module: torch.nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        if not torch.is_grad_enabled():
-            return
-        x, below = args[0].detach(), base.pop() if base else None
-        if not output.requires_grad:
-            output.requires_grad_()  # the first adapted layer: the graph starts here
-        output.register_hook(lambda gradient: seen.append(Seen(layer, x, gradient, below)))  # type: ignore[no-untyped-call]
-
-    yield layer.module.register_forward_hook(on_layer)
-    if layer.magnitude is not None:
-        pair: Any = layer.module
-        yield pair.get_base_layer().register_forward_hook(on_base)
-
-
-def _by_token(rows: torch.Tensor, batch: int) -> torch.Tensor:
-    """(batch, …, d) → (batch, tokens, d)."""
-    return rows.reshape(batch, -1, rows.shape[-1])
+    return forward
 
 
-def _gradients(
-    layer: Layer, x: torch.Tensor, g: torch.Tensor, base: torch.Tensor | None, wanted: Wanted
-) -> Iterator[tuple[torch.nn.Parameter, torch.Tensor]]:
-    """x (batch, tokens, in), g (batch, tokens, out) → gradients (batch, *shape) of the parameters that are trained."""
-    if layer.a is not None and layer.b is not None:
-        low = x @ layer.a.T
-        if layer.magnitude is not None and base is not None:
-            norm = _norm(layer)
-            if wanted(layer.magnitude):
-                yield layer.magnitude, torch.einsum("nto,nto->no", g, _unscaled(layer, base, low) / norm)
-            g = g * (layer.magnitude / norm)
+class _Head(torch.autograd.Function):
+    """y → y, of a layer that is trained itself."""
+
+    @staticmethod
+    def forward(ctx: Any, _start: Any, y: torch.Tensor, x: torch.Tensor, layer: Any, owner: Any) -> torch.Tensor:
+        ctx.layer, ctx.owner = layer, owner
+        ctx.save_for_backward(x)
+        return y.view_as(y)
+
+    @staticmethod
+    def backward(ctx: Any, g: torch.Tensor) -> Any:
+        layer, (x,) = ctx.layer, ctx.saved_tensors
+        ctx.owner.add(layer.weight, _by_token(g).mT @ _by_token(x))
+        if layer.bias is not None:
+            ctx.owner.add(layer.bias, _by_token(g).sum(dim=1))
+        return None, g, None, None, None
+
+
+class _Pair(torch.autograd.Function):
+    """W x → z = W x + s·B A x."""
+
+    @staticmethod
+    def forward(ctx: Any, _start: Any, base: torch.Tensor, x: torch.Tensor, layer: Any, owner: Any) -> torch.Tensor:
+        ctx.layer, ctx.owner = layer, owner
+        low = torch.nn.functional.linear(x, layer.a)
+        ctx.save_for_backward(x if owner.wanted(layer.a) else None, low)
+        rows, low_rows = base.reshape(-1, base.shape[-1]), low.reshape(-1, low.shape[-1])
+        return torch.addmm(rows, low_rows, layer.b.T, alpha=layer.scale).view(base.shape)
+
+    @staticmethod
+    def backward(ctx: Any, g: torch.Tensor) -> Any:
+        layer, wanted, (x, low) = ctx.layer, ctx.owner.wanted, ctx.saved_tensors
+        inner = layer.scale * (g @ layer.b)
         if wanted(layer.b):
-            yield layer.b, layer.scale * torch.einsum("nto,ntr->nor", g, low)
+            ctx.owner.add(layer.b, _by_token(g).mT @ _by_token(layer.scale * low))
         if wanted(layer.a):
-            yield layer.a, layer.scale * torch.einsum("ntr,nti->nri", g @ layer.b, x)
-    if layer.weight is not None:
-        yield layer.weight, torch.einsum("nto,nti->noi", g, x)
-    if layer.bias is not None:
-        yield layer.bias, g.sum(dim=1)
+            ctx.owner.add(layer.a, _by_token(inner).mT @ _by_token(x))
+        return None, g, inner @ layer.a if ctx.needs_input_grad[2] else None, None, None
+
+
+class _Magnitude(torch.autograd.Function):
+    """z → y = m ⊙ z / n + bias."""
+
+    @staticmethod
+    def forward(ctx: Any, z: torch.Tensor, bias: torch.Tensor | None, layer: Any, owner: Any) -> torch.Tensor:
+        ctx.layer, ctx.owner, norm = layer, owner, _norm(layer)
+        ctx.save_for_backward(z, norm)
+        return z * (layer.magnitude / norm) if bias is None else torch.addcmul(bias, z, layer.magnitude / norm)
+
+    @staticmethod
+    def backward(ctx: Any, g: torch.Tensor) -> Any:
+        layer, (z, norm) = ctx.layer, ctx.saved_tensors
+        if ctx.owner.wanted(layer.magnitude):
+            ctx.owner.add(layer.magnitude, _by_token(g * z).sum(dim=1) / norm)
+        return g * (layer.magnitude / norm), None, None, None
+
+
+_head: Any = _Head.apply
+_pair: Any = _Pair.apply
+_magnitude: Any = _Magnitude.apply
+_START = torch.zeros((), requires_grad=True)  # an argument by which the first adapted layer is in autograd's graph
+
+
+def _by_token(rows: torch.Tensor) -> torch.Tensor:
+    """(batch, …, d) → (batch, tokens, d)."""
+    return rows.reshape(rows.shape[0], -1, rows.shape[-1])
 
 
 def _norm(layer: Layer) -> torch.Tensor:
@@ -204,14 +232,6 @@ def _norm(layer: Layer) -> torch.Tensor:
     dora, lora = pair.lora_magnitude_vector["default"], pair.lora_B["default"].weight @ pair.lora_A["default"].weight
     found: torch.Tensor = dora.get_weight_norm(pair.get_base_layer().weight, lora, layer.scale)
     return found.detach()
-
-
-def _unscaled(layer: Layer, base: torch.Tensor, low: torch.Tensor) -> torch.Tensor:
-    """z = W x + s·B A x; base: W x + bias, low: A x."""
-    pair: Any = layer.module
-    bias, high = pair.get_base_layer().bias, pair.lora_B["default"].weight
-    found: torch.Tensor = layer.scale * (low @ high.T) + base
-    return found if bias is None else found - bias
 
 
 def _layers(model: LoadedModel) -> Iterator[Layer]:

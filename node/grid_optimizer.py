@@ -61,7 +61,7 @@ class GridOptimizer(DPOptimizer):  # type: ignore[misc]
             max_grad_norm=1.0,
             expected_batch_size=model.config.mean_batch,
         )
-        self._groups = groups(model.config)
+        self._groups = [(_run(columns), unit) for columns, unit in groups(model.config)]
         self._noise: NDArray[np.int32] | None = None
         self._taken: list[NDArray[np.int32]] = []
         self._sum = np.zeros(model.config.adapter.parameters, dtype=np.int64)
@@ -117,6 +117,12 @@ def groups(config: Config) -> list[tuple[NDArray[np.int64], float]]:
     """Column indices and unit (clip / clip_units) of each non-empty clipping group, in trained coordinates."""
     clips = {"adapter": config.privacy.clip_adapter, "head": config.privacy.clip_head}
     return [(columns, float(clips[role] / config.privacy.clip_units)) for role, columns in config.groups.items()]
+
+
+def _run(columns: NDArray[np.int64]) -> NDArray[np.int64] | slice:
+    """The slice that ascending columns are, if they are one: it is read and written several times as fast."""
+    first, last = int(columns[0]), int(columns[-1])
+    return slice(first, last + 1) if last - first + 1 == len(columns) else columns
 
 
 def _trained(model: LoadedModel) -> dict[str, torch.nn.Parameter]:

@@ -179,6 +179,7 @@ def test_anything_but_one_gradient_per_example_is_refused(
     model = as_kind(kind, model_for("bert"))
     with pytest.raises(NotPerExample, match=message):
         fast(model, model.encode(texts), LABELS)
+    assert not any("forward" in vars(module) for module in model.module.modules()), "a layer still takes gradients"
 
 
 def test_a_head_that_is_not_made_of_linear_layers_is_refused(model_for: Build) -> None:

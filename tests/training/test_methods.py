@@ -121,6 +121,20 @@ def test_an_empty_draw_has_no_gradients_but_the_right_shapes(model_for: Build, e
             assert parameter.grad_sample.shape == (0, *parameter.shape)  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("rule", ["ffa", "fedavg"])
+def test_an_expert_that_no_token_goes_to_adds_nothing(
+    model_for: Build, rule: str, fast: Gradients, one_by_one: Gradients, assert_equal: Compare
+) -> None:
+    """One token goes to two of the four experts. Attention has nothing to choose from, so nothing to learn."""
+    model = model_for("mixtral", rule, experts=EXPERTS)
+    found, expected = (
+        {name: value for name, value in take(model, [[2]], LABELS[:1]).items() if ".experts." in name}
+        for take in (fast, one_by_one)
+    )
+    assert len(found) == (8 if rule == "fedavg" else 4)
+    assert_equal(found, expected)
+
+
 def published(model: LoadedModel, folder: Path) -> Path:
     """The bundle of the model's present weights, as anyone fetches it."""
     bits = model.config.weight_bits
