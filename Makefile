@@ -5,8 +5,9 @@ BIN    := $(VENV)/bin
 ENV    := $(VENV)/.installed
 TOOLS  := contracts/node_modules/.installed
 ARGS   ?=
+EAS    := @ethereum-attestation-service/eas-contracts@1.9.0
 
-.PHONY: demo test test-long test-contracts lint contracts lock bench bench-ezkl clean
+.PHONY: demo test test-long test-contracts lint contracts lock bench bench-ezkl bench-eas clean
 
 demo: $(ENV) $(TOOLS)              ## a whole federation on this machine, ending in an audit
 	$(BIN)/candor-devnet run $(ARGS)
@@ -38,6 +39,12 @@ bench-ezkl: $(ENV)                 ## side by side with ezkl, in an environment 
 	test -x .tools/ezkl/bin/python || $(BIN)/uv venv --quiet .tools/ezkl
 	$(BIN)/uv pip install --quiet --python .tools/ezkl/bin/python ezkl==23.0.5 onnx numpy torch onnxscript
 	$(BIN)/python -m benchmarks.against_ezkl .tools/ezkl/bin/python
+
+bench-eas: $(ENV) $(TOOLS)         ## gas of the Ethereum Attestation Service, on its own contracts
+	mkdir -p .tools/eas
+	cd .tools/eas && PATH="$(abspath $(BIN)):$$PATH" $(abspath $(BIN))/npm pack --silent $(EAS)
+	tar -xzf .tools/eas/*.tgz -C .tools/eas
+	$(BIN)/python -m benchmarks.against_eas .tools/eas/package
 
 lock: $(ENV)                       ## refresh the hashed lock; it names no index
 	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes \

@@ -1,15 +1,16 @@
 """A prover of statements G and F that lies: what tests of forgeries prove with.
 
 It proves as an honest member does, but that nothing is refused on the way, and that all that follows from its lie is
-made to fit it. A value that is in no table gets the inverse that it should have (then the sums of the look-ups do not
-fit), or that of an entry (then the cell does not). What a circuit is without values depends on slot and program alone,
-so that of the verifier is built once for each.
+made to fit it. A value that is in no table gets the inverse that it should have, by itself or in the sum of three (then
+the sums of the look-ups do not fit), or that of an entry (then the cell does not). What a circuit is without values
+depends on slot and program alone, so that of the verifier is built once for each.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 from unittest.mock import patch
 
@@ -17,10 +18,12 @@ import numpy as np
 
 from benchmarks.cases import Recoded
 from benchmarks.gradient_cases import GradientRound
-from proofs import mechanism, witness
+from proofs import answering, mechanism, witness
 from proofs.circuit import prover, verifier
 from proofs.circuit.builder import Circuit, Table
-from proofs.circuit.equations import weights_of
+from proofs.circuit.equations import Tests, weights_of
+from proofs.circuit.layout import QUOTIENTS
+from proofs.circuit.verifier import Drawn
 from proofs.circuit.wire import Wire
 from proofs.commitment import Committed
 from proofs.field import P, element, ext, ext_inverse, mul
@@ -59,68 +62,85 @@ def check(statement: GradientStatement, program: Program, proof: bytes) -> None:
 
 
 class Lying(prover._Run):
-    """The honest steps of a proof, without their refusals."""
+    """The honest steps of a proof, without their refusals.
+
+    false_inverses: of what is in no table. coded (tree, columns (n, rows)): changes columns after the code was made;
+    counted, inverted, quotiented: change values and how often they are looked up, inverses, and rows of the last tree.
+    """
 
     public: Circuit  # whose relations are claimed
     false_inverses = False
-    coded: Callable[[np.ndarray], None] | None = None
+    coded: Callable[[int, np.ndarray], None] | None = None
     counted: Callable[[Cells], None] = staticmethod(lambda _: None)  # type: ignore[assignment]
+    inverted: Callable[[Cells, Tests], None] = staticmethod(lambda *_: None)  # type: ignore[assignment]
+    quotiented: Callable[[Lying, Cells], None] = staticmethod(lambda *_: None)  # type: ignore[assignment]
+    drawn: Drawn
+    missing: np.ndarray  # (4,): what the sum lacks, over k
 
     def commit(self, tree: int, cells: Cells, whole: Cells | None = None) -> Committed:
-        found = super().commit(tree, cells, whole)
-        if self.coded is None or tree != 0:
+        return self.recoded(tree, super().commit(tree, cells, whole))
+
+    def recoded(self, tree: int, found: Committed) -> Committed:
+        if self.coded is None:
             return found
-        return Recoded.of(found, self.coded)
+        return Recoded.of(found, partial(self.coded, tree))
 
     def values(self) -> Cells:
         found = super().values()
         self.counted(found)
         return found
 
-    def inverses(self, tests: Any, alpha: np.ndarray) -> Cells:
-        found, first = super().inverses(tests, alpha), 0
-        wide = self._layout.blocks * self._layout.strip
+    def inverses(self, tests: Tests) -> Cells:
+        found = super().inverses(tests)
+        if not self.false_inverses:
+            self._fit_shared(found, tests)
+            self._fit_alone(found, tests)
+        self.inverted(found, tests)
+        return found
+
+    def _fit_shared(self, found: Cells, tests: Tests) -> None:
+        first = 0
+        for name, values in self._ranged():
+            table = self._circuit.tables[name]
+            rows, lanes = np.nonzero((table.entries[table.places(values), 0] != values).any(axis=1))
+            keys = ext(element(values[rows, :, lanes]))
+            for e, cells in enumerate(_inverted(keys, tests).sum(axis=1).T % _P):
+                found[f"inverses_{e}"][first + rows, lanes] = cells
+            first += len(values)
+
+    def _fit_alone(self, found: Cells, tests: Tests) -> None:
+        first, wide = self._layout.shared_rows, self._layout.blocks * self._layout.strip
         for shape, number, name in self._layout.looked_up():
             group, table = self._circuit.groups[shape.name], self._circuit.tables[name]
-            if group.phase == 0 and not self.false_inverses:
+            if group.phase == 0:
                 columns = dict(group.lookups[number].columns)
                 key = group.units(columns["1"]).reshape(-1)
                 value = group.units(columns["β"]).reshape(-1) if "β" in columns else np.zeros_like(key)
-                there = np.clip(key - table.first, 0, len(table.entries) - 1)
-                entry = table.entries[there]
+                entry = table.entries[table.places(key)]
                 wrong = np.flatnonzero((entry[:, 0] != key) | ("β" in columns and entry[:, -1] != value))
-                cells = ext(element(key[wrong])) + mul(element(value[wrong])[:, None], tests.beta)
-                inverses = ext_inverse((alpha + _P - cells % _P) % _P)
-                for e in range(4):
-                    found[f"inverses_{e}"][first + wrong // wide, wrong % wide] = inverses[:, e]
+                keys = ext(element(key[wrong])) + mul(element(value[wrong])[:, None], tests.beta)
+                for e, cells in enumerate(_inverted(keys % _P, tests).T):
+                    found[f"inverses_{e}"][first + wrong // wide, wrong % wide] = cells
             first += self._layout.rows(shape)
-        return found
 
-    def _cells(self, *arguments: Any) -> np.ndarray:
-        honest, length = prover.from_coset, self._layout.row + self._layout.pads
+    def cells(self, sections: Any, drawn: Drawn) -> np.ndarray:
+        self.drawn = drawn
+        with patch.object(answering, "of_length", lambda found, length: found[:length]):
+            return super().cells(sections, drawn)
 
-        def cut(values: np.ndarray, sizes: Any) -> np.ndarray:
-            found = honest(values, sizes)
-            found[length:] = 0
-            return found
+    def sums(self, sections: Any, drawn: Drawn) -> np.ndarray:
+        weights = weights_of(self.public, drawn.tests, drawn.sums)
 
-        with patch.object(prover, "from_coset", cut):
-            return super()._cells(*arguments)
+        def lacking(found: np.ndarray, target: np.ndarray, sizes: Any) -> None:
+            wanted = mul(target, np.uint64(pow(sizes.row, P - 2, P)))
+            self.missing = (wanted + 2 * _P - found[0] - found[sizes.row]) % _P
 
-    def _sums(self, sections: Any, drawn: Any) -> np.ndarray:
-        weights, honest = weights_of(self.public, drawn.tests, drawn.sums), prover.from_coset
-        share = mul(weights.target, np.uint64(pow(self._layout.row, P - 2, P)))
+        with patch.object(prover, "check_sum", lacking), patch.object(prover, "weights_of", lambda *_: weights):
+            return super().sums(sections, drawn)
 
-        def fitted(values: np.ndarray, sizes: Any) -> np.ndarray:
-            found = honest(values, sizes)
-            found[0] = (share + _P - found[sizes.row]) % _P
-            return found
 
-        with (
-            patch.object(prover, "from_coset", fitted),
-            patch.object(prover, "weights_of", lambda *_: weights),
-        ):
-            return super()._sums(sections, drawn)
+def _inverted(keys: np.ndarray, tests: Tests) -> np.ndarray:
+    return ext_inverse((tests.alpha + _P - keys) % _P)
 
 
 @contextmanager
@@ -197,16 +217,34 @@ def forge_answer(
         return prover.prove(statement.digest(program), circuit, layout, [], bytes(32), None, inference.PROTOCOL)
 
 
-def lying(patches: ExitStack, public: Circuit, tested: Lie, changes: dict[str, Any]) -> None:
+def lying(patches: ExitStack, public: Circuit, tested: Lie = no_lie, changes: dict[str, Any] | None = None) -> None:
     """From here on the prover lies about the public circuit."""
-    honest = prover._fill_tests
+    filling, finishing, committing, runs = prover._fill_tests, prover.quotient_rows, answering.commit, list[Lying]()
+
+    class Changed(Lying):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            runs.append(self)
 
     def filled(circuit: Circuit, tests: Any) -> None:
-        honest(circuit, tests)
+        filling(circuit, tests)
         tested(circuit)
 
-    patches.enter_context(patch.object(prover, "_Run", type("Changed", (Lying,), {"public": public, **changes})))
+    def quotients(*arguments: Any) -> Cells:
+        rows = finishing(*arguments)
+        runs[-1].quotiented(runs[-1], rows)
+        return rows
+
+    def committed(*arguments: Any) -> Committed:
+        return runs[-1].recoded(QUOTIENTS, committing(*arguments))
+
+    for name, value in (changes or {}).items():
+        setattr(Changed, name, staticmethod(value) if callable(value) else value)
+    Changed.public = public
+    patches.enter_context(patch.object(prover, "_Run", Changed))
     patches.enter_context(patch.object(prover, "_fill_tests", filled))
+    patches.enter_context(patch.object(prover, "quotient_rows", quotients))
+    patches.enter_context(patch.object(answering, "commit", committed))
 
 
 def refused(case: GradientRound, statement: GradientStatement, proof: bytes, *errors: type[ProofInvalid]) -> None:

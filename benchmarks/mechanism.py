@@ -81,7 +81,7 @@ def of_preset(preset: Preset) -> None:
     float_s = statistics.median(seconds) * preset.mean_batch / MICROBATCH
     found = alone(shape, rows)
     sizes = parameters(shape)
-    looked_up = sizes.lookups * sizes.lanes
+    looked_up = (sizes.range_lookups + sizes.projection_rows + sizes.noise_rows) * sizes.lanes
     sizes_of = f"{shape.steps} steps, {shape.parameters:,} coordinates, batch {preset.mean_batch} of {rows} rows"
     print(f"\n{preset.name}: {sizes_of}")
     print(f"  float training step of the batch   1.00   ({1000 * float_s:.0f} ms)")

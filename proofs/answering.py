@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -14,51 +14,42 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from proofs import kernels, relation
-from proofs.commitment import Committed
-from proofs.field import DEGREE, GENERATOR, Field, P, ext_mul, interpolate, mul, powers
+from proofs import kernels
+from proofs.commitment import Committed, commit
+from proofs.field import (
+    DEGREE,
+    GENERATOR,
+    Field,
+    P,
+    ext_mul,
+    interpolate,
+    inverse,
+    mul,
+    powers,
+    root_of_unity,
+    values_on_h,
+)
 from proofs.kernels import Rows
-from proofs.parameters import Sizes
+from proofs.parameters import QUOTIENT_ROWS, REST, TOGETHER, Sizes, shifts_of
+from proofs.proof import Proof, encode_elements
 from proofs.relation import Term
-from proofs.transcript import field_stream
-from proofs.verifier import mask_at
-from proofs.witness import Cells
+from proofs.transcript import Transcript, field_stream
+from proofs.witness import Cells, WitnessRefused
 
 _P = np.uint64(P)
 CHUNK = 2048  # points at which cell identities are evaluated at a time
+SHARED = 16  # rows of inverses at a time, and the three values of each
+FINE = TOGETHER + 1  # k points for each degree of the identities
 
 
 def masks(key: bytes, sizes: Sizes) -> Cells:
-    """Uniform rows, but that the second kind vanishes on the lanes and the third adds up to zero over H."""
-    k, lanes = sizes.row, sizes.lanes
-    stream = field_stream(sha256(key + b"masks").digest(), 7 * DEGREE * k).reshape(7, DEGREE, k)
-    proximity, cells, sums = stream[0], stream[1:4], stream[4:7]
-    middle = np.where(np.arange(k) % 2 == 0, np.uint64(1), np.uint64(P - 1))  # ω^(j·k/2) = (−1)^j
-    cells[0, :, :lanes] = (2 * _P - mul(cells[1], middle)[:, :lanes] - cells[2, :, :lanes]) % _P
-    folded = (sums[0] + mul(sums[1], middle) + sums[2]).sum(axis=1) % _P
-    sums[0, :, 0] = (sums[0, :, 0] + _P - folded) % _P
-    return {
-        "mask_proximity": proximity.astype(np.uint32),
-        "mask_cells": cells.reshape(3 * DEGREE, k).astype(np.uint32),
-        "mask_sums": sums.reshape(3 * DEGREE, k).astype(np.uint32),
-    }
-
-
-def sums_of_terms(sections: dict[str, Section], terms: Sequence[Term], sizes: Sizes) -> Field:
-    """(2k, 4) on the coset: Σ weight·(Σ factor·row) + mask."""
-    total = mask_values(Columns(sections), "mask_sums", coset(sizes), sizes)
-    for term in terms:
-        rows = np.zeros((sizes.row, DEGREE), dtype=np.uint64)
-        for name, (first, factors) in term.coefficients.items():
-            rows += kernels.combine(sections[name].rows[first : first + len(factors)], factors)
-        plain = not term.weights[:, 1:].any()  # in F, as ones and single lanes are
-        weights = np.zeros((sizes.row, 1 if plain else DEGREE), dtype=np.uint64)
-        weights[term.start : term.start + len(term.weights)] = term.weights[:, : weights.shape[1]]
-        pair = np.concatenate([(rows % _P), weights], axis=1)
-        both = kernels.encode(np.ascontiguousarray(pair.T.astype(np.uint32)), 2).astype(np.uint64)
-        left, right = both[:, :DEGREE], both[:, DEGREE:]
-        total += left * right % _P if plain else ext_mul(left, right)
-    return np.asarray(total % _P, dtype=np.uint64)
+    """Uniform rows, but that the coefficient of X^(k/2) of each of the second kind is zero."""
+    k = sizes.row
+    stream = field_stream(sha256(key + b"masks").digest(), 2 * DEGREE * k).reshape(2, DEGREE, k)
+    sums = stream[1]
+    alternating = (sums[:, 0::2].sum(axis=1) + (_P - sums[:, 1::2] % _P).sum(axis=1)) % _P  # ω^(−j·k/2) = (−1)^j
+    sums[:, 0] = (sums[:, 0] + _P - alternating) % _P
+    return {"mask_proximity": stream[0].astype(np.uint32), "mask_sums": sums.astype(np.uint32)}
 
 
 class Coded:
@@ -117,8 +108,9 @@ class Compiled:
 
 
 def sections_of(committed: Sequence[Committed], sizes: Sizes) -> dict[str, Section]:
+    """The last trees may be yet to come."""
     found: dict[str, Section] = {}
-    for part, tree in zip(committed, sizes.trees, strict=True):
+    for part, tree in zip(committed, sizes.trees, strict=False):
         start, coded = 0, Coded(part.rows)
         for name, rows in tree:
             found[name] = Section(coded, slice(start, start + rows))
@@ -126,41 +118,156 @@ def sections_of(committed: Sequence[Committed], sizes: Sizes) -> dict[str, Secti
     return found
 
 
-def combined_rows(sections: dict[str, Section], factors: Field, sizes: Sizes) -> Field:
-    total, at = sections["mask_proximity"].rows.T.astype(np.uint64), 0
-    for name, section in sections.items():
-        if name != "mask_proximity":
-            total = total + kernels.combine(section.rows, factors[at : at + len(section.rows)])
-            at += len(section.rows)
-    return np.asarray(total % _P, dtype=np.uint64)
+# ------------------------------------------------------------------------------------------------ cosets of points
 
 
-def coset(sizes: Sizes) -> Field:
-    """(2k,): the points at which `kernels.encode(…, 2)` gives values, in its order."""
-    root = pow(GENERATOR, (P - 1) // (2 * sizes.row), P)
-    ordered = mul(powers(np.array([root], dtype=np.uint64), 2 * sizes.row)[0], np.uint64(GENERATOR))
-    return np.concatenate([ordered[0::2], ordered[1::2]])
+def coset(sizes: Sizes, blowup: int = 2) -> Field:
+    """(blowup·k,): the points at which `kernels.encode(…, blowup)` gives values, in its order."""
+    root, count = pow(GENERATOR, (P - 1) // (blowup * sizes.row), P), blowup * sizes.row
+    ordered = mul(powers(np.array([root], dtype=np.uint64), count)[0], np.uint64(GENERATOR))
+    return ordered.reshape(sizes.row, blowup).T.reshape(-1)
 
 
 def from_coset(values: Field, sizes: Sizes) -> Field:
-    """(2k, 4) in the order of `_coset` -> coefficients (2k, 4)."""
-    ordered = np.zeros_like(values)
-    ordered[0::2], ordered[1::2] = values[: sizes.row], values[sizes.row :]
-    shift = powers(np.array([pow(GENERATOR, P - 2, P)], dtype=np.uint64), 2 * sizes.row)[0]
-    return mul(interpolate(ordered), shift[:, None])
+    """(blowup·k, 4) in the order of `coset` -> coefficients (blowup·k, 4)."""
+    ordered = values.reshape(-1, sizes.row, DEGREE).swapaxes(0, 1).reshape(-1, DEGREE)
+    shift = powers(np.array([pow(GENERATOR, P - 2, P)], dtype=np.uint64), len(values))[0]
+    return mul(interpolate(np.ascontiguousarray(ordered)), shift[:, None])
 
 
-def mask_values(columns: relation.Columns, name: str, points: Field, sizes: Sizes) -> Field:
-    half = points
-    for _ in range(sizes.row.bit_length() - 2):
-        half = mul(half, half)
-    return mask_at({name: columns[name]}, name, half, mul(half, half))
+def over_vanishing(sizes: Sizes, blowup: int) -> Field:
+    """(blowup·k,): 1/Z on the coset, Π over the random cells' points of H of (x − ω^j), over x^k − 1."""
+    on_h = powers(np.array([root_of_unity(sizes.row)], dtype=np.uint64), sizes.row)[0]
+    below = np.ones_like(on_h)
+    for point in on_h[sizes.lanes :]:
+        below = mul(below, (on_h + _P - point) % _P)
+    on_points = kernels.encode(below[None].astype(np.uint32), blowup)[:, 0].astype(np.uint64)
+    starts = coset(sizes, blowup)[:: sizes.row]
+    whole = np.array([pow(int(start), sizes.row, P) - 1 for start in starts], dtype=np.uint64)
+    return mul(on_points.reshape(blowup, -1), inverse(whole)[:, None]).reshape(-1)
 
 
 def whole_rows(lanes: Field, sizes: Sizes) -> Field:
     return np.concatenate([lanes, np.zeros((sizes.pads, lanes.shape[1]), dtype=np.uint64)])
 
 
-def on_coset(lanes: Field, sizes: Sizes) -> Field:
-    rows = np.ascontiguousarray(whole_rows(lanes, sizes).T.astype(np.uint32))
-    return kernels.encode(rows, 2).astype(np.uint64)
+# -------------------------------------------------------------------------------------------------- cells and sums
+
+
+def at_points(identities: Callable[[Columns], Field], sections: dict[str, Section], sizes: Sizes) -> Field:
+    """(2k, 4): identities of degree 2 on the coset, a few points at a time."""
+    values = np.zeros((2 * sizes.row, DEGREE), dtype=np.uint64)
+    for start in range(0, len(values), CHUNK):
+        part = slice(start, start + CHUNK)
+        values[part] = identities(Columns(sections, part))
+    return values
+
+
+def shared(values: Rows, inverses: NDArray[np.uint32], factors: Field, alpha: Field) -> Field:
+    """(4k, 4): relation.together of rows of values (3·r, k) and of inverses (4, r, k) on a coset, a few at a time."""
+    total = np.zeros((FINE * inverses.shape[2], DEGREE), dtype=np.uint64)
+    for start in range(0, inverses.shape[1], SHARED):
+        part = inverses[:, start : start + SHARED]
+        mine = values[TOGETHER * start : TOGETHER * (start + SHARED)]
+        rows = [mine[place::TOGETHER] for place in range(TOGETHER)]
+        lines = kernels.encode(np.concatenate([*rows, *part]), FINE)
+        total += kernels.together(lines, factors[start : start + SHARED], alpha)
+    return np.asarray(total % _P, dtype=np.uint64)
+
+
+def quotient(parts: Sequence[Field], sizes: Sizes) -> Field:
+    """Values of polynomials on cosets, each zero on the lanes -> coefficients (3k + t', 4) of their sum over Z.
+
+    Raises WitnessRefused where one is not.
+    """
+    total = np.zeros((TOGETHER * sizes.row + sizes.pads, DEGREE), dtype=np.uint64)
+    for values in parts:
+        over = mul(values, over_vanishing(sizes, len(values) // sizes.row)[:, None])
+        found = of_length(from_coset(over, sizes), len(values) - sizes.lanes)
+        total[: len(found)] += found
+    return np.asarray(total % _P, dtype=np.uint64)
+
+
+def of_length(coefficients: Field, length: int) -> Field:
+    """Raises WitnessRefused where the identities do not hold: then there are more."""
+    if coefficients[length:].any():
+        raise WitnessRefused("an identity of the cells does not hold: the witness breaks the relation")
+    return coefficients[:length]
+
+
+def sums_of_terms(sections: dict[str, Section], terms: Sequence[Term], sizes: Sizes) -> Field:
+    """(2k, 4) on the coset: Σ weight·(Σ factor·row)."""
+    total = np.zeros((2 * sizes.row, DEGREE), dtype=np.uint64)
+    for term in terms:
+        rows = np.zeros((sizes.row, DEGREE), dtype=np.uint64)
+        for name, (first, factors) in term.coefficients.items():
+            rows += kernels.combine(sections[name].rows[first : first + len(factors)], factors)
+        plain = not term.weights[:, 1:].any()  # in F, as ones and single lanes are
+        weights = np.zeros((sizes.row, 1 if plain else DEGREE), dtype=np.uint64)
+        weights[term.start : term.start + len(term.weights)] = term.weights[:, : weights.shape[1]]
+        pair = np.concatenate([(rows % _P), weights], axis=1)
+        both = kernels.encode(np.ascontiguousarray(pair.T.astype(np.uint32)), 2).astype(np.uint64)
+        left, right = both[:, :DEGREE], both[:, DEGREE:]
+        total += left * right % _P if plain else ext_mul(left, right)
+    return np.asarray(total % _P, dtype=np.uint64)
+
+
+def quotient_rows(cells: Field, sums: Field, mask: Rows, key: bytes, sizes: Sizes) -> Cells:
+    """The last tree's rows. cells: what `quotient` gives. sums (2k, 4): coefficients of the sum, without the mask.
+
+    mask (4, k): the rows of `mask_sums`.
+    """
+    k, t, shifts = sizes.row, sizes.queries, shifts_of(sizes)
+    pieces, at = np.zeros((len(shifts), k, DEGREE), dtype=np.uint64), 0
+    for piece, shift in enumerate(shifts):
+        end = min(shift + k, len(cells))
+        pieces[piece, at - shift : end - shift], at = cells[at:end], end
+    seams = field_stream(sha256(key + b"seams").digest(), (len(shifts) - 1) * t * DEGREE).reshape(-1, t, DEGREE)
+    for piece, seam in enumerate(seams):
+        apart = shifts[piece + 1] - shifts[piece]
+        pieces[piece, apart : apart + t] += _P - seam
+        pieces[piece + 1, :t] += seam
+    whole, half = sums.copy(), k // 2
+    whole[half : half + k] += interpolate(mask.T.astype(np.uint64))
+    whole %= _P
+    rest = np.zeros((k, DEGREE), dtype=np.uint64)
+    rest[:-1] = (whole[1:k] + whole[k + 1 :]) % _P
+    polynomials = np.concatenate([*(pieces % _P), rest, whole[k:]], axis=1)
+    rows = values_on_h(polynomials).T.astype(np.uint32)
+    ends = np.cumsum([count for _, count in QUOTIENT_ROWS])[:-1]
+    return {name: part for (name, _), part in zip(QUOTIENT_ROWS, np.split(rows, ends), strict=True)}
+
+
+def check_sum(sums: Field, target: Field, sizes: Sizes) -> None:
+    """Σ over H is k·(c₀ + c_k). Raises WitnessRefused where it is not the target."""
+    wanted = mul(target, np.uint64(pow(sizes.row, P - 2, P)))
+    if not np.array_equal((sums[0] + sums[sizes.row]) % _P, wanted):
+        raise WitnessRefused("a sum identity does not hold: the witness breaks the relation")
+
+
+# ------------------------------------------------------------------------------------------------ the last messages
+
+
+def answered(transcript: Transcript, committed: Sequence[Committed], rows: Cells, key: bytes, sizes: Sizes) -> bytes:
+    """The proof, once the tree of quotients (`rows`) is committed to beside the others."""
+    number = len(sizes.trees) - 1
+    whole = [*committed, commit({}, sizes, number, sha256(key + bytes([number])).digest(), rows)]
+    transcript.absorb("quotients", whole[-1].root)
+    factors = transcript.elements("proximity", sum(sizes.heights))
+    proximity = interpolate(combined_rows(sections_of(whole, sizes), factors, sizes))
+    transcript.absorb("proximity", encode_elements(proximity))
+    positions = transcript.positions("columns", sizes.columns, sizes.queries).tolist()
+    roots = tuple(whole[tree].root for tree in sizes.sent)
+    return Proof(roots, proximity, *zip(*(part.opened(positions) for part in whole), strict=True)).encode()
+
+
+def combined_rows(sections: dict[str, Section], factors: Field, sizes: Sizes) -> Field:
+    """(k, 4) on H: Σ factor·row + x·Σ factor·rest + mask."""
+    total, at = sections["mask_proximity"].rows.T.astype(np.uint64), 0
+    for name, section in sections.items():
+        if name != "mask_proximity":
+            total = total + kernels.combine(section.rows, factors[at : at + len(section.rows)])
+            at += len(section.rows)
+    on_h = powers(np.array([root_of_unity(sizes.row)], dtype=np.uint64), sizes.row)[0]
+    total += mul(kernels.combine(sections[REST].rows, factors[at:]), on_h[:, None])
+    return np.asarray(total % _P, dtype=np.uint64)

@@ -20,7 +20,7 @@ import numpy as np
 from numba import njit, uint32, uint64
 from numpy.typing import NDArray
 
-from proofs.field import DEGREE, GENERATOR, NON_RESIDUE, P, powers, root_of_unity
+from proofs.field import DEGREE, GENERATOR, NON_RESIDUE, P, ext_powers, powers, root_of_unity
 
 LANES = 16  # rows that are transformed side by side, so that every inner loop is as long
 Rows = NDArray[np.uint32]
@@ -215,19 +215,30 @@ def _with_quotients(values: Rows) -> NDArray[np.uint32]:
 
 @njit("void(uint32[:,::1], uint32[:,::1], uint64[:,::1])", cache=True, nogil=True)
 def _combine(rows: Rows, weights: Rows, into: NDArray[np.uint64]) -> None:
-    count, size = rows.shape
-    outputs = weights.shape[1]
-    low = np.zeros(1024, dtype=np.uint64)
+    """Four products at a time: 4·(p − 1)² is below 2^64. Their halves are added up, and reduced at the end."""
+    (count, size), outputs = rows.shape, weights.shape[1]
+    low, high = np.zeros((2, outputs, 1024), dtype=np.uint64)
     for start in range(0, size, 1024):
         width = min(1024, size - start)
-        for e in range(outputs):
-            low[:] = 0
-            for r in range(count):
-                weight = weights[r, e]
+        low[:], high[:] = 0, 0
+        for r in range(0, count - 3, 4):
+            for e in range(outputs):
+                w0, w1 = uint64(weights[r, e]), uint64(weights[r + 1, e])
+                w2, w3 = uint64(weights[r + 2, e]), uint64(weights[r + 3, e])
                 for i in range(width):
-                    low[i] += uint64(_times(rows[r, start + i], weight))
+                    total = uint64(rows[r, start + i]) * w0 + uint64(rows[r + 1, start + i]) * w1
+                    total += uint64(rows[r + 2, start + i]) * w2 + uint64(rows[r + 3, start + i]) * w3
+                    low[e, i] += total & _LOW
+                    high[e, i] += total >> _SHIFT
+        for r in range(count - count % 4, count):
+            for e in range(outputs):
+                for i in range(width):
+                    total = uint64(rows[r, start + i]) * uint64(weights[r, e])
+                    low[e, i] += total & _LOW
+                    high[e, i] += total >> _SHIFT
+        for e in range(outputs):
             for i in range(width):
-                into[start + i, e] = low[i] % _P64
+                into[start + i, e] = ((high[e, i] % _P64 << _SHIFT) + low[e, i]) % _P64
 
 
 def combine(rows: Rows, weights: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -236,7 +247,7 @@ def combine(rows: Rows, weights: NDArray[np.uint64]) -> NDArray[np.uint64]:
         return np.asarray(_gpu().combine(rows, weights))
     found = np.zeros((rows.shape[1], weights.shape[1]), dtype=np.uint64)
     if len(rows):
-        _combine(np.ascontiguousarray(rows), np.ascontiguousarray(montgomery(weights)), found)
+        _combine(np.ascontiguousarray(rows), np.ascontiguousarray(weights.astype(np.uint32)), found)
     return found
 
 
@@ -328,6 +339,59 @@ def row_products(weights: Rows, values: Rows) -> NDArray[np.uint64]:
     found = np.zeros((len(values), DEGREE), dtype=np.uint64)
     if values.shape[1]:
         _row_products(np.ascontiguousarray(weights), np.ascontiguousarray(values), found)
+    return found
+
+
+@njit("void(uint32[:,::1], uint32[:,::1], uint32[:,:,::1], uint64[:,::1])", cache=True, nogil=True)
+def _together(lines: Rows, scalars: Rows, factors: NDArray[np.uint32], into: NDArray[np.uint64]) -> None:
+    """With R = 2^32 and products that lose an R each: e₁, e₂/R, e₃/R², then (h·Π − slope)/R², and factors times R³."""
+    r = lines.shape[1] // 7
+    for i in range(lines.shape[0]):
+        sum0, sum1, sum2, sum3 = uint64(0), uint64(0), uint64(0), uint64(0)
+        for g in range(r):
+            a, b, c = lines[i, g], lines[i, r + g], lines[i, 2 * r + g]
+            two = _plus(a, b)
+            one, pair = _plus(two, c), _times(a, b)
+            pairs, triple = _plus(pair, _times(two, c)), _times(pair, c)
+            y0 = _minus(_plus(scalars[0, 0], _times(pairs, scalars[2, 0])), _times(one, scalars[1, 0]))
+            y0 = _minus(y0, _times(triple, scalars[5, 0]))
+            y1 = _minus(_plus(scalars[0, 1], _times(pairs, scalars[2, 1])), _times(one, scalars[1, 1]))
+            y2 = _minus(_plus(scalars[0, 2], _times(pairs, scalars[2, 2])), _times(one, scalars[1, 2]))
+            y3 = _minus(_plus(scalars[0, 3], _times(pairs, scalars[2, 3])), _times(one, scalars[1, 3]))
+            z1, z2, z3 = _plus(_plus(y1, y1), y1), _plus(_plus(y2, y2), y2), _plus(_plus(y3, y3), y3)
+            h0, h1, h2, h3 = lines[i, 3 * r + g], lines[i, 4 * r + g], lines[i, 5 * r + g], lines[i, 6 * r + g]
+            t0 = _plus(_plus(_times(h0, y0), _times(h1, z3)), _plus(_times(h2, z2), _times(h3, z1)))
+            t1 = _plus(_plus(_times(h0, y1), _times(h1, y0)), _plus(_times(h2, z3), _times(h3, z2)))
+            t2 = _plus(_plus(_times(h0, y2), _times(h1, y1)), _plus(_times(h2, y0), _times(h3, z3)))
+            t3 = _plus(_plus(_times(h0, y3), _times(h1, y2)), _plus(_times(h2, y1), _times(h3, y0)))
+            t0 = _minus(_plus(t0, _times(one, scalars[4, 0])), _plus(scalars[3, 0], _times(pairs, uint32(1))))
+            t1 = _minus(_plus(t1, _times(one, scalars[4, 1])), scalars[3, 1])
+            t2 = _minus(_plus(t2, _times(one, scalars[4, 2])), scalars[3, 2])
+            t3 = _minus(_plus(t3, _times(one, scalars[4, 3])), scalars[3, 3])
+            f0, f1, f2, f3 = factors[0, 0, g], factors[0, 1, g], factors[0, 2, g], factors[0, 3, g]
+            g1, g2, g3 = factors[1, 1, g], factors[1, 2, g], factors[1, 3, g]
+            sum0 += uint64(_plus(_plus(_times(t0, f0), _times(t1, g3)), _plus(_times(t2, g2), _times(t3, g1))))
+            sum1 += uint64(_plus(_plus(_times(t0, f1), _times(t1, f0)), _plus(_times(t2, g3), _times(t3, g2))))
+            sum2 += uint64(_plus(_plus(_times(t0, f2), _times(t1, f1)), _plus(_times(t2, f0), _times(t3, g3))))
+            sum3 += uint64(_plus(_plus(_times(t0, f3), _times(t1, f2)), _plus(_times(t2, f1), _times(t3, f0))))
+        into[i, 0], into[i, 1] = sum0 % _P64, sum1 % _P64
+        into[i, 2], into[i, 3] = sum2 % _P64, sum3 % _P64
+
+
+def together(lines: Rows, factors: NDArray[np.uint64], alpha: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """relation.together. lines (n, 7·r): the first values of r rows of inverses, the second, the third, and the four
+    coefficients of the inverses; factors (r, 4) -> (n, 4)."""
+    back = np.uint64(pow(1 << 32, -1, P))
+    first, second, third = ext_powers(alpha, 4)[1:]
+    r_squared = np.full(DEGREE, (1 << 64) % P, dtype=np.uint64)
+    slope = 3 * second % _P64 * back % _P64 * back % _P64
+    scalars = np.stack(
+        [third * back % _P64, second, montgomery(first), slope, 2 * first % _P64 * back % _P64, r_squared]
+    )
+    by_row = montgomery(montgomery(montgomery(factors.T).astype(np.uint64)).astype(np.uint64))
+    turned = np.stack([by_row, (by_row.astype(np.uint64) * np.uint64(NON_RESIDUE) % _P64).astype(np.uint32)])
+    found = np.zeros((len(lines), DEGREE), dtype=np.uint64)
+    _together(lines, scalars.astype(np.uint32), np.ascontiguousarray(turned), found)
     return found
 
 

@@ -28,15 +28,19 @@ MARGIN = 1 << 25  # kept free below p, so that C² − ‖c‖² < 0 cannot pass
 NORM_SHIFT = 256  # C² − ‖c‖² = low + 256·high, both below 2^16
 MAX_CLIP_UNITS = 2048
 MAX_CELLS = 1 << 27
-MIN_ROW, MAX_ROW = 1 << 8, 1 << (TWO_ADICITY - 3)
+MIN_ROW, MAX_ROW = 1 << 9, 1 << (TWO_ADICITY - 3)
 MAX_OPENINGS = 16  # further proofs over the trees of data and slots
 OPENING_COLUMNS = 128  # columns of them that each of those opens at most
 SALT_BYTES = 16
 HASH_BYTES = 32
 
-SECRETS, DATA, WITNESS, SLOTS, PROJECTIONS, LOOKUPS = range(6)
-SENT = (WITNESS, SLOTS, PROJECTIONS, LOOKUPS)  # trees whose roots a proof brings; the other two are in the statement
+SECRETS, DATA, SLOTS, WITNESS, LOOKUPS, QUOTIENTS = range(6)
+SENT = (SLOTS, WITNESS, LOOKUPS, QUOTIENTS)  # trees whose roots a proof brings; the other two are in the statement
+TOGETHER = 3  # values of a range that share a row of inverses: cell identities are of degree TOGETHER + 1
 Sections = tuple[tuple[str, int], ...]
+MASKS: Sections = (("mask_proximity", DEGREE), ("mask_sums", DEGREE))
+REST = "sums_rest"  # whose degree is shown to be one less
+QUOTIENT_ROWS: Sections = (("cells", (TOGETHER + 1) * DEGREE), (REST, DEGREE), ("sums_quotient", DEGREE))
 
 
 class Sizes(Protocol):
@@ -141,9 +145,17 @@ class Parameters:
         return 16 * self.noise_rows + 6 * self.draw_rows + 2 * len(self.shape.groups)
 
     @property
-    def lookups(self) -> int:
-        """All rows that are looked up: ranges, projections, noise."""
-        return self.range_lookups + self.projection_rows + self.noise_rows
+    def range_inverses(self) -> int:
+        return _rows(self.range_lookups, TOGETHER)
+
+    @property
+    def projection_inverses(self) -> int:
+        return _rows(self.projection_rows, TOGETHER)
+
+    @property
+    def inverses(self) -> int:
+        """L, rows of inverses: of ranges, projections, noise."""
+        return self.range_inverses + self.projection_inverses + self.noise_rows
 
     @property
     def trees(self) -> tuple[Sections, ...]:
@@ -153,6 +165,7 @@ class Parameters:
         return (
             (("secret_noise", 4 * noise), ("secret_draws", 2 * draws)),
             (("filled", draws), ("texts", self.text_rows)),
+            (*contributions, ("active", 1), ("used", draws)),
             (
                 ("squares", groups),
                 ("norm_low", groups),
@@ -169,18 +182,11 @@ class Parameters:
                 ("drawn", draws),
                 ("range_counts", _rows(RANGE, self.lanes)),
                 ("noise_counts", _rows(self.noise_values, self.lanes)),
-            ),
-            (*contributions, ("active", 1), ("used", draws)),
-            (
                 ("projections", self.projection_rows),
                 ("projection_counts", _rows(2 * self.reach + 1, self.lanes)),
             ),
-            (
-                *((f"inverses_{e}", self.lookups) for e in range(DEGREE)),
-                ("mask_proximity", DEGREE),
-                ("mask_cells", 3 * DEGREE),
-                ("mask_sums", 3 * DEGREE),
-            ),
+            (*((f"inverses_{e}", self.inverses) for e in range(DEGREE)), *MASKS),
+            QUOTIENT_ROWS,
         )
 
     @property
@@ -190,16 +196,12 @@ class Parameters:
 
     @property
     def fixed_bytes(self) -> int:
-        """A proof without its Merkle paths: four roots, three polynomials, the opened columns and their salts."""
-        polynomials = self.row + (self.row + self.pads) + (2 * self.row - 1)
-        opened = self.queries * (4 * sum(self.heights) + SALT_BYTES * len(self.heights))
-        return len(self.sent) * HASH_BYTES + 4 * DEGREE * polynomials + opened
+        """A proof without its Merkle paths: four roots, a polynomial, the opened columns and their salts."""
+        return bytes_of(self)
 
     @property
     def largest_bytes(self) -> int:
-        """With Merkle paths that share nothing below the level at which there are as many nodes as queries."""
-        levels = (self.columns - 1).bit_length() - (self.queries.bit_length() - 1)
-        return self.fixed_bytes + len(self.heights) * HASH_BYTES * self.queries * (levels + 1)
+        return largest_bytes_of(self)
 
     @property
     def error(self) -> Fraction:
@@ -207,7 +209,8 @@ class Parameters:
         field, n = P**DEGREE, self.columns
         query = Fraction(BLOWUP + 1, 2 * BLOWUP) ** self.queries
         code = Fraction(2 * n, field)
-        looked_up = self.lanes * (self.range_lookups + self.projection_rows) + RANGE + 2 * self.reach + 1
+        together = TOGETHER * (self.range_inverses + self.projection_inverses)
+        looked_up = self.lanes * together + RANGE + 2 * self.reach + 1
         noise = 9 * (self.lanes * self.noise_rows + self.noise_values)
         algebra = Fraction(looked_up + noise + 8, field)
         return query + code + algebra + miss(self.shape, self.reach) ** self.projections
@@ -255,6 +258,8 @@ def _row_lengths() -> list[int]:
 def _with_queries(shape: Shape, row: int, reach: int, projections: int) -> Parameters | None:
     spare = row // 2 - OPENING_COLUMNS * shape.openings  # less than half of a row is random
     for queries in range(1, min(spare, 2 * TARGET_BITS + 1)):
+        if (TOGETHER + 1) * queries + OPENING_COLUMNS * shape.openings > row:  # the seams of a quotient's pieces
+            return None
         if Fraction(BLOWUP + 1, 2 * BLOWUP) ** queries > Fraction(1, 2**TARGET_BITS):
             continue
         candidate = Parameters(shape, row, queries, reach, projections)
@@ -297,6 +302,24 @@ def _projections(shape: Shape, reach: int) -> int:
     while chance << PROJECTION_BITS > scale:
         chance, count = -(-chance * one // scale), count + 1
     return count
+
+
+def bytes_of(sizes: Sizes) -> int:
+    """What `Sizes.fixed_bytes` says: roots, the polynomial of proximity, columns and salts."""
+    opened = sizes.queries * (4 * sum(sizes.heights) + SALT_BYTES * len(sizes.heights))
+    return len(sizes.sent) * HASH_BYTES + 4 * DEGREE * sizes.row + opened
+
+
+def largest_bytes_of(sizes: Sizes) -> int:
+    """With Merkle paths that share nothing below the level at which there are as many nodes as queries."""
+    levels = (sizes.columns - 1).bit_length() - (sizes.queries.bit_length() - 1)
+    return sizes.fixed_bytes + len(sizes.heights) * HASH_BYTES * sizes.queries * (levels + 1)
+
+
+def shifts_of(sizes: Sizes) -> list[int]:
+    """Where the pieces of the quotient of the cell identities begin: neighbours overlap in t coefficients and more."""
+    last = (TOGETHER - 1) * sizes.row + sizes.pads
+    return [*(piece * (sizes.row - sizes.queries) for piece in range(TOGETHER)), last]
 
 
 def _rows(cells: int, width: int) -> int:

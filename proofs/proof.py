@@ -1,9 +1,7 @@
 """The bytes of a proof: one form, every size known from the statement, read as if by an enemy.
 
-roots of the trees of witness, slots, projections and lookups, in this order            32 bytes each
-proximity   k elements of K        coefficients, lowest first; an element is four u32, little-endian, each below p
-cells       k + pads elements of K coefficients of the quotient by the polynomial that vanishes on the lanes
-sums        2k − 1 elements of K   coefficients from X¹ up; that of X⁰ follows from the target
+roots of the trees of slots, witness, lookups and quotients, in this order     32 bytes each
+proximity   k elements of K    coefficients, lowest first; an element is four u32, little-endian, each below p
 for each of the six trees: t × (salt of 16 bytes ‖ the column, u32 little-endian), columns in ascending position
 for each of the six trees: its opening (proofs.columns)
 
@@ -13,7 +11,7 @@ PeerFault
     ├── ProofMalformed    the length, or an element that is not below p
     ├── OpeningInvalid    an opened column is not under its root
     ├── ProximityFailed   the opened columns are not those of rows of degree below k
-    ├── CellsFailed       a cell identity does not hold: a clip, a bit, a table
+    ├── CellsFailed       a cell identity does not hold: a clip, a bit, a table; or α is in F
     └── SumsFailed        a sum identity does not hold: ĝ = Σ c + z, projections, counts, the committed data
 """
 
@@ -65,14 +63,12 @@ class Proof:
 
     roots: tuple[bytes, ...]
     proximity: Field
-    cells: Field
-    sums: Field
     opened: tuple[NDArray[np.uint32], ...]
     salts: tuple[tuple[bytes, ...], ...]
     paths: tuple[bytes, ...]
 
     def encode(self) -> bytes:
-        parts = [*self.roots, *(encode_elements(part) for part in (self.proximity, self.cells, self.sums))]
+        parts = [*self.roots, encode_elements(self.proximity)]
         for values, salts in zip(self.opened, self.salts, strict=True):
             parts += [salt + line.astype("<u4").tobytes() for salt, line in zip(salts, values, strict=True)]
         return b"".join([*parts, *self.paths])
@@ -84,8 +80,6 @@ class Messages:
 
     roots: tuple[bytes, ...]
     proximity: bytes
-    cells: bytes
-    sums: bytes
     rest: bytes
 
 
@@ -94,16 +88,14 @@ def encode_elements(values: Field) -> bytes:
 
 
 def split_messages(proof: bytes, sizes: Sizes) -> Messages:
-    """Cut after the three polynomials. Raises ProofMalformed for a length that no proof of these sizes has."""
+    """Cut after the polynomial. Raises ProofMalformed for a length that no proof of these sizes has."""
     if not sizes.fixed_bytes <= len(proof) <= sizes.largest_bytes:
         raise ProofMalformed(
             f"a proof of {len(proof)} bytes, where {sizes.fixed_bytes} to {sizes.largest_bytes} are possible"
         )
-    lengths = [HASH_BYTES] * len(sizes.sent) + [4 * DEGREE * count for count in polynomial_lengths(sizes)]
-    ends = np.cumsum([0, *lengths]).tolist()
-    parts = [proof[start:end] for start, end in pairwise(ends)]
-    proximity, cells, sums = parts[len(sizes.sent) :]
-    return Messages(tuple(parts[: len(sizes.sent)]), proximity, cells, sums, proof[ends[-1] :])
+    ends = np.cumsum([0, *[HASH_BYTES] * len(sizes.sent), 4 * DEGREE * sizes.row]).tolist()
+    *roots, proximity = (proof[start:end] for start, end in pairwise(ends))
+    return Messages(tuple(roots), proximity, proof[ends[-1] :])
 
 
 def slots_root(proof: bytes, sizes: Parameters) -> bytes:
@@ -112,10 +104,6 @@ def slots_root(proof: bytes, sizes: Parameters) -> bytes:
     Raises ProofMalformed for a length that no proof of these sizes has.
     """
     return split_messages(proof, sizes).roots[sizes.sent.index(SLOTS)]
-
-
-def polynomial_lengths(sizes: Sizes) -> tuple[int, int, int]:
-    return sizes.row, sizes.row + sizes.pads, 2 * sizes.row - 1
 
 
 def decode_elements(data: bytes) -> Field:

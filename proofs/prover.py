@@ -9,48 +9,47 @@ further proofs announced in its shape open: a second proof of the mechanism woul
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cached_property
 from hashlib import sha256
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from proofs import relation
 from proofs.answering import (
-    CHUNK,
-    Columns,
     Compiled,
     Section,
-    combined_rows,
-    coset,
+    answered,
+    at_points,
+    check_sum,
     from_coset,
-    mask_values,
     masks,
-    on_coset,
+    quotient,
+    quotient_rows,
     sections_of,
+    shared,
     sums_of_terms,
+    whole_rows,
 )
 from proofs.commitment import Committed, commit
-from proofs.field import DEGREE, Field, P, ext, ext_inverse, interpolate, inverse, mul
+from proofs.field import DEGREE, Field, P, ext, ext_inverse
 from proofs.parameters import (
     DATA,
     LOOKUPS,
-    PROJECTIONS,
     RANGE,
     SECRETS,
-    SENT,
     SLOTS,
+    TOGETHER,
     WITNESS,
     Parameters,
     parameters,
 )
-from proofs.proof import Proof, encode_elements
-from proofs.relation import Public
+from proofs.relation import LOOKED_UP, Public
 from proofs.statement import Shape, Statement
 from proofs.texts import Texts
 from proofs.transcript import Transcript
-from proofs.verifier import vanishing
 from proofs.witness import (
     Cells,
     Contributions,
@@ -118,14 +117,14 @@ def data_and_slots(
 
 
 def _commit_secrets(words: SecretWords, sizes: Parameters) -> Committed:
-    key = words.stream("candor/words-pads/3", sizes.shape.encode())
+    key = words.stream("candor/words-pads/4", sizes.shape.encode())
     return commit(secret_cells(words, sizes), sizes, SECRETS, key)
 
 
 def _commit_data(words: SecretWords, sizes: Parameters, texts: Texts) -> Committed:
     """Other texts or sizes get other random cells: shown under the same ones, they would tell what differs."""
     cells = data_cells(texts, sizes)
-    key = words.stream("candor/data-pads/1", sizes.shape.encode() + texts.digest())
+    key = words.stream("candor/data-pads/2", sizes.shape.encode() + texts.digest())
     return commit(cells, sizes, DATA, key)
 
 
@@ -137,7 +136,7 @@ class _Run:
     ) -> None:
         self._statement, self._sizes, self._transcript = statement, sizes, Transcript()
         everything = sha256(b"".join(part.astype("<i4").tobytes() for part in contributions)).digest()
-        self._key = words.stream("candor/proof-pads/1", statement.digest() + everything)
+        self._key = words.stream("candor/proof-pads/2", statement.digest() + everything)
 
     @cached_property
     def _public(self) -> Public:
@@ -146,22 +145,27 @@ class _Run:
     def proof(self, secrets: Committed, data: Committed, cells: Cells, tell: Progress) -> bytes:
         sizes, transcript = self._sizes, self._transcript
         transcript.absorb("statement", self._statement.digest())
-        witness, slots = self.commit(cells, WITNESS), self.commit(cells, SLOTS)
-        transcript.absorb("witness", witness.root)
+        slots = self.commit(cells, SLOTS)
         transcript.absorb("slots", slots.root)
         matrix = relation.projection_signs(transcript.draw("projections"), sizes)
         tell("projecting")
         cells |= self._projected(cells, matrix)
-        projections = self.commit(cells, PROJECTIONS)
-        transcript.absorb("projections", projections.root)
+        witness = self.commit(cells, WITNESS)
+        transcript.absorb("witness", witness.root)
         alpha, beta = transcript.elements("tables", 2)
         tell("looking up")
         cells |= self._inverses(cells, secrets, alpha, beta)
-        lookups = self.commit(cells, LOOKUPS, masks(self._key, self._sizes))
+        mask = masks(self._key, sizes)
+        lookups = self.commit(cells, LOOKUPS, mask)
         transcript.absorb("lookups", lookups.root)
-        committed = (secrets, data, witness, slots, projections, lookups)
+        cell_factors = relation.challenges_of_cells(transcript, sizes, alpha, beta)
+        sum_factors = relation.challenges_of_sums(transcript, sizes)
         tell("combining")
-        return self._answer(committed, matrix, alpha, beta)
+        committed = (secrets, data, slots, witness, lookups)
+        sections = sections_of(committed, sizes)
+        found = self._cells(sections, cell_factors), self._sums(sections, matrix, cell_factors, sum_factors)
+        rows = quotient_rows(*found, mask["mask_sums"], self._key, sizes)
+        return answered(transcript, committed, rows, self._key, sizes)
 
     def commit(self, cells: Cells, tree: int, whole: Cells | None = None) -> Committed:
         return commit(cells, self._sizes, tree, sha256(self._key + bytes([tree])).digest(), whole)
@@ -185,68 +189,65 @@ class _Run:
         padded[: sizes.projections] = total
         values = np.zeros((sizes.projection_rows, sizes.lanes), dtype=np.int64)
         values[:, : blocks * slots] = padded.reshape(sizes.projection_rows, blocks * slots)
-        counted = count_cells(values + sizes.reach, 2 * sizes.reach + 1, "projection_counts", sizes)
+        looked_up = relation.in_threes((values.T + sizes.reach).astype(np.uint64))
+        counted = count_cells(looked_up, 2 * sizes.reach + 1, "projection_counts", sizes)
         return {"projections": np.mod(values, P).astype(np.uint32), "projection_counts": counted}
 
     def _inverses(self, cells: Cells, secrets: Committed, alpha: Field, beta: Field) -> Cells:
-        """1/(α − value) for every value that is looked up, gathered from the inverses of the tables' entries."""
+        """1/(α − value) for every value that is looked up, gathered from the inverses of the tables' entries, and
+        added up three by three where they share a row."""
         sizes = self._sizes
         at, opened = 0, dict(cells)
         for name, rows in sizes.trees[SECRETS]:
             opened[name] = secrets.rows[at : at + rows, : sizes.lanes]
             at += rows
-        ranges = range_values(opened, self._statement, sizes).T.astype(np.int64)
-        shifted = np.mod(cells["projections"].astype(np.int64) + sizes.reach, P)
-        tables = (
-            (ranges, ext(np.arange(RANGE, dtype=np.uint64))),
-            (shifted, ext(np.arange(2 * sizes.reach + 1, dtype=np.uint64))),
-            (cells["noise_bins"].reshape(sizes.noise_rows, sizes.lanes), relation.bin_keys(self._public.bins, beta)),
-        )
-        found = [ext_inverse((alpha + _P - entries) % _P).astype(np.uint32)[places] for places, entries in tables]
-        inverses = np.concatenate(found)
-        return {f"inverses_{e}": np.ascontiguousarray(inverses[..., e]) for e in range(DEGREE)}
-
-    # ---- the three polynomials, and the opening
-
-    def _answer(self, committed: Sequence[Committed], matrix: NDArray[np.int8], alpha: Field, beta: Field) -> bytes:
-        sizes, transcript = self._sizes, self._transcript
-        factors = transcript.elements("proximity", sum(sizes.heights) - DEGREE)
-        cell_factors = relation.challenges_of_cells(transcript, sizes, alpha, beta)
-        sum_factors = relation.challenges_of_sums(transcript, sizes)
-        sections = sections_of(committed, sizes)
-        proximity = interpolate(combined_rows(sections, factors, sizes))
-        cells = self._cells(sections, cell_factors)
-        terms = [
-            *relation.sum_terms(sizes, matrix, self._public, sum_factors, alpha, beta),
-            *relation.noise_terms(self._statement, sizes, sum_factors),
+        ranges = range_values(opened, self._statement, sizes)
+        projected = np.mod(cells["projections"].T.astype(np.int64) + sizes.reach, P)
+        found = [
+            _inverted(relation.in_threes(values), ext(np.arange(count, dtype=np.uint64)), alpha)
+            .reshape(sizes.lanes, -1, TOGETHER, DEGREE)
+            .sum(axis=2, dtype=np.uint64)
+            % _P
+            for values, count in ((ranges, RANGE), (projected, 2 * sizes.reach + 1))
         ]
-        sums = from_coset(sums_of_terms(sections, terms, sizes), sizes)[1:]
-        for label, polynomial in (("proximity", proximity), ("cells", cells), ("sums", sums)):
-            transcript.absorb(label, encode_elements(polynomial))
-        positions = transcript.positions("columns", sizes.columns, sizes.queries).tolist()
-        return Proof(
-            tuple(committed[tree].root for tree in SENT),
-            proximity,
-            cells,
-            sums,
-            *zip(*(part.opened(positions) for part in committed), strict=True),
-        ).encode()
+        bins = cells["noise_bins"].reshape(sizes.noise_rows, sizes.lanes).T
+        found.append(_inverted(bins, relation.bin_keys(self._public.bins, beta), alpha))
+        inverses = np.concatenate(found, axis=1).transpose(2, 1, 0).astype(np.uint32)
+        return {f"inverses_{e}": np.ascontiguousarray(inverses[e]) for e in range(DEGREE)}
 
     def _cells(self, sections: dict[str, Section], drawn: relation.CellChallenges) -> Field:
-        """Quotient of the cell identities, by their values on the coset 3·⟨ω_2k⟩, a few points at a time."""
+        """The quotient of the cell identities: those of degree 2 on a coset of 2k points, those of 4 on one of 4k."""
         sizes = self._sizes
-        points = coset(sizes)
-        public = {name: on_coset(values, sizes) for name, values in self._public.words.items()}
-        values = np.zeros((len(points), DEGREE), dtype=np.uint64)
-        for start in range(0, len(points), CHUNK):
-            part = slice(start, start + CHUNK)
-            columns = Columns(sections, part)
-            known = {name: table[part] for name, table in public.items()}
-            values[part] = relation.cell_identities(columns, known, sizes, drawn, Compiled())
-            values[part] += mask_values(columns, "mask_cells", points[part], sizes)
-        quotient = mul(values % _P, inverse(vanishing(points, sizes))[:, None])
-        coefficients = from_coset(quotient, sizes)
-        length = sizes.row + sizes.pads
-        if coefficients[length:].any():
-            raise WitnessRefused("a cell identity does not hold: the witness breaks the relation")
-        return coefficients[:length]
+        known = {name: whole_rows(values, sizes) for name, values in self._public.words.items()}
+        on_h = {name: section.rows.T.astype(np.uint64) for name, section in sections.items() if name in LOOKED_UP}
+        values = relation.values_together(on_h, known, sizes).T.astype(np.uint32)
+        inverses = np.stack([sections[f"inverses_{e}"].rows[: len(drawn.together)] for e in range(DEGREE)])
+        return quotient(
+            [
+                at_points(lambda columns: relation.cell_identities(columns, sizes, drawn, Compiled()), sections, sizes),
+                shared(values, inverses, drawn.together, drawn.alpha),
+            ],
+            sizes,
+        )
+
+    def _sums(
+        self,
+        sections: dict[str, Section],
+        matrix: NDArray[np.int8],
+        cells: relation.CellChallenges,
+        sums: relation.SumChallenges,
+    ) -> Field:
+        """Coefficients (2k, 4) of the sum identity's polynomial."""
+        sizes = self._sizes
+        terms = [
+            *relation.sum_terms(sizes, matrix, self._public, sums, cells.alpha, cells.beta),
+            *relation.noise_terms(self._statement, sizes, sums),
+        ]
+        found = from_coset(sums_of_terms(sections, terms, sizes), sizes)
+        check_sum(found, relation.target(self._statement, sizes, sums), sizes)
+        return found
+
+
+def _inverted(places: NDArray[Any], entries: Field, alpha: Field) -> Field:
+    """(...,) -> (..., 4): 1/(α − entry) where each stands."""
+    return np.asarray(ext_inverse((alpha + _P - entries) % _P)[places.astype(np.int64)], dtype=np.uint64)

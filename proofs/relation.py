@@ -1,11 +1,12 @@
 """Relation M as polynomial identities over a proof's rows (README.md, sections 3 to 5), shared by prover and verifier.
 
-Two kinds. A *cell* identity holds in every lane by itself: a polynomial of degree 2 in the rows, which must vanish on
-the lanes. A *sum* identity is linear and adds up over lanes: Σ_lanes Σ_terms weight(lane)·(Σ_rows factor·row(lane)) =
-target. All of one kind are added up with random factors from K, so that one polynomial of each kind is sent.
+Two kinds. A *cell* identity holds in every lane by itself: a polynomial of degree 2 in the rows, of degree 4 where
+three values share a row of inverses, which must vanish on the lanes. A *sum* identity is linear and adds up over lanes:
+Σ_lanes Σ_terms weight(lane)·(Σ_rows factor·row(lane)) = target. All of one kind are added up with random factors from
+K, so that one polynomial of each kind is left.
 
-`Columns` maps a section's name to its cells, (points, rows) uint64; the prover evaluates on a coset of 2k points, the
-verifier at the opened columns, with the same code.
+`Columns` maps a section's name to its cells, (points, rows) uint64; the prover evaluates on cosets, the verifier at the
+opened columns, with the same code.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from proofs.field import DEGREE, Field, P, element, ext, ext_inverse, ext_mul, ext_powers, matmul, mul
+from proofs.field import DEGREE, Field, P, element, ext, ext_inverse, ext_mul, ext_powers, ext_turned, matmul, mul
 from proofs.gaussian import NoiseTable, noise_table
-from proofs.parameters import NORM_SHIFT, RANGE, Parameters
+from proofs.parameters import NORM_SHIFT, RANGE, TOGETHER, Parameters
 from proofs.statement import Statement
 from proofs.transcript import Transcript, signs
 from proofs.words import public_draws, public_noise
@@ -28,11 +29,15 @@ Columns = Mapping[str, Field]
 _P = np.uint64(P)
 _ONE = np.uint64(1)
 CHUNK = 1 << 14  # coordinates of Π that are widened at a time
+LOOKED_UP = (
+    "secret_noise", "secret_draws", "noise_carry", "bin_low", "bin_high", "low_borrow", "high_borrow", "draw_carry",
+    "draw_borrow", "drawn", "norm_low", "norm_high", "projections",
+)  # fmt: skip
 BITS = ("active", "last", "noise_carry", "low_borrow", "high_borrow", "draw_carry", "draw_borrow", "drawn", "filled")
 
 
 class Arithmetic(Protocol):
-    """The two sums that dominate a prover's time; a verifier takes `Plain`, the prover the compiled twins."""
+    """Two sums that dominate a prover's time; a verifier takes `Plain`, the prover the compiled twins."""
 
     def square_sums(self, values: Field) -> Field: ...
 
@@ -82,7 +87,8 @@ class CellChallenges:
     bits: Field
     used: Field
     squares: Field
-    lookups: Field
+    together: Field  # rows of inverses that ranges and projections share
+    bins: Field
 
 
 def in_rows(values: NDArray[np.generic], rows: int, lanes: int) -> NDArray[np.generic]:
@@ -111,13 +117,13 @@ def challenges_of_cells(transcript: Transcript, sizes: Parameters, alpha: Field,
     draws, groups = sizes.draw_rows, len(sizes.shape.groups)
     heights = {name: rows for tree in sizes.trees for name, rows in tree}
     bits = sum(heights[name] for name in BITS)
-    found = transcript.elements("cells", bits + draws + groups + sizes.lookups)
-    parts = np.split(found, np.cumsum([bits, draws, groups]))
+    found = transcript.elements("cells", bits + draws + groups + sizes.inverses)
+    parts = np.split(found, np.cumsum([bits, draws, groups, sizes.range_inverses + sizes.projection_inverses]))
     return CellChallenges(alpha, beta, *parts)
 
 
 def looked_up(columns: Columns, public: Columns, sizes: Parameters) -> tuple[Field, Field]:
-    """What is looked up: (points, range_lookups) below 2^16, and (points, projection_rows) from 0 to 2·reach."""
+    """What LOOKED_UP say: (points, range_lookups) below 2^16, and (points, projection_rows) from 0 to 2·reach."""
     carry, borrow = np.uint64(RANGE), np.uint64(P - RANGE)  # 2^16 and −2^16
     noise, draws = columns["secret_noise"], columns["secret_draws"]
     words = (noise + public["noise_words"] + borrow * columns["noise_carry"]) % _P
@@ -147,10 +153,38 @@ def bin_keys(cells: Field, beta: Field) -> Field:
     return flat.reshape(*cells.shape[:-1], DEGREE)
 
 
-def cell_identities(
-    columns: Columns, public: Columns, sizes: Parameters, drawn: CellChallenges, arithmetic: Arithmetic
-) -> Field:
-    """(points, 4): every cell identity times its factor, added up; zero in every lane of an honest proof."""
+def in_threes(values: Field) -> Field:
+    """(n, r) -> (n, 3·⌈r/3⌉): values that share inverses side by side, filled up with zeros."""
+    return np.pad(values, ((0, 0), (0, -values.shape[1] % TOGETHER)))
+
+
+def values_together(columns: Columns, public: Columns, sizes: Parameters) -> Field:
+    """(points, 3·rows): what is looked up three by three."""
+    return np.concatenate([in_threes(part) for part in looked_up(columns, public, sizes)], axis=1)
+
+
+def together(values: Field, inverses: Field, factors: Field, alpha: Field) -> Field:
+    """Σ factor·(inverse·Π(α − v) − Σ_i Π_(j≠i)(α − v_j)) over rows of inverses and their three values, (n, 4).
+
+    values (n, 3·r), inverses (4, n, r), factors (r, 4). By the elementary symmetric sums of the values, with which
+    Π(α − v) = α³ − e₁·α² + e₂·α − e₃, and the rest is its derivative.
+    """
+    a, b, c = (values[:, place::TOGETHER] for place in range(TOGETHER))
+    pair = mul(a, b)
+    sums = [(a + b + c) % _P, (pair + mul((a + b) % _P, c)) % _P, mul(pair, c)]
+    first, second, third = ext_powers(alpha, TOGETHER + 1)[1:]
+    total = np.zeros((len(values), DEGREE), dtype=np.uint64)
+    for e in range(DEGREE):
+        by = [matmul(inverses[e], factors), *(matmul(mul(inverses[e], one), factors) for one in sums)]
+        product = ext_mul(by[0], third) + ext_mul(by[2], first) + 2 * _P - ext_mul(by[1], second) - by[3]
+        total += ext_turned(product % _P, e)
+    whole = factors.sum(axis=0) % _P
+    slope = 3 * ext_mul(whole, second) + matmul(sums[1], factors) + 2 * (_P - ext_mul(matmul(sums[0], factors), first))
+    return np.asarray((total + _P - slope % _P) % _P, dtype=np.uint64)
+
+
+def cell_identities(columns: Columns, sizes: Parameters, drawn: CellChallenges, arithmetic: Arithmetic) -> Field:
+    """(points, 4): all of degree 2, each times its factor, added up; zero in every lane of an honest proof."""
     bits = np.concatenate([columns[name] for name in BITS], axis=1)
     total = matmul(mul(bits, bits + _P - _ONE), drawn.bits)
     used = (mul(columns["drawn"], columns["filled"]) + _P - columns["used"]) % _P
@@ -159,27 +193,24 @@ def cell_identities(
         squares = arithmetic.square_sums(columns[f"contributions_{group}"])
         gap = (squares + _P - columns["squares"][:, group]) % _P
         total += mul(gap[:, None], drawn.squares[group])
-    return np.asarray((total + _lookup_identities(columns, public, sizes, drawn, arithmetic)) % _P, dtype=np.uint64)
+    return np.asarray((total + _bin_identities(columns, sizes, drawn)) % _P, dtype=np.uint64)
 
 
-def _lookup_identities(
-    columns: Columns, public: Columns, sizes: Parameters, drawn: CellChallenges, arithmetic: Arithmetic
-) -> Field:
-    """Σ factor·(inverse·(α − value) − 1) over all lookups."""
-    ranges, projections = looked_up(columns, public, sizes)
-    values = np.concatenate([ranges, projections], axis=1)
-    plain, rows = values.shape[1], sizes.noise_rows
-    inverses = [columns[f"inverses_{e}"] for e in range(DEGREE)]
-    total = np.zeros((len(values), DEGREE), dtype=np.uint64)
-    for e, unit in enumerate(np.eye(DEGREE, dtype=np.uint64)):
-        linear = matmul(inverses[e][:, :plain], drawn.lookups[:plain])
-        products = arithmetic.sum_products(values, inverses[e][:, :plain], drawn.lookups[:plain])
-        total += ext_mul((ext_mul(linear, drawn.alpha) + _P - products) % _P, unit)
+def shared_identities(columns: Columns, public: Columns, sizes: Parameters, drawn: CellChallenges) -> Field:
+    """(points, 4): those of degree 4 likewise, of ranges and projections."""
+    rows = len(drawn.together)
+    inverses = np.stack([columns[f"inverses_{e}"][:, :rows] for e in range(DEGREE)])
+    return together(values_together(columns, public, sizes), inverses, drawn.together, drawn.alpha)
+
+
+def _bin_identities(columns: Columns, sizes: Parameters, drawn: CellChallenges) -> Field:
+    """Σ factor·(inverse·(α − key) − 1) over the bins of the noise."""
+    first, rows = len(drawn.together), sizes.noise_rows
     cells = np.stack([columns["noise"], *_words(columns["bin_low"], rows), *_words(columns["bin_high"], rows)], axis=-1)
     difference = (drawn.alpha + _P - bin_keys(cells, drawn.beta)) % _P
-    inverse = np.stack([part[:, plain:] for part in inverses], axis=-1)
-    total += ext_mul(ext_mul(inverse, difference), drawn.lookups[plain:]).sum(axis=1) % _P
-    return np.asarray((total + _P - drawn.lookups.sum(axis=0) % _P) % _P, dtype=np.uint64)
+    inverse = np.stack([columns[f"inverses_{e}"][:, first:] for e in range(DEGREE)], axis=-1)
+    total = ext_mul(ext_mul(inverse, difference), drawn.bins).sum(axis=1) % _P
+    return np.asarray((total + _P - drawn.bins.sum(axis=0) % _P) % _P, dtype=np.uint64)
 
 
 def _words(cells: Field, rows: int) -> list[Field]:
@@ -318,8 +349,7 @@ def _terms_of_lookups(
 ) -> Iterator[Term]:
     """For each table: Σ inverses = Σ counts/(α − entry)."""
     everywhere = np.broadcast_to(ext(np.ones(1, dtype=np.uint64)), (sizes.lanes, DEGREE)).copy()
-    ends = np.cumsum([0, sizes.range_lookups, sizes.projection_rows, sizes.noise_rows])
-    factors = np.repeat(drawn.tables, np.diff(ends), axis=0)
+    factors = np.repeat(drawn.tables, [sizes.range_inverses, sizes.projection_inverses, sizes.noise_rows], axis=0)
     units = np.eye(DEGREE, dtype=np.uint64)
     yield Term(0, everywhere, {f"inverses_{e}": (0, ext_mul(factors, units[e])) for e in range(DEGREE)})
     entries = (

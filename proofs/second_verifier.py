@@ -1,7 +1,7 @@
 """A second verifier of the mechanism's proof, written from README.md alone, in plain integers.
 
-It shares nothing with the first but `Statement` and the noise table, and takes its time. What the two do not agree on
-is a mistake in one of them, or in the text. Sections are those of README.md's "The proof of M".
+It shares nothing with the first but `Statement`, the noise table and the names of errors, and takes its time. What the
+two do not agree on is a mistake in one of them, or in the text. Sections are those of README.md's "The proof of M".
 """
 
 from __future__ import annotations
@@ -15,60 +15,40 @@ from math import isqrt
 from operator import add
 from struct import unpack_from
 
-from proofs.errors import LocalFault, PeerFault
+from proofs.errors import LocalFault
 from proofs.gaussian import noise_table
 from proofs.plain import (
+    Column,
+    Interpolation,
+    Messages,
     P,
     Point,
     Transcript,
+    below_p,
+    by_threes,
+    cells_at,
     dot,
     element_of,
     elements_of,
     evaluate,
+    in_f,
     inverses_of,
     minus,
     points_of,
     powers_of,
+    proximity_at,
     reduced,
-    root_of,
-    root_of_unity,
-    siblings_of,
+    sums_at,
+    three_inverted,
 )
+from proofs.proof import CellsFailed, ProximityFailed, ReleasedTooLarge, SumsFailed
 from proofs.statement import Shape, Statement
 
 _BITS = (
     *("active", "last", "noise_carry", "low_borrow", "high_borrow"),
     *("draw_carry", "draw_borrow", "drawn", "filled"),
 )
-_Column = dict[str, tuple[int, ...]]  # the entries of an opened column, by section
-
-
-class Refuted(PeerFault):
-    """This is no proof of the statement."""
-
-
-class SumTooLarge(Refuted):
-    """A released sum is larger than B contributions and the loudest noise."""
-
-
-class Malformed(Refuted):
-    """The proof has another length than it should, or an element of it is not below p."""
-
-
-class OpeningRefuted(Refuted):
-    """Columns and hashes do not lead to a root."""
-
-
-class ProximityRefuted(Refuted):
-    """`proximity` is not the combination of the rows at an opened column."""
-
-
-class CellsRefuted(Refuted):
-    """`cells` is not the sum of section 4 at an opened column."""
-
-
-class SumsRefuted(Refuted):
-    """`sums` is not the sum of section 5 at an opened column."""
+_Sections = dict[str, tuple[int, ...]]  # the entries of an opened column, by section
 
 
 class SizesRefused(LocalFault):
@@ -76,56 +56,41 @@ class SizesRefused(LocalFault):
 
 
 def verify(statement: Statement, proof: bytes) -> None:
-    """Section 6. Returns when `proof` proves `statement`; SizesRefused, or the first of the Refuted, otherwise."""
+    """Section 6. Returns when `proof` proves `statement`; SizesRefused, or the first of ProofInvalid, otherwise."""
     sizes, shape = _sizes(statement.shape), statement.shape
     largest = shape.slots * shape.clip_units + sizes.bound
     if any(abs(value) > largest for step in statement.released.tolist() for value in step):
-        raise SumTooLarge(f"a released sum is beyond {largest}")
-    k, t, height, at = sizes.k, sizes.t, sizes.k.bit_length() + 2, 0
-    if not sizes.fixed <= len(proof) <= sizes.fixed + 6 * 32 * height * t:
-        raise Malformed(f"{len(proof)} bytes cannot be the {sizes.fixed} of a proof and its openings")
-
-    def take(count: int) -> bytes:
-        nonlocal at
-        at += count
-        return proof[at - count : at]
-
-    roots = {label: take(32) for label in ("witness", "slots", "projections", "lookups")}
-    counts = {"proximity": k, "cells": 2 * k - sizes.lanes, "sums": 2 * k - 1}
-    sent = {name: take(16 * count) for name, count in counts.items()}
-    polynomials = {name: elements_of(_below_p(data)) for name, data in sent.items()}
-    transcript = Transcript(b"candor/mechanism-proof/1")
+        raise ReleasedTooLarge(f"a released sum is beyond {largest}")
+    k, height, widths = sizes.k, sizes.k.bit_length() + 2, sizes.widths
+    messages = Messages(proof, sizes.fixed, len(widths) * height * sizes.t)
+    roots = {label: messages.take(32) for label in ("slots", "witness", "lookups", "quotients")}
+    proximity = messages.take(16 * k)
+    sent = elements_of(below_p(proximity))
+    transcript = Transcript(b"candor/mechanism-proof/2")
     transcript.absorb("statement", _statement_digest(statement))
-    transcript.absorb("witness", roots["witness"])
     transcript.absorb("slots", roots["slots"])
     signs = transcript.signs("projections", sizes.projections, sizes.h * sizes.contribution_rows)
-    transcript.absorb("projections", roots["projections"])
+    transcript.absorb("witness", roots["witness"])
     alpha, beta = transcript.elements("tables", 2)
+    if in_f(alpha):
+        raise CellsFailed("α lies in F")
     transcript.absorb("lookups", roots["lookups"])
-    widths = [sum(tree.values()) for tree in sizes.trees]
-    factors = {
-        "proximity": transcript.elements("proximity", sum(widths) - 4),
-        "cells": transcript.elements("cells", sizes.identities),
-        "sums": transcript.elements("sums", sum(_factors(shape, sizes)) + 5),
-    }
-    for name, data in sent.items():
-        transcript.absorb(name, data)
-    positions = transcript.positions("columns", t, 8 * k)
-    leaves = [[take(16 + 4 * width) for _ in positions] for width in widths]
-    beside = siblings_of(positions, height)
-    if len(proof) != at + 6 * 32 * beside:
-        raise Malformed(f"{len(proof) - at} bytes of openings, where these columns have six times {beside} hashes")
-    entries = [
-        tuple(chain.from_iterable(_below_p(leaf[16:]) for leaf in column)) for column in zip(*leaves, strict=True)
-    ]
-    for root, tree in zip((statement.words_root, statement.data_root, *roots.values()), leaves, strict=True):
-        if root_of(positions, tree, [take(32) for _ in range(beside)], height) != root:
-            raise OpeningRefuted(f"columns do not lead to the root {root.hex()}")
-    columns = [_by_section(sizes, column) for column in entries]
-    opened = _Opened(statement, sizes, alpha, beta, columns, points_of(sizes.k, sizes.lanes, positions))
-    _check_proximity(opened, factors["proximity"], polynomials["proximity"])
-    _check_cells(opened, factors["cells"], polynomials["cells"])
-    _check_sums(opened, factors["sums"], signs, polynomials["sums"])
+    of_cells = transcript.elements("cells", sizes.identities)
+    of_sums = transcript.elements("sums", sum(_factors(shape, sizes)) + 5)
+    transcript.absorb("quotients", roots["quotients"])
+    of_rows = transcript.elements("proximity", sum(widths) - 4 + 4)
+    transcript.absorb("proximity", proximity)
+    positions = transcript.positions("columns", sizes.t, 8 * k)
+    trees = (statement.words_root, statement.data_root, *roots.values())
+    columns = messages.columns(positions, height, zip(trees, widths, strict=True))
+    points = points_of(k, sizes.lanes, positions)
+    mask, rest = sizes.begins("mask_proximity"), sizes.begins("sums_rest")
+    for column, point in zip(columns, points, strict=True):
+        if proximity_at(point.x, column, mask, rest, of_rows) != evaluate(sent, point.x):
+            raise ProximityFailed(f"at {point.x}")
+    opened = _Opened(statement, sizes, alpha, beta, [sizes.by_section(column) for column in columns], points)
+    _check_cells(opened, of_cells)
+    _check_sums(opened, of_sums, signs)
 
 
 # Section 1: field, transcript, statement
@@ -154,7 +119,7 @@ def _statement_digest(statement: Statement) -> bytes:
 
 @dataclass(frozen=True)
 class _Sizes:
-    """k, t, ℓ, h, J, b', the noise table's bound; ΣR_g, L, number of factors of section 4; rows by tree and section."""
+    """k, t, ℓ, h, J, b', the noise table's bound; ΣR_g, number of factors of section 4; rows by tree and section."""
 
     k: int
     t: int
@@ -164,15 +129,26 @@ class _Sizes:
     reach: int
     bound: int
     contribution_rows: int
-    lookups: int
     identities: int
     trees: tuple[dict[str, int], ...]
 
     @property
+    def widths(self) -> list[int]:
+        return [sum(tree.values()) for tree in self.trees]
+
+    @property
     def fixed(self) -> int:
-        """Bytes of messages 1 to 7."""
-        columns = sum(16 + 4 * sum(tree.values()) for tree in self.trees)
-        return 4 * 32 + 16 * (5 * self.k - self.lanes - 1) + self.t * columns
+        """Bytes of messages 1 to 6."""
+        return 4 * 32 + 16 * self.k + self.t * sum(16 + 4 * width for width in self.widths)
+
+    def begins(self, section: str) -> int:
+        """Its first row, of the rows of all trees."""
+        names = [name for tree in self.trees for name, rows in tree.items() for _ in range(rows)]
+        return names.index(section)
+
+    def by_section(self, column: Column) -> _Sections:
+        rest = iter(column)
+        return {name: tuple(islice(rest, rows)) for tree in self.trees for name, rows in tree.items()}
 
 
 def _sizes(shape: Shape) -> _Sizes:
@@ -190,33 +166,33 @@ def _sizes(shape: Shape) -> _Sizes:
     projections, chance, factor = 0, one, _ceil(base.numerator * one, base.denominator)
     while chance > one >> 104:
         projections, chance = projections + 1, _ceil(chance * factor, one)
-    found = [_sizes_of(shape, 1 << log, reach, projections, Fraction(chance, one)) for log in range(8, 22)]
+    found = [_sizes_of(shape, 1 << log, reach, projections, Fraction(chance, one)) for log in range(9, 22)]
     fitting = [sizes for sizes in found if sizes is not None]
     if not fitting:
         raise SizesRefused("no row length holds the slots of all steps")
     best = min(fitting, key=lambda sizes: sizes.fixed)
-    if best.k * sum(sum(tree.values()) for tree in best.trees) > 1 << 27:
+    if best.k * sum(best.widths) > 1 << 27:
         raise SizesRefused("more than 2^27 cells")
     return best
 
 
 def _sizes_of(shape: Shape, k: int, reach: int, projections: int, chance: Fraction) -> _Sizes | None:
-    t, bound, groups = 0, noise_table(shape.sigma_units).bound, len(shape.groups)
-    constant = 16 * k + 2**16 + 2 * reach + 1 + 9 * (2 * bound + 1) + 8
-    further = 128 * shape.openings
-    left, values = P**4 * (Fraction(1, 1 << 100) - chance) - constant, 1
-    while True:
-        t = max(t + 1, k - further - left // values)  # more random points never make fewer rows
-        lanes = k - t - further
-        if t + further >= k // 2 or t > 200 or lanes < shape.steps * shape.slots:
+    bound, groups, slots = noise_table(shape.sigma_units).bound, len(shape.groups), shape.steps * shape.slots
+    tables = 2**16 + 2 * reach + 1 + 9 * (2 * bound + 1)
+    for t in range(1, 201):
+        random = t + 128 * shape.openings
+        lanes = k - random
+        if random >= k // 2 or random + 3 * t > k or lanes < slots:
             return None
-        h = lanes // (shape.steps * shape.slots)
+        h = lanes // slots
         noise, draws = _ceil(shape.steps * sum(shape.groups), lanes), _ceil(shape.steps * shape.capacity, lanes)
         projected = _ceil(projections, h)
-        lookups = 17 * noise + 6 * draws + 2 * groups + projected
-        values = lookups + 8 * noise
-        if P**4 * Fraction(9, 16) ** t <= left - lanes * values:
+        threes = _ceil(16 * noise + 6 * draws + 2 * groups, 3) + _ceil(projected, 3)
+        values = lanes * (3 * threes + 9 * noise)
+        if Fraction(9, 16) ** t + Fraction(16 * k + values + tables + 8, P**4) + chance <= Fraction(1, 1 << 100):
             break
+    else:
+        return None
     contributions = {f"contributions_{group}": _ceil(size, h) for group, size in enumerate(shape.groups)}
     contribution_rows = sum(contributions.values())
     if (2 * h * contribution_rows + 1) * reach >= P:
@@ -227,91 +203,66 @@ def _sizes_of(shape: Shape, k: int, reach: int, projections: int, chance: Fracti
     witness |= {name: count * noise for name, count in noise_rows.items()}
     witness |= {name: count * draws for name, count in draw_rows.items()}
     witness |= {"range_counts": _ceil(2**16, lanes), "noise_counts": _ceil(2 * bound + 1, lanes)}
+    witness |= {"projections": projected, "projection_counts": _ceil(2 * reach + 1, lanes)}
+    lookups = threes + noise
     trees = (
         {"secret_noise": 4 * noise, "secret_draws": 2 * draws},
         {"filled": draws, "texts": _ceil((shape.tokens + 2) * shape.capacity, lanes)},
-        witness,
         contributions | {"active": 1, "used": draws},
-        {"projections": projected, "projection_counts": _ceil(2 * reach + 1, lanes)},
-        {f"inverses_{place}": lookups for place in range(4)} | {"mask_proximity": 4, "mask_cells": 12, "mask_sums": 12},
+        witness,
+        {f"inverses_{place}": lookups for place in range(4)} | {"mask_proximity": 4, "mask_sums": 4},
+        {"cells": 16, "sums_rest": 4, "sums_quotient": 4},
     )
     rows = {name: count for tree in trees for name, count in tree.items()}
     identities = sum(rows[name] for name in _BITS) + draws + groups + lookups
-    return _Sizes(k, t, lanes, h, projections, reach, bound, contribution_rows, lookups, identities, trees)
+    return _Sizes(k, t, lanes, h, projections, reach, bound, contribution_rows, identities, trees)
 
 
 def _ceil(numerator: int, denominator: int) -> int:
     return -(-numerator // denominator)
 
 
-def _below_p(data: bytes) -> tuple[int, ...]:
-    words = unpack_from(f"<{len(data) // 4}I", data)
-    if max(words) >= P:
-        raise Malformed("an element is not below p")
-    return words
-
-
-def _by_section(sizes: _Sizes, entries: tuple[int, ...]) -> _Column:
-    rest = iter(entries)
-    return {name: tuple(islice(rest, rows)) for tree in sizes.trees for name, rows in tree.items()}
-
-
 @dataclass(frozen=True)
 class _Opened:
-    """What the three checks look at."""
+    """What the checks look at."""
 
     statement: Statement
     sizes: _Sizes
     alpha: int
     beta: int
-    columns: list[_Column]
+    columns: list[_Sections]
     points: list[Point]
 
-    def __iter__(self) -> Iterator[tuple[_Column, Point]]:
+    def __iter__(self) -> Iterator[tuple[_Sections, Point]]:
         return zip(self.columns, self.points, strict=True)
-
-    def mask(self, pieces: tuple[int, ...], x: int) -> int:
-        """A + x^(k/2)·B + x^k·C."""
-        a, b, c = elements_of(pieces)
-        return a + pow(x, self.sizes.k // 2, P) * b + pow(x, self.sizes.k, P) * c
 
 
 def _cell_after_cell(values: Sequence[int], sizes: _Sizes) -> list[Sequence[int]]:
     return [values[start : start + sizes.lanes] for start in range(0, len(values), sizes.lanes)]
 
 
-def _check_proximity(opened: _Opened, factors: list[int], sent: list[int]) -> None:
-    for at, point in opened:
-        combined = chain.from_iterable(entries for name, entries in at.items() if name != "mask_proximity")
-        if reduced(dot(factors, combined) + element_of(at["mask_proximity"])) != evaluate(sent, point.x):
-            raise ProximityRefuted(f"at {point.x}")
-
-
 # Section 4: cell identities
 
 
-def _check_cells(opened: _Opened, factors: list[int], sent: list[int]) -> None:
+def _check_cells(opened: _Opened, factors: list[int]) -> None:
     shape, sizes = opened.statement.shape, opened.sizes
     public_noise, public_draws = _public_rows(opened, b"noise", 4), _public_rows(opened, b"draws", 2)
-    random_points = [pow(root_of_unity(sizes.k), j, P) for j in range(sizes.lanes, sizes.k)]
-    betas = powers_of(opened.beta, 9)
+    alphas, betas = powers_of(opened.alpha, 4), powers_of(opened.beta, 9)
     for at, point in opened:
         noise, draws = ([dot(row, point.lagrange) for row in rows] for rows in (public_noise, public_draws))
         values = [bit * (bit - 1) for name in _BITS for bit in at[name]]
         values += [d * f - u for d, f, u in zip(at["drawn"], at["filled"], at["used"], strict=True)]
         rows = (at[f"contributions_{group}"] for group in range(len(shape.groups)))
         values += [dot(row, row) - square for row, square in zip(rows, at["squares"], strict=True)]
-        differences = [opened.alpha + -value % P for value in _ranged(shape, sizes, at, noise, draws)]
-        differences += [opened.alpha + minus(value) for value in _binned(at, betas)]
         inverses = map(element_of, zip(*(at[f"inverses_{place}"] for place in range(4)), strict=True))
-        lookups = [reduced(i * d) + P - 1 for i, d in zip(inverses, differences, strict=True)]
-        found = dot(factors, [*(value % P for value in values), *lookups]) + opened.mask(at["mask_cells"], point.x)
-        divisor = 1
-        for root in random_points:
-            divisor = divisor * (point.x - root) % P
-        vanishing = (pow(point.x, sizes.k, P) - 1) * pow(divisor, -1, P) % P
-        if reduced(found) != reduced(evaluate(sent, point.x) * vanishing):
-            raise CellsRefuted(f"at {point.x}")
+        projected = [y + sizes.reach for y in at["projections"]]
+        threes = chain(by_threes(list(_ranged(shape, at, noise, draws))), by_threes(projected))
+        lookups = [three_inverted(next(inverses), alphas, three) for three in threes]
+        for inverse, value in zip(inverses, _binned(at, betas), strict=True):
+            lookups.append(reduced(inverse * (opened.alpha + minus(value))) + P - 1)
+        found = dot(factors, chain((value % P for value in values), lookups))
+        if reduced(found) != cells_at(point.x, at["cells"], sizes.k, sizes.t, sizes.lanes):
+            raise CellsFailed(f"at {point.x}")
 
 
 def _public_rows(opened: _Opened, kind: bytes, width: int) -> list[Sequence[int]]:
@@ -325,8 +276,8 @@ def _public_rows(opened: _Opened, kind: bytes, width: int) -> list[Sequence[int]
     return [row for word in range(width) for row in _cell_after_cell(words[word::width], opened.sizes)]
 
 
-def _ranged(shape: Shape, sizes: _Sizes, at: _Column, noise: list[int], draws: list[int]) -> Iterator[int]:
-    """What is looked up in the ranges and among the projections, row after row."""
+def _ranged(shape: Shape, at: _Sections, noise: list[int], draws: list[int]) -> Iterator[int]:
+    """What is looked up in the range, row after row."""
     n, m = len(at["noise"]), len(at["drawn"])
     u = [s + b - (carry << 16) for s, b, carry in zip(at["secret_noise"], noise, at["noise_carry"], strict=True)]
     d = [s + b - (carry << 16) for s, b, carry in zip(at["secret_draws"], draws, at["draw_carry"], strict=True)]
@@ -342,10 +293,9 @@ def _ranged(shape: Shape, sizes: _Sizes, at: _Column, noise: list[int], draws: l
     drawn = zip(at["draw_borrow"], at["drawn"], strict=True)
     yield from (word - high - borrow + (below << 16) for word, (borrow, below) in zip(d[m:], drawn, strict=True))
     yield from at["norm_low"] + at["norm_high"]
-    yield from (y + sizes.reach for y in at["projections"])
 
 
-def _binned(at: _Column, betas: list[int]) -> Iterator[int]:
+def _binned(at: _Sections, betas: list[int]) -> Iterator[int]:
     """z + β·low_0 + … + β⁸·high_3 for each row of the noise."""
     rows = len(at["noise"])
     for row, z in enumerate(at["noise"]):
@@ -361,7 +311,7 @@ def _factors(shape: Shape, sizes: _Sizes) -> tuple[int, ...]:
     return shape.steps, slots, coordinates, sizes.projections, shape.capacity, len(shape.groups)
 
 
-def _check_sums(opened: _Opened, drawn: list[int], signs: list[list[int]], sent: list[int]) -> None:
+def _check_sums(opened: _Opened, drawn: list[int], signs: list[list[int]]) -> None:
     shape, sizes, h = opened.statement.shape, opened.sizes, opened.sizes.h
     factor, slots = iter(drawn), shape.steps * shape.slots
     nu, mu, rho, tau, omega, phi = (list(islice(factor, count)) for count in _factors(shape, sizes))
@@ -372,7 +322,6 @@ def _check_sums(opened: _Opened, drawn: list[int], signs: list[list[int]], sent:
     rho_of = dict(zip(grouped, rho, strict=True))
     noise = [reduced(step * rho_of[j]) for step in nu for j in range(len(rho))]
     target = dot(noise, (value % P for step in opened.statement.released.tolist() for value in step))
-    constant = reduced(reduced(target) * pow(sizes.k, -1, P) + minus(sent[sizes.k - 1]))
 
     # Beside ν: ρ, and zero for what fills a group's last row up. Beside μ: −Σ τ·Π for contributions, τ for projections.
     rest, of_nu = iter(rho), list[int]()
@@ -395,14 +344,16 @@ def _check_sums(opened: _Opened, drawn: list[int], signs: list[list[int]], sent:
         "projection_counts": _minus_chi_by(chi[1], opened.alpha, range(2 * sizes.reach + 1)),
         "noise_counts": _minus_chi_by(chi[2], opened.alpha, _bins(shape, powers_of(opened.beta, 9))),
     }
-    weights = {name: _cell_after_cell(values, sizes) for name, values in by_cell.items()}
-    looked_up = sizes.trees[4]["projections"], sizes.trees[2]["noise"]
-    of_inverses = [chi[0]] * (sizes.lookups - sum(looked_up)) + [chi[1]] * looked_up[0] + [chi[2]] * looked_up[1]
+    interpolated = Interpolation(opened.points)
+    weights = {name: [interpolated(row) for row in _cell_after_cell(values, sizes)] for name, values in by_cell.items()}
+    witness, lookups = sizes.trees[3], sizes.trees[4]["inverses_0"]
+    projected_rows, binned = _ceil(witness["projections"], 3), witness["noise"]
+    of_inverses = [chi[0]] * (lookups - projected_rows - binned) + [chi[1]] * projected_rows + [chi[2]] * binned
 
-    for at, point in opened:
+    for number, (at, point) in enumerate(opened):
         contributions = [entry for group in range(len(phi)) for entry in at[f"contributions_{group}"]]
         in_mu, squares = (*contributions, *at["projections"]), reduced(dot(phi, at["squares"]))
-        active, found = at["active"][0], opened.mask(at["mask_sums"], point.x)
+        active, found = at["active"][0], pow(point.x, sizes.k // 2, P) * element_of(at["mask_sums"])
         norms = [low + 256 * high for low, high in zip(at["norm_low"], at["norm_high"], strict=True)]
         for x, (nus, mus) in enumerate(blocks):
             lanes = point.lagrange[x * slots : (x + 1) * slots]
@@ -415,11 +366,11 @@ def _check_sums(opened: _Opened, drawn: list[int], signs: list[list[int]], sent:
                 found += reduced(dot(used_first, lanes) + kappa * by_step) * active
                 found += reduced(kappa_slots * by_slot) * (P - at["last"][0])
         for name, rows in weights.items():
-            found += sum(reduced(dot(row, point.lagrange)) * entry for row, entry in zip(rows, at[name], strict=True))
+            found += sum(row[number] * entry for row, entry in zip(rows, at[name], strict=True))
         inverses = element_of([reduced(dot(of_inverses, at[f"inverses_{place}"])) for place in range(4)])
         found += reduced(inverses) * (sum(point.lagrange) % P)
-        if reduced(found) != reduced(constant + point.x * evaluate(sent, point.x)):
-            raise SumsRefuted(f"at {point.x}")
+        if reduced(found) != sums_at(point.x, target, at["sums_rest"], at["sums_quotient"], sizes.k):
+            raise SumsFailed(f"at {point.x}")
 
 
 def _minus_chi_by(chi: int, alpha: int, table: Iterable[int]) -> list[int]:
@@ -427,7 +378,7 @@ def _minus_chi_by(chi: int, alpha: int, table: Iterable[int]) -> list[int]:
     try:
         inverses = inverses_of([reduced(alpha + minus(value)) for value in table])
     except ZeroDivisionError:
-        raise SumsRefuted("α lies in a table") from None
+        raise SumsFailed("α lies in a table") from None
     return [minus(reduced(chi * inverse)) for inverse in inverses]
 
 

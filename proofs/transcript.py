@@ -1,6 +1,6 @@
 """The transcript: the one place where challenges come from (Fiat and Shamir), and where randomness is stretched.
 
-    state₀   = SHA-256("candor/mechanism-proof/1")
+    state₀   = SHA-256("candor/mechanism-proof/2")
     absorb   state ← SHA-256(state ‖ 0x00 ‖ |label| u8 ‖ label ‖ |data| u64 ‖ data)
     draw     key   = SHA-256(state ‖ 0x01 ‖ |label| u8 ‖ label),  state ← SHA-256(state ‖ 0x02 ‖ key)
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from proofs.field import DEGREE, Field, P
 
-PROTOCOL = b"candor/mechanism-proof/1"
+PROTOCOL = b"candor/mechanism-proof/2"
 
 
 class Transcript:

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from proofs import columns as trees
 from proofs import relation
 from proofs.field import DEGREE, GENERATOR, Field, P, ext_mul, interpolate, inverse, matmul, mul, powers, root_of_unity
-from proofs.parameters import BLOWUP, Parameters, Sizes, parameters
+from proofs.parameters import BLOWUP, REST, Parameters, Sizes, parameters, shifts_of
 from proofs.proof import (
     CellsFailed,
+    Messages,
     OpeningInvalid,
     ProximityFailed,
     ReleasedTooLarge,
@@ -35,7 +36,7 @@ _P = np.uint64(P)
 
 @dataclass(frozen=True, eq=False)
 class Opened:
-    """points (t,): where the opened columns lie. powers (t, 2k). sections: name -> (t, rows).
+    """points (t,): where the opened columns lie. powers (t, k). sections: name -> (t, rows).
 
     basis (t, k): values on H, times it, are the values of their interpolating polynomial at the points.
     """
@@ -56,32 +57,44 @@ def verify(statement: Statement, proof: bytes, transcript: Transcript | None = N
     messages = split_messages(proof, sizes)
     transcript = transcript or Transcript()
     transcript.absorb("statement", statement.digest())
-    witness_root, slots_root, projections_root, lookups_root = messages.roots
-    transcript.absorb("witness", witness_root)
+    slots_root, witness_root, lookups_root = messages.roots[:3]
     transcript.absorb("slots", slots_root)
     matrix = relation.projection_signs(transcript.draw("projections"), sizes)
-    transcript.absorb("projections", projections_root)
+    transcript.absorb("witness", witness_root)
     alpha, beta = transcript.elements("tables", 2)
+    check_alpha(alpha)
     transcript.absorb("lookups", lookups_root)
-    proximity_factors = transcript.elements("proximity", sum(sizes.heights) - DEGREE)
     cell_factors = relation.challenges_of_cells(transcript, sizes, alpha, beta)
     sum_factors = relation.challenges_of_sums(transcript, sizes)
-    proximity, quotient, sums = map(decode_elements, (messages.proximity, messages.cells, messages.sums))
-    transcript.absorb("proximity", messages.proximity)
-    transcript.absorb("cells", messages.cells)
-    transcript.absorb("sums", messages.sums)
-    positions = transcript.positions("columns", sizes.columns, sizes.queries)
-
-    roots = (statement.words_root, statement.data_root, *messages.roots)
-    opened = open_columns(messages.rest, positions.tolist(), roots, sizes)
-    check_proximity(opened, proximity, proximity_factors, sizes)
+    opened = opened_columns(transcript, messages, (statement.words_root, statement.data_root), sizes)
     public = Public.of(statement, sizes)
-    _check_cells(opened, quotient, public, cell_factors, sizes)
+    _check_cells(opened, public, cell_factors, sizes)
     terms = [
         *relation.sum_terms(sizes, matrix, public, sum_factors, alpha, beta),
         *relation.noise_terms(statement, sizes, sum_factors),
     ]
-    _check_sums(opened, sums, terms, relation.target(statement, sizes, sum_factors), sizes)
+    _check_sums(opened, terms, relation.target(statement, sizes, sum_factors), sizes)
+
+
+def check_alpha(alpha: Field) -> None:
+    """Values of ranges share rows of inverses: none of them may be α. Raises CellsFailed, once in 2^93 proofs."""
+    if not alpha[1:].any():
+        raise CellsFailed("α lies in the base field, where look-ups say nothing: prove again with other randomness")
+
+
+def opened_columns(transcript: Transcript, messages: Messages, elsewhere: Sequence[bytes], sizes: Sizes) -> Opened:
+    """The last messages: once trees of quotients and the polynomial are absorbed, the columns that are asked for.
+
+    Raises ProofMalformed, OpeningInvalid, ProximityFailed.
+    """
+    transcript.absorb("quotients", messages.roots[-1])
+    factors = transcript.elements("proximity", sum(sizes.heights))
+    sent = decode_elements(messages.proximity)
+    transcript.absorb("proximity", messages.proximity)
+    positions = transcript.positions("columns", sizes.columns, sizes.queries)
+    opened = open_columns(messages.rest, positions.tolist(), (*elsewhere, *messages.roots), sizes)
+    check_proximity(opened, sent, factors, sizes)
+    return opened
 
 
 def points_of(positions: NDArray[np.int64], sizes: Sizes) -> Field:
@@ -91,23 +104,23 @@ def points_of(positions: NDArray[np.int64], sizes: Sizes) -> Field:
     return np.array([GENERATOR * pow(root, int(exponent), P) % P for exponent in exponents], dtype=np.uint64)
 
 
-def mask_at(sections: dict[str, Field], name: str, middle: Field, high: Field) -> Field:
-    """A + x^(k/2)·B + x^k·C, each of four rows: a polynomial over K of degree below 2k, at each point."""
-    parts = np.split(sections[name], 3, axis=1)
-    found = parts[0] + mul(parts[1], middle[:, None]) + mul(parts[2], high[:, None])
-    return np.asarray(found % _P, dtype=np.uint64)
+def power(points: Field, exponent: int) -> Field:
+    """x^exponent, point by point."""
+    found, square = np.ones_like(points), points
+    while exponent:
+        found = mul(found, square) if exponent & 1 else found
+        exponent, square = exponent >> 1, mul(square, square)
+    return found
 
 
 def vanishing(points: Field, sizes: Sizes) -> Field:
     """(x^k − 1) / Π over the random cells' points of H of (x − ω^j): zero exactly on the lanes."""
-    row = np.uint64(sizes.row)
     root = np.array([root_of_unity(sizes.row)], dtype=np.uint64)
     tail = powers(root, sizes.row)[0, sizes.lanes :]
     below = np.ones_like(points)
     for point in tail:
         below = mul(below, (points + _P - point) % _P)
-    whole = np.array([pow(int(x), int(row), P) for x in points], dtype=np.uint64)
-    return mul((whole + _P - np.uint64(1)) % _P, inverse(below))
+    return mul((power(points, sizes.row) + _P - np.uint64(1)) % _P, inverse(below))
 
 
 def _check_released(statement: Statement, sizes: Parameters) -> None:
@@ -130,47 +143,55 @@ def open_columns(rest: bytes, positions: list[int], roots: Sequence[bytes], size
             sections[name] = table[:, start : start + rows]
             start += rows
     points = points_of(np.array(positions, dtype=np.int64), sizes)
-    exponents = powers(points, 2 * sizes.row)
+    exponents = powers(points, sizes.row)
     # Σ_j x^j·(1/k)·Σ_i v_i·ω^(−ij) = Σ_i v_i·(1/k)·Σ_j x^j·ω^(−ij): the powers are transformed once, for all values
-    basis = np.ascontiguousarray(interpolate(np.ascontiguousarray(exponents[:, : sizes.row].T)).T)
+    basis = np.ascontiguousarray(interpolate(np.ascontiguousarray(exponents.T)).T)
     return Opened(points, exponents, basis, sections)
 
 
 def check_proximity(opened: Opened, sent: Field, factors: Field, sizes: Sizes) -> None:
-    """Σ factor·row + mask is the polynomial of degree below k that was sent."""
+    """Σ factor·row + x·Σ factor·rest + mask is the polynomial of degree below k that was sent."""
     order = [name for tree in sizes.trees for name, _ in tree if name != "mask_proximity"]
-    rows = np.concatenate([opened.sections[name] for name in order], axis=1)
+    rows = np.concatenate([*(opened.sections[name] for name in order), times_x(opened.sections[REST], opened)], axis=1)
     expected = (matmul(rows, factors) + opened.sections["mask_proximity"]) % _P
-    if not np.array_equal(matmul(opened.powers[:, : sizes.row], sent), expected):
+    if not np.array_equal(matmul(opened.powers, sent), expected):
         raise ProximityFailed("the opened columns do not agree with the combination of all rows that was sent")
 
 
-def _check_cells(
-    opened: Opened, quotient: Field, public: Public, drawn: relation.CellChallenges, sizes: Parameters
-) -> None:
-    """Σ factor·identity + mask is divisible by the polynomial that vanishes on the lanes."""
+def times_x(values: Field, opened: Opened) -> Field:
+    return mul(values, opened.points[:, None])
+
+
+def _check_cells(opened: Opened, public: Public, drawn: relation.CellChallenges, sizes: Parameters) -> None:
+    """Σ factor·identity is divisible by the polynomial that vanishes on the lanes."""
     known = {name: _at_points(0, values, opened) for name, values in public.words.items()}
-    found = relation.cell_identities(opened.sections, known, sizes, drawn, Plain())
+    found = relation.cell_identities(opened.sections, sizes, drawn, Plain())
+    found = (found + relation.shared_identities(opened.sections, known, sizes, drawn)) % _P
     told = "a contribution above the clip, a word out of range, or a value that is in no table"
-    check_quotient(opened, quotient, found, sizes, told)
+    check_quotient(opened, found, sizes, told)
 
 
-def check_quotient(opened: Opened, quotient: Field, found: Field, sizes: Sizes, told: str) -> None:
-    """found (t, 4) + mask = quotient·(what vanishes on the lanes) at every point. Raises CellsFailed(told)."""
-    found = (found + masked(opened, "mask_cells", sizes)) % _P
-    expected = mul(matmul(opened.powers[:, : len(quotient)], quotient), vanishing(opened.points, sizes)[:, None])
-    if not np.array_equal(found, expected):
+def check_quotient(opened: Opened, found: Field, sizes: Sizes, told: str) -> None:
+    """found (t, 4) = quotient·(what vanishes on the lanes) at every point; the quotient lies in pieces, four rows each.
+
+    Raises CellsFailed(told).
+    """
+    quotient = np.zeros_like(found)
+    for piece, shift in enumerate(shifts_of(sizes)):
+        part = opened.sections["cells"][:, DEGREE * piece : DEGREE * (piece + 1)]
+        quotient += mul(part, power(opened.points, shift)[:, None])
+    if not np.array_equal(found, mul(quotient % _P, vanishing(opened.points, sizes)[:, None])):
         raise CellsFailed(told)
 
 
-def _check_sums(opened: Opened, sent: Field, terms: list[Term], target: Field, sizes: Parameters) -> None:
-    """Σ over H of Σ weight·(Σ coefficient·row) + mask = target."""
+def _check_sums(opened: Opened, terms: list[Term], target: Field, sizes: Parameters) -> None:
+    """Σ over H of Σ weight·(Σ coefficient·row) = target."""
     found = np.zeros((len(opened.points), DEGREE), dtype=np.uint64)
     for term in terms:
         at = _at_points(term.start, term.weights, opened)
         found = found + ext_mul(at, combined_at_points(term, opened))
     told = "the released sums, the counts or the data do not follow from what was committed to"
-    check_total(opened, sent, found, target, sizes, told)
+    check_total(opened, found, target, sizes, told)
 
 
 def combined_at_points(term: Term, opened: Opened) -> Field:
@@ -181,19 +202,17 @@ def combined_at_points(term: Term, opened: Opened) -> Field:
     return found % _P
 
 
-def check_total(opened: Opened, sent: Field, found: Field, target: Field, sizes: Sizes, told: str) -> None:
-    """found (t, 4) + mask adds up to the target over H: the sum of a polynomial is k·(c₀ + c_k). Raises SumsFailed."""
-    found = found + masked(opened, "mask_sums", sizes)
-    constant = (mul(target, np.uint64(pow(sizes.row, P - 2, P))) + _P - sent[sizes.row - 1]) % _P
-    expected = matmul(opened.powers, np.concatenate([constant[None], sent]))
-    if not np.array_equal(found % _P, expected):
+def check_total(opened: Opened, found: Field, target: Field, sizes: Sizes, told: str) -> None:
+    """found (t, 4) + x^(k/2)·mask = target/k + x·rest + (x^k − 1)·quotient: it adds up to the target over H.
+
+    Raises SumsFailed(told).
+    """
+    half = power(opened.points, sizes.row // 2)[:, None]
+    found = (found + mul(opened.sections["mask_sums"], half)) % _P
+    whole = mul(opened.sections["sums_quotient"], (mul(half, half) + _P - np.uint64(1)) % _P)
+    constant = mul(target, np.uint64(pow(sizes.row, P - 2, P)))
+    if not np.array_equal(found, (constant + times_x(opened.sections[REST], opened) + whole) % _P):
         raise SumsFailed(told)
-
-
-def masked(opened: Opened, name: str, sizes: Sizes) -> Field:
-    """The polynomial of the masks of that name at the points."""
-    half = sizes.row // 2
-    return mask_at(opened.sections, name, opened.powers[:, half], opened.powers[:, sizes.row])
 
 
 def _at_points(start: int, lanes: Field, opened: Opened) -> Field:

@@ -44,7 +44,7 @@ def witness(
         raise WitnessRefused("the released sums are not contributions and noise added up")
     cells |= _contribution_cells(statement, sizes, by_slot, counts)
     ranges = range_values(cells | secret_cells(words, sizes), statement, sizes)
-    cells["range_counts"] = count_cells(ranges, RANGE, "range_counts", sizes)
+    cells["range_counts"] = count_cells(relation.in_threes(ranges), RANGE, "range_counts", sizes)
     cells["noise_counts"] = count_cells(cells["noise_bins"], sizes.noise_values, "noise_counts", sizes)
     return cells
 
@@ -137,13 +137,15 @@ def _contribution_cells(
     left = np.zeros((len(shape.groups), sizes.lanes), dtype=np.int64)
     active = (np.arange(shape.slots)[None] < counts[:, None]).reshape(-1)
     for group, rows in enumerate(sizes.group_rows):
-        padded = np.zeros((shape.contributions, rows * blocks), dtype=np.int64)
+        padded = np.zeros((shape.contributions, rows * blocks), dtype=np.int32)
         padded[:, : shape.groups[group]] = by_slot[:, statement.group_of == group]
-        section = np.zeros((rows, sizes.lanes), dtype=np.int64)
+        section = np.zeros((rows, sizes.lanes), dtype=np.int32)
         section[:, : blocks * shape.contributions] = padded.T.reshape(rows, blocks * shape.contributions)
-        cells[f"contributions_{group}"] = np.mod(section, P).astype(np.uint32)
-        squares[group] = np.square(section).sum(axis=0)
-        left[group, : shape.contributions] = shape.clip_units**2 * active - np.square(padded).sum(axis=1)
+        squares[group] = np.einsum("rl,rl->l", section, section, dtype=np.int64)
+        left[group, : shape.contributions] = shape.clip_units**2 * active
+        left[group, : shape.contributions] -= np.einsum("ac,ac->a", padded, padded, dtype=np.int64)
+        section += np.int32(P) * (section < 0)
+        cells[f"contributions_{group}"] = section.view(np.uint32)
     cells["squares"] = squares.astype(np.uint32)
     cells["norm_low"] = (left % NORM_SHIFT).astype(np.uint32)
     cells["norm_high"] = (left // NORM_SHIFT).astype(np.uint32)

@@ -76,6 +76,7 @@ class Anchor:
     _published_at: float | None = None
     _waiting_since: int | None = None  # block in which entries behind the last checkpoint were first seen
     _last: LogServer | None = None
+    _behind_since: float | None = None  # by the clock: when an entry that is not anchored now was first seen waiting
     _noted: int = 0  # size of the checkpoint beside the tiles
     _head: int = 0
     _faults: dict[str, str] = field(default_factory=dict)
@@ -195,12 +196,16 @@ class Anchor:
     def _tell(self) -> None:
         size, anchored = self.log.size, self._last.size if self._last else 0
         published = self.publisher.last
-        facts: dict[str, Any] = {"late_blocks": 0, "oldest_due_block": None}
-        if anchored < size:
+        facts: dict[str, Any] = {"late_blocks": 0, "oldest_due_block": None, "behind_s": 0}
+        if anchored == size:
+            self._behind_since = None
+        else:
             oldest = Entry.decode(self.log.tree(size).entry(anchored))
+            self._behind_since = self.clock() if self._behind_since is None else self._behind_since
             facts = {
                 "oldest_due_block": oldest.due_block,
                 "late_blocks": max(0, self._head - oldest.due_block),
+                "behind_s": round(self.clock() - self._behind_since),  # also while nobody says how many blocks it is
             }
         self.meter.anchored(
             head=self._head,

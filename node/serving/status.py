@@ -17,15 +17,34 @@ from node.serving.daemon import CHECKPOINTS, PUBLISHED
 from node.serving.publishing import read_published
 from node.serving.settings import ServeSettings
 from node.status import intents_of
+from proofs.errors import WireFault
 
 
 def serve_status(settings: ServeSettings) -> dict[str, Any]:
-    """Raises LocalFault for an unreadable state folder, WireFault when the chain does not answer."""
+    """With a chain that is away, what the folder and the server itself know: `running` says what waits, and for how
+    long. Raises LocalFault for an unreadable state folder."""
     key = open_keystore(settings.key.keystore, read_password(settings.key.password_file))
-    chain = EvmChain(settings.chain.rpc_url, settings.chain.rounds, log=settings.audit_log.contract)
     published = read_published(state_file(settings, PUBLISHED))
     try:
-        server = chain.log_server(key.address)
+        told = _by_the_chain(settings, key.address)
+    except WireFault as error:
+        told = {"chain": str(error), "intents": []}
+    intents = told.pop("intents")
+    return {
+        "address": f"0x{key.address.hex()}",
+        **told,
+        "published": published.size if published else 0,
+        "published_cid": published.cid if published else None,
+        "running": running(settings),
+        "intents": intents,
+    }
+
+
+def _by_the_chain(settings: ServeSettings, address: bytes) -> dict[str, Any]:
+    """Raises WireFault."""
+    chain = EvmChain(settings.chain.rpc_url, settings.chain.rounds, log=settings.audit_log.contract)
+    try:
+        server = chain.log_server(address)
         anchored: dict[str, Any] = {
             "anchored": server.size,
             "promise_blocks": server.promise_blocks,
@@ -36,16 +55,12 @@ def serve_status(settings: ServeSettings) -> dict[str, Any]:
     except ContractRefused:
         anchored = {"anchored": None}
     return {
-        "address": f"0x{key.address.hex()}",
         "chain_id": chain.chain_id,
         "head": chain.head().number,
-        "balance_wei": chain.balance(key.address),
+        "balance_wei": chain.balance(address),
         **anchored,
-        "signed": _signed(settings, Domain(chain.chain_id, chain.log_address), key.address),
-        "published": published.size if published else 0,
-        "published_cid": published.cid if published else None,
-        "running": running(settings),
-        "intents": intents_of(settings, chain, key.address),
+        "signed": _signed(settings, Domain(chain.chain_id, chain.log_address), address),
+        "intents": intents_of(settings, chain, address),
     }
 
 

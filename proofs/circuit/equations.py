@@ -1,7 +1,7 @@
 """The equations of a circuit's proof over its rows, the same code for prover and verifier (README.md).
 
-Cell equations hold in every lane: the identities of groups, and inverse·(α − key) = 1 for every look-up. All relations
-and all tables together make one sum equation: Σ weight·cell = target.
+Cell equations hold in every lane: the identities of groups, and that inverses are those of what is looked up, of three
+values of a range or of one key. All relations and all tables together make one sum equation: Σ weight·cell = target.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from proofs.circuit.weights import BASIS, Weights, matmul
 from proofs.circuit.wire import Group, Units
 from proofs.field import DEGREE, Field, Halves, P, element, ext, ext_inverse, ext_mul, ext_turned, mul
 from proofs.field import matmul as field_matmul
-from proofs.relation import Arithmetic
+from proofs.relation import Arithmetic, in_threes, together
 from proofs.transcript import Transcript, field_stream
+from proofs.verifier import check_alpha
 
 _P = np.uint64(P)
 
@@ -27,19 +28,23 @@ _P = np.uint64(P)
 @dataclass(frozen=True, eq=False)
 class Tests:
     """Drawn when the values are committed to: two vectors that test products of matrices, β for the second column of a
-    table, and γ for the columns of public rows."""
+    table, γ for the columns of public rows, and α, where look-ups are tested."""
 
     left: Field
     right: Field
     beta: Field
     gamma: Field
+    alpha: Field
 
 
 def tests_drawn(transcript: Transcript, circuit: Circuit) -> Tests:
+    """Raises CellsFailed where α is none to look up at."""
     longest = max([circuit.lanes, *(side.sizes[2] for pair in circuit.pairs for side in (pair.left, pair.right))])
     widest = max((table.rows.shape[1] for table in circuit.tables.values() if table.rows is not None), default=0)
-    drawn = transcript.elements("tests", 2 * longest + 1 + widest)
-    return Tests(drawn[:longest], drawn[longest : 2 * longest], drawn[2 * longest], drawn[2 * longest + 1 :])
+    drawn = transcript.elements("tests", 2 * longest + widest + 2)
+    check_alpha(drawn[-1])
+    left, right, rest = drawn[:longest], drawn[longest : 2 * longest], drawn[2 * longest :]
+    return Tests(left, right, rest[0], rest[1:-1], rest[-1])
 
 
 class Stream:
@@ -62,11 +67,10 @@ def cell_equations(
     circuit: Circuit,
     layout: Layout,
     tests: Tests,
-    alpha: Field,
     drawn: Field,
     arithmetic: Arithmetic,
 ) -> Field:
-    """(points, 4): every equation times its factor, added up. drawn: a factor for each row of each of them."""
+    """(points, 4): those of degree 2, each times its factor, added up. drawn: count_of_equations factors."""
     total, at = np.zeros((1, DEGREE), dtype=np.uint64), 0
     for group, shape in _groups(circuit, layout):
         rows = layout.rows(shape)
@@ -74,9 +78,12 @@ def cell_equations(
             value = _identity(columns, group, identity)
             total = total + field_matmul(value, drawn[at : at + rows])
             at += rows
-    inverse = [columns[f"inverses_{e}"] for e in range(DEGREE)]
-    factors, first, plain = drawn[at:], 0, list[Field]()
+    alone = layout.shared_rows
+    inverse = [columns[f"inverses_{e}"][:, alone:] for e in range(DEGREE)]
+    factors, first, plain = drawn[at + alone :], 0, list[Field]()
     for group, shape in _groups(circuit, layout):
+        if shape.ranged:
+            continue
         for lookup in group.lookups:
             end = first + layout.rows(shape)
             for name, column in lookup.columns:
@@ -88,13 +95,39 @@ def cell_equations(
                     total = total + _P - _keyed(values, part, factors[first:end], _named(name, tests), arithmetic)
             first = end
     if plain:
-        total = total + _inverses(np.concatenate(plain, axis=1), inverse, factors, alpha, arithmetic)
+        total = total + _inverses(np.concatenate(plain, axis=1), inverse, factors, tests.alpha, arithmetic)
     return np.asarray(total % _P, dtype=np.uint64)
 
 
+def shared_equations(
+    columns: Mapping[str, Field], circuit: Circuit, layout: Layout, tests: Tests, drawn: Field
+) -> Field:
+    """(points, 4): those of ranges, of degree 4, likewise."""
+    rows = layout.shared_rows
+    inverses = np.stack([columns[f"inverses_{e}"][:, :rows] for e in range(DEGREE)])
+    values = shared_values(columns, layout)
+    return together(values, inverses, shared_factors(circuit, layout, drawn), tests.alpha)
+
+
+def shared_values(columns: Mapping[str, Field], layout: Layout) -> Field:
+    """(points, 3·rows): what is looked up in ranges, three by three."""
+    found = [np.zeros((len(columns["inverses_0"]), 0), dtype=columns["inverses_0"].dtype)]
+    for _, users, _ in layout.shared():
+        found.append(in_threes(np.concatenate([columns[section(one.name, at)] for one, at in users], axis=1)))
+    return np.concatenate(found, axis=1)
+
+
+def shared_factors(circuit: Circuit, layout: Layout, drawn: Field) -> Field:
+    first = _identity_rows(circuit, layout)
+    return drawn[first : first + layout.shared_rows]
+
+
 def count_of_equations(circuit: Circuit, layout: Layout) -> int:
-    identities = sum(layout.rows(shape) * len(group.identities) for group, shape in _groups(circuit, layout))
-    return identities + layout.lookup_rows
+    return _identity_rows(circuit, layout) + layout.inverse_rows
+
+
+def _identity_rows(circuit: Circuit, layout: Layout) -> int:
+    return sum(layout.rows(shape) * len(group.identities) for group, shape in _groups(circuit, layout))
 
 
 def _groups(circuit: Circuit, layout: Layout) -> Iterator[tuple[Group, GroupShape]]:
@@ -171,6 +204,9 @@ class InverseRows:
     @classmethod
     def of(cls, layout: Layout, tables: Mapping[str, Field]) -> InverseRows:
         wide, factors, used = layout.blocks * layout.strip, list[Field](), list[int]()
+        for table, _, rows in layout.shared():
+            factors += [tables[table]] * rows
+            used += [layout.lanes] * rows
         for shape, _, table in layout.looked_up():
             rows = layout.rows(shape)
             factors += [tables[table]] * rows
@@ -209,29 +245,29 @@ def counts_at_points(
 ) -> Field:  # fmt: skip
     """(t, 4): −Σ count·factor/(α − key) over all tables; basis (t, k), columns: name -> (t, rows)."""
     wide, total = layout.blocks * layout.strip, np.zeros((1, DEGREE), dtype=np.uint64)
-    for together in counts_together(circuit, inverses):
-        for row in range(-(-len(together.inverses) // wide)):
-            mine = {name: min(len(inverses[name]) - row * wide, wide) for name in together.tables}
+    for alike in counts_together(circuit, inverses):
+        for row in range(-(-len(alike.inverses) // wide)):
+            mine = {name: min(len(inverses[name]) - row * wide, wide) for name in alike.tables}
             at, found = 0, np.zeros((1, DEGREE), dtype=np.uint64)
             for end, name in sorted((end, name) for name, end in mine.items() if end > 0):
                 if end > at:
-                    part = together.inverses[row * wide + at : row * wide + end]
+                    part = alike.inverses[row * wide + at : row * wide + end]
                     found, at = (found + field_matmul(basis.columns(at, end), part)) % _P, end
                 factor = (_P - drawn_factors[name]) % _P
                 total = total + mul(ext_mul(found, factor), columns[counts_of(name)][:, row, None])
     return np.asarray(total % _P, dtype=np.uint64)
 
 
-def inverses_of(circuit: Circuit, tests: Tests, alpha: Field) -> dict[str, Field]:
+def inverses_of(circuit: Circuit, tests: Tests) -> dict[str, Field]:
     """1/(α − key) for every entry of each table; the ranges, which overlap, have them in common."""
     ranges = [table for table in circuit.tables.values() if table.counts]
     lowest = min((table.first for table in ranges), default=0)
     highest = max((table.first + len(table.entries) for table in ranges), default=0)
-    common = _inverted(ext(element(np.arange(lowest, highest))), alpha)
+    common = _inverted(ext(element(np.arange(lowest, highest))), tests.alpha)
     return {
         name: common[table.first - lowest :][: len(table.entries)]
         if table.counts
-        else _inverted(keys_of(table, tests), alpha)
+        else _inverted(keys_of(table, tests), tests.alpha)
         for name, table in circuit.tables.items()
     }
 

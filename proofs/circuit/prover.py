@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from proofs import kernels
 from proofs.answering import (
-    CHUNK,
     Columns,
     Compiled,
     Section,
-    combined_rows,
-    coset,
+    answered,
+    at_points,
+    check_sum,
     from_coset,
-    mask_values,
     masks,
+    quotient,
+    quotient_rows,
     sections_of,
+    shared,
     sums_of_terms,
 )
 from proofs.circuit.builder import Circuit
@@ -28,22 +31,23 @@ from proofs.circuit.equations import (
     Tests,
     cell_equations,
     inverses_of,
+    shared_factors,
+    shared_values,
     tests_drawn,
     weights_of,
 )
 from proofs.circuit.foreign import foreign_terms
-from proofs.circuit.layout import INVERSES, TESTS, VALUES, GroupShape, Layout, counts_of, section
+from proofs.circuit.layout import TESTS, VALUES, GroupShape, Layout, counts_of, section
 from proofs.circuit.relations import Keyed, tests_of
 from proofs.circuit.verifier import PROTOCOL, Drawn, drawn_last
 from proofs.circuit.weights import Strips, Weights
 from proofs.circuit.wire import Group, Units
 from proofs.commitment import Committed, commit
-from proofs.field import DEGREE, Field, P, ext, ext_inverse, ext_turned, interpolate, inverse, mul
-from proofs.proof import Proof, encode_elements
+from proofs.field import DEGREE, Field, P, ext, ext_inverse, ext_turned
+from proofs.parameters import TOGETHER
 from proofs.relation import Term
 from proofs.transcript import Transcript
-from proofs.verifier import vanishing
-from proofs.witness import Cells, WitnessRefused
+from proofs.witness import Cells
 
 Progress = Callable[[str], None]
 _P = np.uint64(P)
@@ -69,15 +73,16 @@ def prove(
     transcript.absorb("values", values.root)
     tests = tests_drawn(transcript, circuit)
     _fill_tests(circuit, tests)
-    second = run.commit(TESTS, run.columns(1))
-    transcript.absorb("tests", second.root)
-    alpha = transcript.elements("tables", 1)[0]
     tell("looking up")
-    third = run.commit(INVERSES, run.inverses(tests, alpha), masks(key, layout))
-    transcript.absorb("inverses", third.root)
-    drawn = drawn_last(transcript, circuit, layout, tests, alpha)
+    mask = masks(key, layout)
+    second = run.commit(TESTS, run.columns(1) | run.inverses(tests), mask)
+    transcript.absorb("tests", second.root)
+    drawn = drawn_last(transcript, circuit, layout, tests)
     tell("combining")
-    return run.answer([values, second, third], drawn, transcript)
+    committed = [*elsewhere, values, second]
+    sections = sections_of(committed, layout)
+    rows = quotient_rows(run.cells(sections, drawn), run.sums(sections, drawn), mask["mask_sums"], key, layout)
+    return answered(transcript, committed, rows, key, layout)
 
 
 def _fill_tests(circuit: Circuit, tests: Tests) -> None:
@@ -120,8 +125,12 @@ class _Run:
             for group, column in self._users(name):
                 places = table.places(group.units(column) if group.phase == 0 else self._ids(group))
                 counted += np.bincount(places.reshape(-1), minlength=len(counted))
-            counts[counts_of(name)] = self._laid(counted, layout.count_rows(name))
-        return self.columns(0) | counts
+            counts[counts_of(name)] = counted
+        for name, values in self._ranged():
+            table = self._circuit.tables[name]
+            counts[counts_of(name)] += np.bincount(table.places(values).reshape(-1), minlength=len(table.entries))
+        laid = {counts_of(name): self._laid(counts[counts_of(name)], layout.count_rows(name)) for name in layout.tables}
+        return self.columns(0) | laid
 
     def _ids(self, group: Group) -> Units:
         return np.concatenate([one.ids.known() for one in _keyed(self._circuit, group)])
@@ -131,16 +140,32 @@ class _Run:
             (self._circuit.groups[shape.name], lookup.columns[0][1])
             for shape in self._layout.groups
             for lookup in self._circuit.groups[shape.name].lookups
-            if lookup.table == table
+            if lookup.table == table and not shape.ranged
         ]
 
-    def inverses(self, tests: Tests, alpha: Field) -> Cells:
-        """1/(α − key) for every cell that is looked up, gathered from the inverses of the tables' entries."""
+    def _ranged(self) -> Iterator[tuple[str, Units]]:
+        """Of each range, what is looked up in it: (rows of inverses, 3, lanes), zeros included."""
+        layout = self._layout
+        for name, users, rows in layout.shared():
+            found, at = np.zeros((TOGETHER * rows, layout.lanes), dtype=np.int64), 0
+            for shape, column in users:
+                end = at + layout.rows(shape)
+                found[at:end] = self._in_rows(self._circuit.groups[shape.name].units(column), end - at)
+                at = end
+            yield name, found.reshape(rows, TOGETHER, layout.lanes)
+
+    def inverses(self, tests: Tests) -> Cells:
+        """What is looked up, inverted: gathered from the inverses of the tables' entries."""
         layout = self._layout
         wide, first = layout.blocks * layout.strip, 0
-        found = np.empty((DEGREE, layout.lookup_rows, layout.lanes), dtype=np.uint32)
-        found[:] = ext_inverse(alpha[None])[0][:, None, None]
-        known = {name: one.T.astype(np.uint32) for name, one in inverses_of(self._circuit, tests, alpha).items()}
+        found = np.empty((DEGREE, layout.inverse_rows, layout.lanes), dtype=np.uint32)
+        found[:] = ext_inverse(tests.alpha[None])[0][:, None, None]
+        known = {name: one.T.astype(np.uint32) for name, one in inverses_of(self._circuit, tests).items()}
+        for name, values in self._ranged():
+            places, end = self._circuit.tables[name].places(values), first + len(values)
+            for e in range(DEGREE):
+                found[e, first:end] = known[name][e][places].sum(axis=1, dtype=np.uint64) % _P
+            first = end
         for shape, number, name in layout.looked_up():
             group, end = self._circuit.groups[shape.name], first + layout.rows(shape)
             units = group.units(group.lookups[number].columns[0][1]).reshape(-1)
@@ -154,53 +179,38 @@ class _Run:
         return {f"inverses_{e}": found[e] for e in range(DEGREE)}
 
     def _laid(self, units: Units, rows: int) -> NDArray[np.uint32]:
+        return np.mod(self._in_rows(units, rows), P).astype(np.uint32)
+
+    def _in_rows(self, units: Units, rows: int) -> Units:
         layout = self._layout
         wide = layout.blocks * layout.strip
-        flat = np.zeros(rows * wide, dtype=np.uint32)
-        flat[: units.size] = np.mod(units.reshape(-1), P)
-        found = np.zeros((rows, layout.lanes), dtype=np.uint32)
+        flat = np.zeros(rows * wide, dtype=np.int64)
+        flat[: units.size] = units.reshape(-1)
+        found = np.zeros((rows, layout.lanes), dtype=np.int64)
         found[:, :wide] = flat.reshape(rows, wide)
         return found
 
-    def answer(self, own: Sequence[Committed], drawn: Drawn, transcript: Transcript) -> bytes:
-        layout, committed = self._layout, [*self._elsewhere, *own]
-        sections = sections_of(committed, layout)
-        proximity = interpolate(combined_rows(sections, drawn.proximity, layout))
-        cells = self._cells(sections, drawn)
-        sums = self._sums(sections, drawn)[1:]
-        for label, polynomial in (("proximity", proximity), ("cells", cells), ("sums", sums)):
-            transcript.absorb(label, encode_elements(polynomial))
-        positions = transcript.positions("columns", layout.columns, layout.queries).tolist()
-        return Proof(
-            tuple(part.root for part in own),
-            proximity,
-            cells,
-            sums,
-            *zip(*(part.opened(positions) for part in committed), strict=True),
-        ).encode()
+    def cells(self, sections: dict[str, Section], drawn: Drawn) -> Field:
+        """The quotient of the cell equations."""
+        circuit, layout, rows = self._circuit, self._layout, self._layout.shared_rows
 
-    def _cells(self, sections: dict[str, Section], drawn: Drawn) -> Field:
-        layout = self._layout
-        points = coset(layout)
-        values = np.zeros((len(points), DEGREE), dtype=np.uint64)
-        for start in range(0, len(points), CHUNK):
-            part = slice(start, start + CHUNK)
-            columns = Columns(sections, part)
-            values[part] = cell_equations(
-                columns, self._circuit, layout, drawn.tests, drawn.alpha, drawn.cells, Compiled()
-            )
-            values[part] += mask_values(columns, "mask_cells", points[part], layout)
-        quotient = mul(values % _P, inverse(vanishing(points, layout))[:, None])
-        coefficients, length = from_coset(quotient, layout), layout.row + layout.pads
-        if coefficients[length:].any():
-            raise WitnessRefused("a cell equation does not hold: the values break the circuit")
-        return coefficients[:length]
+        def equations(columns: Columns) -> Field:
+            return cell_equations(columns, circuit, layout, drawn.tests, drawn.cells, Compiled())
 
-    def _sums(self, sections: dict[str, Section], drawn: Drawn) -> Field:
+        on_h: dict[str, NDArray[Any]] = {name: one.rows.T for name, one in sections.items()}
+        values = shared_values(on_h, layout).T.astype(np.uint32, copy=False)
+        inverses = np.stack([sections[f"inverses_{e}"].rows[:rows] for e in range(DEGREE)])
+        factors = shared_factors(circuit, layout, drawn.cells)
+        return quotient(
+            [at_points(equations, sections, layout), shared(values, inverses, factors, drawn.tests.alpha)], layout
+        )
+
+    def sums(self, sections: dict[str, Section], drawn: Drawn) -> Field:
+        """Coefficients (2k, 4) of the sum equation's polynomial."""
         layout = self._layout
         weights = weights_of(self._circuit, drawn.tests, drawn.sums)
         inverses = InverseRows.of(layout, drawn.tables)
-        terms = [_whole_rows(inverses, layout), *foreign_terms(self._circuit, weights)]
+        terms = [*_whole_rows(inverses, layout), *foreign_terms(self._circuit, weights)]
         total = sums_of_terms(sections, terms, layout)
         total += _ends_of_rows(inverses, layout, sections)
         for name, first, rows in _weights_by_row(self._circuit, weights, layout, drawn):
@@ -208,18 +218,19 @@ class _Run:
             values = sections[name].values[:, first : first + len(rows)]
             total += kernels.row_products(on_points, np.ascontiguousarray(values))
         found = from_coset(total % _P, layout)
-        wanted = (mul(weights.target, np.uint64(pow(layout.row, P - 2, P))) + _P - found[layout.row]) % _P
-        if not np.array_equal(found[0], wanted):
-            raise WitnessRefused("a relation does not hold: the values break the circuit")
+        check_sum(found, weights.target, layout)
         return found
 
 
-def _whole_rows(inverses: InverseRows, layout: Layout) -> Term:
-    """Rows of inverses that are used in all of their lanes."""
-    wide = layout.blocks * layout.strip
-    factors = np.where((inverses.used == wide)[:, None], inverses.factors, np.uint64(0))
-    coefficients = {f"inverses_{e}": (0, ext_turned(factors, e)) for e in range(DEGREE)}
-    return Term(0, ext(np.ones(wide, dtype=np.uint64)), coefficients)
+def _whole_rows(inverses: InverseRows, layout: Layout) -> Iterator[Term]:
+    """Rows of inverses that are used in all of their lanes: those of ranges, then of strips."""
+    for lanes in (layout.lanes, layout.blocks * layout.strip):
+        chosen = inverses.used == lanes
+        if chosen.any():
+            factors = np.where(chosen[:, None], inverses.factors, np.uint64(0))
+            coefficients = {f"inverses_{e}": (0, ext_turned(factors, e)) for e in range(DEGREE)}
+            yield Term(0, ext(np.ones(lanes, dtype=np.uint64)), coefficients)
+            inverses = InverseRows(inverses.factors, np.where(chosen, 0, inverses.used))
 
 
 def _ends_of_rows(inverses: InverseRows, layout: Layout, sections: dict[str, Section]) -> Field:

@@ -7,45 +7,51 @@ file, and of proofs/README.md where that is said. Elements of K are integers as 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from hashlib import sha256
 from itertools import chain, islice
-from math import prod
-from struct import unpack_from
-from typing import Any
 
 import numpy as np
 
 from proofs.circuit.builder import Circuit, Table
-from proofs.circuit.relations import AcrossLanes, Bilinear, Factor, Keyed, Linear, Pair, Spread
+from proofs.circuit.relations import Keyed
+from proofs.circuit.second_weights import Drawn, Lots, Weights, free_places, integers
 from proofs.circuit.wire import CircuitRefused, Group, Lookup, Wire
 from proofs.plain import (
+    BASIS,
+    Column,
+    Interpolation,
+    Messages,
     P,
     Point,
     Transcript,
+    below_p,
+    by_threes,
+    cells_at,
     dot,
     element_of,
-    elements_drawn,
     elements_of,
     evaluate,
+    in_f,
     inverses_of,
     minus,
     points_of,
+    powers_of,
+    proximity_at,
     reduced,
-    root_of,
-    root_of_unity,
-    siblings_of,
+    sums_at,
+    three_inverted,
 )
-from proofs.proof import CellsFailed, OpeningInvalid, ProofMalformed, ProximityFailed, SumsFailed
+from proofs.proof import CellsFailed, ProximityFailed, SumsFailed
 
 MOST_QUERIES = 128
-_BASIS = tuple(1 << 96 * place for place in range(4))
 _Key = tuple[str, str, int]  # what a section holds, of what, and its number there
-_Column = dict[_Key, tuple[int, ...]]  # the entries of an opened column, by section
-_MASKS = {"proximity": 4, "cells": 12, "sums": 12}
+_Sections = dict[_Key, tuple[int, ...]]  # the entries of an opened column, by section
+_OWN_ROWS: dict[_Key, int] = {("mask", "proximity", 0): 4, ("mask", "sums", 0): 4}
+_QUOTIENTS: dict[_Key, int] = {("cells", "", 0): 16, ("sums", "rest", 0): 4, ("sums", "quotient", 0): 4}
 
 
 def verify(
@@ -55,7 +61,7 @@ def verify(
     elsewhere_sections: Sequence[Sequence[tuple[str, int]]],
     roots: Sequence[bytes],
     proof: bytes,
-    protocol: bytes = b"candor/circuit-proof/1",
+    protocol: bytes = b"candor/circuit-proof/2",
 ) -> None:
     """Section 5. statement: 32 bytes that name all that is public. elsewhere_sections: (name, rows) of the sections of
     each tree from elsewhere; roots: theirs.
@@ -63,78 +69,39 @@ def verify(
     Returns when `proof` proves that the circuit can be satisfied; raises the first of ProofInvalid otherwise, or
     CircuitRefused where there is no proof of that circuit.
     """
-    sizes = _Sizes(circuit, row, elsewhere_sections)
-    k, t, height, at = row, sizes.t, row.bit_length() + 2, 0
-    if k * sum(sum(tree.values()) for tree in sizes.trees) > 1 << 27:
+    sizes = _sizes(circuit, row, elsewhere_sections)
+    k, height, widths = row, row.bit_length() + 2, sizes.widths
+    if k * sum(widths) > 1 << 27:
         raise CircuitRefused("more than 2^27 cells")
-    if not sizes.fixed <= len(proof) <= sizes.fixed + 32 * len(sizes.trees) * height * t:
-        raise ProofMalformed(f"{len(proof)} bytes cannot be the {sizes.fixed} of a proof and its openings")
-
-    def take(count: int) -> bytes:
-        nonlocal at
-        at += count
-        return proof[at - count : at]
-
-    own = [take(32) for _ in range(3)]
-    counts = {"proximity": k, "cells": k + t, "sums": 2 * k - 1}
-    sent = {name: take(16 * count) for name, count in counts.items()}
-    polynomials = {name: elements_of(_below_p(data)) for name, data in sent.items()}
+    messages = Messages(proof, sizes.fixed, len(widths) * height * sizes.t)
+    own = [messages.take(32) for _ in range(3)]
+    proximity = messages.take(16 * k)
+    sent = elements_of(below_p(proximity))
     transcript = Transcript(protocol)
     transcript.absorb("statement", statement)
     transcript.absorb("values", own[0])
-    longest = _longest_test(circuit)
-    tests = transcript.elements("tests", 2 * longest + 1 + _widest_rows(circuit))
+    longest, widest = _longest_test(circuit), _widest_rows(circuit)
+    tests = iter(transcript.elements("tests", 2 * longest + 1 + widest + 1))
+    left, right, (beta,), gamma, (alpha,) = (list(islice(tests, n)) for n in (longest, longest, 1, widest, 1))
+    if in_f(alpha):
+        raise CellsFailed("α lies in F")
     transcript.absorb("tests", own[1])
-    (alpha,) = transcript.elements("tables", 1)
-    transcript.absorb("inverses", own[2])
-    widths = [sum(tree.values()) for tree in sizes.trees]
-    factors = transcript.elements("proximity", sum(widths) - _MASKS["proximity"])
-    cell_factors = transcript.elements("cells", sizes.identities)
+    of_cells = transcript.elements("cells", sizes.identities)
     keys = transcript.draw("table sums"), transcript.draw("sums")
-    for name, data in sent.items():
-        transcript.absorb(name, data)
-    positions = transcript.positions("columns", t, 8 * k)
-    leaves = [[take(16 + 4 * width) for _ in positions] for width in widths]
-    beside = siblings_of(positions, height)
-    if len(proof) != at + 32 * len(widths) * beside:
-        raise ProofMalformed(f"{len(proof) - at} bytes of openings, where these columns have {beside} hashes a tree")
-    entries = [
-        tuple(chain.from_iterable(_below_p(leaf[16:]) for leaf in column)) for column in zip(*leaves, strict=True)
-    ]
-    for root, tree in zip((*roots, *own), leaves, strict=True):
-        if root_of(positions, tree, [take(32) for _ in range(beside)], height) != root:
-            raise OpeningInvalid(f"columns do not lead to the root {root.hex()}")
-    columns = [sizes.by_section(column) for column in entries]
-    drawn = _Drawn(
-        tests[:longest],
-        tests[longest : 2 * longest],
-        tests[2 * longest],
-        tests[2 * longest + 1 :],
-        alpha,
-        *map(_Lots, keys),
-    )
-    opened = _Opened(circuit, sizes, drawn, list(zip(columns, points_of(k, k, positions), strict=True)))
-    _check_proximity(opened, factors, polynomials["proximity"])
-    _check_cells(opened, cell_factors, polynomials["cells"])
-    _check_sums(opened, polynomials["sums"])
-
-
-def _below_p(data: bytes) -> tuple[int, ...]:
-    words = unpack_from(f"<{len(data) // 4}I", data)
-    if any(word >= P for word in words):
-        raise ProofMalformed("an element is not below p")
-    return words
-
-
-def _integers(array: Any, shape: tuple[int, ...] | None = None) -> list[Any]:
-    """An array, spread out to a shape, as lists of Python's integers: the border beyond which there is no numpy."""
-    found: list[Any] = np.asarray(array if shape is None else np.broadcast_to(array, shape)).tolist()
-    return found
-
-
-def _flat(array: Any, shape: tuple[int, ...]) -> list[list[int]]:
-    """The rows of the last axis, one after the other."""
-    return _integers(np.broadcast_to(array, shape).reshape(prod(shape[:-1]), shape[-1]))
+    transcript.absorb("quotients", own[2])
+    of_rows = transcript.elements("proximity", sum(widths) - 4 + 4)
+    transcript.absorb("proximity", proximity)
+    positions = transcript.positions("columns", sizes.t, 8 * k)
+    columns = messages.columns(positions, height, zip((*roots, *own), widths, strict=True))
+    points = points_of(k, k, positions)
+    mask, rest = sizes.begins(("mask", "proximity", 0)), sizes.begins(("sums", "rest", 0))
+    for column, point in zip(columns, points, strict=True):
+        if proximity_at(point.x, column, mask, rest, of_rows) != evaluate(sent, point.x):
+            raise ProximityFailed(f"at {point.x}")
+    drawn = Drawn(left, right, beta, gamma, alpha, *map(Lots, keys))
+    opened = _Opened(circuit, sizes, drawn, list(zip(map(sizes.by_section, columns), points, strict=True)))
+    _check_cells(opened, of_cells)
+    _check_sums(opened)
 
 
 # Section 3: sizes and rows
@@ -142,29 +109,22 @@ def _flat(array: Any, shape: tuple[int, ...]) -> list[list[int]]:
 
 @dataclass(frozen=True)
 class _Sizes:
-    """Rows of trees, and how many columns are opened."""
+    """Rows of trees, where t columns are opened. `ranges`: the names of those tables."""
 
     circuit: Circuit
     k: int
     elsewhere: Sequence[Sequence[tuple[str, int]]]
+    ranges: frozenset[str]
+    t: int
 
-    @cached_property
-    def t(self) -> int:
-        """The least number that makes a proof sound (section 6)."""
-        cells = sum(group.size * group.lanes for group, _ in self.lookups())
-        looked_up = cells + sum(len(table.entries) for table in self.circuit.tables.values())
-        rest = Fraction(2 * 8 * self.k + looked_up + 16, P**4)
-        for t in range(1, MOST_QUERIES + 1):
-            if Fraction(9, 16) ** t + rest <= Fraction(1, 1 << 100):
-                if self.k - t < self.circuit.lanes:
-                    break
-                return t
-        raise CircuitRefused(f"rows of {self.k} cells cannot hold this circuit")
+    @property
+    def lanes(self) -> int:
+        return self.k - self.t
 
     @cached_property
     def used(self) -> int:
         """h·A: the lanes of a row that strips lie in."""
-        return (self.k - self.t) // self.circuit.lanes * self.circuit.lanes
+        return self.lanes // self.circuit.lanes * self.circuit.lanes
 
     def rows(self, group: Group) -> int:
         """Of one column. h strips of A places, or h·A of one, fill a row: h·A cells, one strip after the other."""
@@ -172,6 +132,32 @@ class _Sizes:
 
     def lookups(self) -> Iterator[tuple[Group, Lookup]]:
         return ((group, lookup) for group in self.circuit.groups.values() if group.size for lookup in group.lookups)
+
+    @cached_property
+    def others(self) -> list[tuple[Group, Lookup]]:
+        """The look-ups of tables that are no ranges."""
+        return [(group, lookup) for group, lookup in self.lookups() if lookup.table not in self.ranges]
+
+    @cached_property
+    def ranged(self) -> dict[str, list[tuple[Group, int]]]:
+        """Group and column of all look-ups of each range."""
+        found: dict[str, list[tuple[Group, int]]] = {name: [] for name in self.circuit.tables if name in self.ranges}
+        for group, lookup in self.lookups():
+            if lookup.table in found:
+                found[lookup.table].append((group, lookup.columns[0][1]))
+        return found
+
+    @cached_property
+    def threes(self) -> dict[str, int]:
+        """Rows of inverses of each range."""
+        return {name: -(-sum(self.rows(group) for group, _ in found) // 3) for name, found in self.ranged.items()}
+
+    @property
+    def error(self) -> Fraction:
+        """Section 6."""
+        cells = 3 * self.lanes * sum(self.threes.values()) + sum(group.size * group.lanes for group, _ in self.others)
+        entries = sum(len(table.entries) for table in self.circuit.tables.values())
+        return Fraction(9, 16) ** self.t + Fraction(2 * 8 * self.k + cells + entries + 16, P**4)
 
     @cached_property
     def trees(self) -> list[dict[_Key, int]]:
@@ -187,28 +173,35 @@ class _Sizes:
         )
         for table in self.circuit.tables.values():
             values["counts", table.name, 0] = -(-len(table.entries) // self.used)
-        looked_up = sum(self.rows(group) for group, _ in self.lookups())
-        inverses: dict[_Key, int] = {("inverses", "", place): looked_up for place in range(4)}
-        inverses |= {("mask", name, 0): rows for name, rows in _MASKS.items()}
+        inverted = sum(self.threes.values()) + sum(self.rows(group) for group, _ in self.others)
+        tests |= {("inverses", "", place): inverted for place in range(4)} | _OWN_ROWS
         others: list[dict[_Key, int]] = [
             {("elsewhere", name, 0): rows for name, rows in sections} for sections in self.elsewhere
         ]
-        return [*others, values, tests, inverses]
+        return [*others, values, tests, _QUOTIENTS]
+
+    @cached_property
+    def widths(self) -> list[int]:
+        return [sum(tree.values()) for tree in self.trees]
 
     @property
     def fixed(self) -> int:
         """Bytes of a proof without its openings."""
-        columns = sum(16 + 4 * sum(tree.values()) for tree in self.trees)
-        return 3 * 32 + 16 * (4 * self.k + self.t - 1) + self.t * columns
+        return 3 * 32 + 16 * self.k + self.t * sum(16 + 4 * width for width in self.widths)
 
     @property
     def identities(self) -> int:
         """How many factors the cells draw."""
         groups = self.circuit.groups.values()
-        return sum(self.rows(group) * (len(group.identities) + len(group.lookups)) for group in groups)
+        inverted = self.trees[-2]["inverses", "", 0]
+        return sum(self.rows(group) * len(group.identities) for group in groups) + inverted
 
-    def by_section(self, entries: Iterable[int]) -> _Column:
-        rest = iter(entries)
+    def begins(self, section: _Key) -> int:
+        """Its first row, of the rows of all trees."""
+        return [key for tree in self.trees for key, rows in tree.items() for _ in range(rows)].index(section)
+
+    def by_section(self, column: Column) -> _Sections:
+        rest = iter(column)
         return {key: tuple(islice(rest, rows)) for tree in self.trees for key, rows in tree.items()}
 
     def by_row(self, values: list[int]) -> list[list[int]]:
@@ -216,96 +209,110 @@ class _Sizes:
         return [values[start : start + self.used] for start in range(0, len(values), self.used)]
 
 
+def _sizes(circuit: Circuit, k: int, elsewhere: Sequence[Sequence[tuple[str, int]]]) -> _Sizes:
+    """With the least t that makes a proof sound."""
+    ranges = frozenset(name for name, table in circuit.tables.items() if _is_range(table))
+    keyed = _keyed(circuit)
+    for group in circuit.groups.values():
+        if len({lookup.table in ranges for lookup in group.lookups}) > 1:
+            raise CircuitRefused(f"{group.name} is looked up in ranges and in other tables")
+        for lookup in group.lookups:
+            if lookup.table in ranges and (group.phase or [by for by, _ in lookup.columns] != ["1"]):
+                raise CircuitRefused(f"{group.name} looks up more than a column of the first phase in a range")
+            if group.phase and lookup.columns != (("1", 0), ("e0", 1), ("e1", 2), ("e2", 3), ("e3", 4)):
+                raise CircuitRefused(f"{group.name} looks up other than index and key")
+            if group.phase and any(keyed[group.name, strip] != 1 for strip in range(group.size)):
+                raise CircuitRefused(f"{group.name} looks up strips that are not index and key of one Keyed")
+    for t in range(1, MOST_QUERIES + 1):
+        if 4 * t > k or k - t < circuit.lanes:
+            break
+        sizes = _Sizes(circuit, k, elsewhere, ranges, t)
+        if sizes.error <= Fraction(1, 1 << 100):
+            return sizes
+    raise CircuitRefused(f"rows of {k} cells cannot hold this circuit")
+
+
+def _keyed(circuit: Circuit) -> Counter[tuple[str, int]]:
+    """Of how many Keyeds with ids and values of phase 0 a group's strip is index and key, in its first five columns."""
+    found = Counter[tuple[str, int]]()
+    for one in circuit.relations:
+        if isinstance(one, Keyed):
+            late = any(term.group.phase for wire in (one.ids, one.values) for term in wire.terms)
+            cells = [_cell(wire, column) for column, wire in enumerate((one.index, *one.key))]
+            if not late and cells[0] is not None and cells == cells[:1] * 5:
+                found[cells[0]] += 1
+    return found
+
+
+def _cell(wire: Wire, column: int) -> tuple[str, int] | None:
+    """Group and strip, where the wire is a strip of that column as it is."""
+    if wire.size != 1 or len(wire.terms) != 1 or wire.constant is not None:
+        return None
+    (term,) = wire.terms
+    if term.column != column or term.index.size != 1 or term.turn is not None or (term.coefficient != 1).any():
+        return None
+    return term.group.name, term.index.item()
+
+
+def _is_range(table: Table) -> bool:
+    """Numbers in a row, and nothing else. Raises CircuitRefused where 0 is none of them."""
+    if table.rows is not None or table.entries.shape != (len(table.entries), 1):
+        return False
+    if integers(table.entries[:, 0]) != list(_numbers(table)):
+        return False
+    if 0 not in _numbers(table):
+        raise CircuitRefused(f"{table.name} does not hold 0")
+    return True
+
+
 # Section 5: what is drawn
 
 
-class _Lots:
-    """Elements of K drawn from one key, lot after lot."""
-
-    def __init__(self, key: bytes) -> None:
-        self._key, self._number = key, 0
-
-    def draw(self, count: int) -> list[int]:
-        self._number += 1
-        return elements_drawn(sha256(self._key + self._number.to_bytes(4, "big")).digest(), count)
-
-
 def _longest_test(circuit: Circuit) -> int:
-    free = [size for pair in circuit.pairs for side in (pair.left, pair.right) for size in _free(circuit, side)]
-    return max([*free, circuit.lanes])
-
-
-def _widest_rows(circuit: Circuit) -> int:
     return max(
-        (len(_integers(table.rows)[0]) for table in circuit.tables.values() if table.rows is not None), default=0
+        [circuit.lanes, *(free_places(circuit, side) for pair in circuit.pairs for side in (pair.left, pair.right))]
     )
 
 
-def _free(circuit: Circuit, side: Factor) -> tuple[int]:
-    """How long the side of a product is that is not summed over."""
-    return (circuit.lanes if side.contract == "strips" else side.wire.shape[-1],)
-
-
-@dataclass(frozen=True)
-class _Drawn:
-    """What the verifier drew while the trees came, and the two keys of the sum."""
-
-    left: list[int]
-    right: list[int]
-    beta: int
-    gamma: list[int]
-    alpha: int
-    chi: _Lots
-    lots: _Lots
+def _widest_rows(circuit: Circuit) -> int:
+    return max((len(integers(table.rows)[0]) for table in circuit.tables.values() if table.rows is not None), default=0)
 
 
 @dataclass(frozen=True)
 class _Opened:
-    """What the three checks look at."""
+    """What the checks look at."""
 
     circuit: Circuit
     sizes: _Sizes
-    drawn: _Drawn
-    columns: list[tuple[_Column, Point]]
+    drawn: Drawn
+    columns: list[tuple[_Sections, Point]]
 
-    def mask(self, at: _Column, name: str, x: int) -> int:
-        """A + x^(k/2)·B + x^k·C."""
-        a, b, c = elements_of(at["mask", name, 0])
-        return a + pow(x, self.sizes.k // 2, P) * b + pow(x, self.sizes.k, P) * c
-
-
-def _check_proximity(opened: _Opened, factors: list[int], sent: list[int]) -> None:
-    own = ("mask", "proximity", 0)
-    for at, point in opened.columns:
-        combined = chain.from_iterable(entries for key, entries in at.items() if key != own)
-        if reduced(dot(factors, combined) + element_of(at[own])) != evaluate(sent, point.x):
-            raise ProximityFailed(f"at {point.x}")
+    def inverses(self, at: _Sections) -> Iterator[int]:
+        return map(element_of, zip(*(at["inverses", "", place] for place in range(4)), strict=True))
 
 
 # Section 4: cells
 
 
-def _check_cells(opened: _Opened, factors: list[int], sent: list[int]) -> None:
+def _check_cells(opened: _Opened, factors: list[int]) -> None:
     sizes, drawn = opened.sizes, opened.drawn
-    random_points = [pow(root_of_unity(sizes.k), j, P) for j in range(sizes.k - sizes.t, sizes.k)]
+    alphas = powers_of(drawn.alpha, 4)
     for at, point in opened.columns:
         values = [value % P for group in opened.circuit.groups.values() for value in _identities(group, at)]
-        keys = chain.from_iterable(_keys(group, lookup, at, drawn.beta) for group, lookup in sizes.lookups())
-        inverses = map(element_of, zip(*(at["inverses", "", place] for place in range(4)), strict=True))
+        inverses = opened.inverses(at)
+        for columns in sizes.ranged.values():
+            rows = [value for group, column in columns for value in at["cells", group.name, column]]
+            values += [three_inverted(next(inverses), alphas, three) for three in by_threes(rows)]
+        keys = chain.from_iterable(_keys(group, lookup, at, drawn.beta) for group, lookup in sizes.others)
         for inverse, key in zip(inverses, keys, strict=True):
             values.append(reduced(inverse * (drawn.alpha + minus(key))) + P - 1)
         if len(values) != len(factors):
             raise CircuitRefused("identities and look-ups are not as many as their factors")
-        divisor = 1
-        for root in random_points:
-            divisor = divisor * (point.x - root) % P
-        vanishing = (pow(point.x, sizes.k, P) - 1) * pow(divisor, -1, P) % P
-        found = dot(factors, values) + opened.mask(at, "cells", point.x)
-        if reduced(found) != reduced(evaluate(sent, point.x) * vanishing):
+        if reduced(dot(factors, values)) != cells_at(point.x, at["cells", "", 0], sizes.k, sizes.t, sizes.lanes):
             raise CellsFailed(f"at {point.x}")
 
 
-def _identities(group: Group, at: _Column) -> Iterator[int]:
+def _identities(group: Group, at: _Sections) -> Iterator[int]:
     """Row after row of identity after identity."""
     columns = [at["cells", group.name, column] for column in range(group.width)]
     for identity in group.identities:
@@ -314,9 +321,9 @@ def _identities(group: Group, at: _Column) -> Iterator[int]:
             yield sum(scale * first * second for scale, first, second in products)
 
 
-def _keys(group: Group, lookup: Lookup, at: _Column, beta: int) -> Iterator[int]:
+def _keys(group: Group, lookup: Lookup, at: _Sections, beta: int) -> Iterator[int]:
     """What is looked up, row after row."""
-    multipliers = {"1": 1, "β": beta} | {f"e{place}": element for place, element in enumerate(_BASIS)}
+    multipliers = {"1": 1, "β": beta} | {f"e{place}": element for place, element in enumerate(BASIS)}
     parts = [(multipliers[name], at["cells", group.name, column]) for name, column in lookup.columns]
     for cells in zip(*(column for _, column in parts), strict=True):
         yield reduced(dot((multiplier for multiplier, _ in parts), cells))
@@ -325,198 +332,79 @@ def _keys(group: Group, lookup: Lookup, at: _Column, beta: int) -> Iterator[int]
 # Section 4: sum
 
 
-def _check_sums(opened: _Opened, sent: list[int]) -> None:
+def _check_sums(opened: _Opened) -> None:
     circuit, sizes, drawn = opened.circuit, opened.sizes, opened.drawn
     chi = dict(zip(circuit.tables, (drawn.chi.draw(1)[0] for _ in circuit.tables), strict=True))
-    weights = _Weights(circuit, drawn)
+    weights = Weights(circuit, drawn)
     weights.add_relations()
-    constant = reduced(reduced(weights.target) * pow(sizes.k, -1, P) + minus(sent[sizes.k - 1]))
-    rows: list[tuple[_Key, int, list[int]]] = []
-    for (name, column), cells in weights.cells.items():
-        for number, part in enumerate(sizes.by_row([reduced(weight) for weight in cells])):
-            rows.append((("cells", name, column), number, part))
-    for table in circuit.tables.values():
-        for number, part in enumerate(sizes.by_row(_minus_chi_by(chi[table.name], drawn, table))):
-            rows.append((("counts", table.name, 0), number, part))
-    of_inverses = [
-        (chi[lookup.table], len(part))
-        for group, lookup in sizes.lookups()
-        for part in sizes.by_row([0] * (group.size * group.lanes))
+    interpolated = Interpolation([point for _, point in opened.columns])
+    rows = [
+        (("cells", name, column), [interpolated(part) for part in sizes.by_row([reduced(cell) for cell in cells])])
+        for (name, column), cells in weights.cells.items()
     ]
+    counts = _Counts(sizes, drawn, interpolated)
+    of_inverses = [(chi[name], sizes.lanes) for name, count in sizes.threes.items() for _ in range(count)]
+    for group, lookup in sizes.others:
+        of_inverses += [(chi[lookup.table], len(part)) for part in sizes.by_row([0] * (group.size * group.lanes))]
+    lengths = {length for _, length in of_inverses}
     elsewhere = [(section, row, place, reduced(weight)) for (section, row, place), weight in weights.elsewhere.items()]
-    for at, point in opened.columns:
-        found = opened.mask(at, "sums", point.x)
-        found += sum(reduced(dot(part, point.lagrange)) * at[key][number] for key, number, part in rows)
+    for number, (at, point) in enumerate(opened.columns):
+        found = pow(point.x, sizes.k // 2, P) * element_of(at["mask", "sums", 0])
+        for key, parts in rows:
+            found += sum(part[number] * cell for part, cell in zip(parts, at[key], strict=True))
         for section, row, place, weight in elsewhere:
             found += reduced(weight * point.lagrange[place]) * at["elsewhere", section, 0][row]
-        used = {length: sum(point.lagrange[:length]) % P for length in {length for _, length in of_inverses}}
-        inverses = map(element_of, zip(*(at["inverses", "", place] for place in range(4)), strict=True))
-        for (factor, length), inverse in zip(of_inverses, inverses, strict=True):
+        used = {length: sum(point.lagrange[:length]) % P for length in lengths}
+        for (factor, length), inverse in zip(of_inverses, opened.inverses(at), strict=True):
             found += reduced(factor * inverse) * used[length]
-        if reduced(found) != reduced(constant + point.x * evaluate(sent, point.x)):
+        for name, of_table in counts.at(number, at):
+            found += chi[name] * minus(of_table)
+        rest, quotient = at["sums", "rest", 0], at["sums", "quotient", 0]
+        if reduced(found) != sums_at(point.x, weights.target, rest, quotient, sizes.k):
             raise SumsFailed(f"at {point.x}")
 
 
-def _minus_chi_by(chi: int, drawn: _Drawn, table: Table) -> list[int]:
-    """−χ/(α − key) for each entry of a table."""
-    entries, keys = _integers(table.entries), list[int]()
-    if table.rows is None:
-        keys = [reduced(dot((1, drawn.beta), (value % P for value in entry))) for entry in entries]
-    else:
-        rows = _integers(table.rows)
-        factors = [1, *drawn.gamma[: len(rows[0])]]
-        for (value,), row in zip(entries, rows, strict=True):
-            keys.append(reduced(dot(factors, (entry % P for entry in (value, *row)))))
+class _Counts:
+    """Σ count_v/(α − key_v) of every table. Rows of ranges that begin with the same number are interpolated once."""
+
+    def __init__(self, sizes: _Sizes, drawn: Drawn, interpolated: Interpolation) -> None:
+        self._rows: dict[str, list[list[int]]] = {}
+        tables, known = sizes.circuit.tables, dict[tuple[int, int], list[int]]()
+        numbers = {n: n % P for name in sizes.ranges for n in _numbers(tables[name])}
+        of_numbers = dict(zip(numbers, _inverses(drawn.alpha, numbers.values()), strict=True))
+        for name, table in tables.items():
+            if name not in sizes.ranges:
+                parts = sizes.by_row(_inverses(drawn.alpha, _table_keys(table, drawn)))
+                self._rows[name] = list(map(interpolated, parts))
+                continue
+            found = self._rows[name] = []
+            for row, part in enumerate(sizes.by_row([of_numbers[number] for number in _numbers(table)])):
+                key = table.first + row * sizes.used, len(part)
+                if key not in known:
+                    known[key] = interpolated(part)
+                found.append(known[key])
+
+    def at(self, number: int, at: _Sections) -> Iterator[tuple[str, int]]:
+        """Of every table, at the column of that number."""
+        for name, rows in self._rows.items():
+            yield name, reduced(dot((row[number] for row in rows), at["counts", name, 0]))
+
+
+def _numbers(table: Table) -> range:
+    """What a range holds."""
+    return range(table.first, table.first + len(table.entries))
+
+
+def _table_keys(table: Table, drawn: Drawn) -> Iterator[int]:
+    """Of each entry."""
+    factors = [1, drawn.beta] if table.rows is None else [1, *drawn.gamma]
+    entries = table.entries if table.rows is None else np.concatenate([table.entries, table.rows], axis=1)
+    return (reduced(dot(factors, (value % P for value in entry))) for entry in integers(entries))
+
+
+def _inverses(alpha: int, keys: Iterable[int]) -> list[int]:
+    """1/(α − key) for each."""
     try:
-        inverses = inverses_of([reduced(drawn.alpha + minus(key)) for key in keys])
+        return inverses_of([alpha + minus(key) for key in keys])
     except ZeroDivisionError:
         raise SumsFailed("α lies in a table") from None
-    return [minus(reduced(chi * inverse)) for inverse in inverses]
-
-
-# Section 2: relations
-
-
-class _Weights:
-    """The weight of every cell that relations speak of, and the target of the sum. cells: by group and column, strip
-    after strip; elsewhere: by section, row and lane. Sums of products, to be reduced when all are there."""
-
-    def __init__(self, circuit: Circuit, drawn: _Drawn) -> None:
-        self._circuit, self._drawn = circuit, drawn
-        self._lambda = drawn.lots.draw(circuit.lanes)
-        self._turns: list[list[int]] = [_integers(turn) for turn in circuit.turns]
-        self.cells: dict[tuple[str, int], list[int]] = {}
-        self.elsewhere: dict[tuple[str, int, int], int] = {}
-        self.target = 0
-
-    def add_relations(self) -> None:
-        for relation in self._circuit.relations:
-            if isinstance(relation, Linear):
-                self._linear(relation)
-            elif isinstance(relation, AcrossLanes):
-                self._across(relation)
-            elif isinstance(relation, Spread):
-                self._spread(relation)
-            elif isinstance(relation, Keyed):
-                self._keyed(relation)
-            else:
-                self._bilinear(relation)
-
-    def _draw(self, count: int) -> list[int]:
-        return self._drawn.lots.draw(count)
-
-    def _places(self, lanes: int) -> list[int]:
-        """λ; 1 for strips of one place."""
-        return self._lambda if lanes > 1 else [1]
-
-    def _add(self, wire: Wire, factors: Sequence[int], over: Sequence[int]) -> None:
-        """Weight factors[f]·over[a] for place a of strip f, both reduced or negative reduced elements."""
-        if len(factors) != wire.size or len(over) != wire.lanes:
-            raise CircuitRefused(f"{len(factors)} factors over {len(over)} places for a wire of {wire.shape}")
-        turned: dict[int, list[int]] = {}
-        for term in wire.terms:
-            shape = (*wire.shape, term.index.shape[-1])
-            turns = [[-1] * shape[-1]] * wire.size if term.turn is None else _flat(term.turn, shape)
-            by_strip = zip(_flat(term.index, shape), _flat(term.coefficient, shape), turns, strict=True)
-            for factor, strips in zip(factors, by_strip, strict=True):
-                for strip, coefficient, turn in zip(*strips, strict=True):
-                    if turn not in turned:
-                        by = [1] * wire.lanes if turn < 0 else self._turns[turn]
-                        turned[turn] = [
-                            reduced(value * (by_place % P)) for value, by_place in zip(over, by, strict=True)
-                        ]
-                    if coefficient:
-                        self._put(term.group, term.column, strip, reduced(factor * (coefficient % P)), turned[turn])
-        if wire.constant is not None:
-            for factor, constants in zip(factors, _flat(wire.constant, (*wire.shape, wire.lanes)), strict=True):
-                if any(constants):
-                    weighed = reduced(dot(over, (constant % P for constant in constants)))
-                    self.target += factor * minus(weighed)
-
-    def _put(self, group: Group, column: int, strip: int, factor: int, over: list[int]) -> None:
-        if group.name in self._circuit.foreign:
-            foreign: Any = self._circuit.foreign[group.name]
-            cell = (foreign.section, int(foreign.rows[strip]), int(foreign.places[strip]))
-            self.elsewhere[cell] = self.elsewhere.get(cell, 0) + factor * over[0]
-            return
-        cells = self.cells.setdefault((group.name, column), [0] * (group.size * group.lanes))
-        for place, value in enumerate(over, strip * group.lanes):
-            cells[place] += factor * value
-
-    def _linear(self, relation: Linear) -> None:
-        matrix, wire = relation.parts[0]
-        factors = self._draw(wire.size if matrix is None else matrix.shape[0])
-        for matrix, wire in relation.parts:
-            of_strips = factors if matrix is None else _transposed(_integers(matrix), factors)
-            self._add(wire, of_strips, self._places(wire.lanes))
-
-    def _across(self, relation: AcrossLanes) -> None:
-        factors = self._draw(relation.strips[0][0].shape[0])
-        for matrix, strip in relation.strips:
-            self._add(strip, [1], _transposed(_integers(matrix), factors))
-        for wire in relation.wires:
-            self._add(wire, factors, [1])
-
-    def _spread(self, relation: Spread) -> None:
-        factors, places = self._draw(relation.wire.size), self._places(relation.wire.lanes)
-        self._add(relation.wire, factors, places)
-        count = relation.wire.shape[-1]
-        by_place = (reduced(sum(factors[place::count])) for place in range(count))
-        self._add(relation.strip, [minus(reduced(sum(places)))], list(by_place))
-
-    def _keyed(self, relation: Keyed) -> None:
-        (of_ids,), (of_key,) = self._draw(1), self._draw(1)
-        self._add(relation.index, [of_ids], self._lambda)
-        self._add(relation.ids, [minus(of_ids)], self._lambda)
-        for element, wire in zip(_BASIS, relation.key, strict=True):
-            self._add(wire, [reduced(of_key * element)], self._lambda)
-        factors = self._drawn.gamma[: relation.values.size]
-        self._add(relation.values, [minus(reduced(of_key * factor)) for factor in factors], self._lambda)
-
-    def _bilinear(self, relation: Bilinear) -> None:
-        drawn, circuit = self._drawn, self._circuit
-        matrices = relation.pairs[0].left.wire.shape[0]
-        for pair in relation.pairs:
-            self._side(pair, pair.left, 0, drawn.left)
-            self._side(pair, pair.right, 4, drawn.right)
-        factors = self._draw(matrices)
-        for pair in relation.pairs:
-            each = pair.count // matrices
-            self._tests(pair, 8, [factor for factor in factors for _ in range(each)])
-        (x,), (y,) = _free(circuit, relation.pairs[0].left), _free(circuit, relation.pairs[0].right)
-        of_result = [reduced(minus(factor) * value) for factor in factors for value in drawn.right[:y]]
-        if relation.result.lanes > 1:
-            self._add(relation.result, of_result, drawn.left[:x])
-        else:
-            rights = [of_result[start : start + y] for start in range(0, len(of_result), y)]
-            cells = [reduced(left * value) for row in rights for left in drawn.left[:x] for value in row]
-            self._add(relation.result, cells, [1])
-
-    def _tests(self, pair: Pair, column: int, factors: list[int]) -> None:
-        """Weights of a u, v or w of the products in K that test a pair."""
-        group = self._circuit.groups["product in K/1"]
-        for place, element in enumerate(_BASIS):
-            for strip, factor in enumerate(factors, pair.first):
-                self._put(group, column + place, strip, reduced(factor * element), [1])
-
-    def _side(self, pair: Pair, side: Factor, column: int, test: list[int]) -> None:
-        """u or v is the side's combination by the test."""
-        shape = side.wire.shape
-        if side.contract == "lanes":
-            by_matrix = self._draw(shape[0])
-            factors = [reduced(factor * value) for factor in by_matrix for value in self._lambda]
-            cells = [reduced(minus(factor) * value) for factor in by_matrix for value in test[: shape[1]]]
-            self._add(side.wire, cells, self._lambda)
-        else:
-            factors = self._draw(shape[0] * shape[1])
-            if side.contract == "strips":
-                self._add(side.wire, [minus(factor) for factor in factors], test[: self._circuit.lanes])
-            else:
-                cells = [reduced(minus(factor) * value) for factor in factors for value in test[: shape[2]]]
-                self._add(side.wire, cells, [1])
-        self._tests(pair, column, factors)
-
-
-def _transposed(matrix: list[list[int]], factors: list[int]) -> list[int]:
-    """matrixᵀ·factors."""
-    return [reduced(dot(factors, (value % P for value in column))) for column in zip(*matrix, strict=True)]

@@ -19,6 +19,7 @@ from proofs.circuit.equations import (
     count_of_equations,
     counts_at_points,
     inverses_of,
+    shared_equations,
     table_factors,
     tests_drawn,
     weights_of,
@@ -26,20 +27,21 @@ from proofs.circuit.equations import (
 from proofs.circuit.evaluate import cell_terms, weighted
 from proofs.circuit.foreign import foreign_terms
 from proofs.circuit.layout import Layout
-from proofs.field import DEGREE, Field, Halves, ext_mul, matmul, mul
-from proofs.proof import decode_elements, split_messages
+from proofs.field import DEGREE, Field, Halves, P, ext_mul, matmul, mul
+from proofs.proof import split_messages
 from proofs.relation import Plain, Term
 from proofs.transcript import Transcript
 from proofs.verifier import (
     Opened,
-    check_proximity,
     check_quotient,
     check_total,
     combined_at_points,
-    open_columns,
+    opened_columns,
 )
 
-PROTOCOL = b"candor/circuit-proof/1"
+PROTOCOL = b"candor/circuit-proof/2"
+_P = np.uint64(P)
+LANES = 2048  # whose weights are transformed together
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,8 +49,6 @@ class Drawn:
     """What is drawn once everything is committed to. tables: a factor for each; inverses: 1/(α − key) of each."""
 
     tests: Tests
-    alpha: Field
-    proximity: Field
     cells: Field
     sums: bytes
     tables: dict[str, Field]
@@ -66,40 +66,30 @@ def verify(
     transcript = Transcript(protocol)
     transcript.absorb("statement", statement)
     drawn = draw(transcript, circuit, layout, messages.roots)
-    proximity, quotient, sums = map(decode_elements, (messages.proximity, messages.cells, messages.sums))
-    transcript.absorb("proximity", messages.proximity)
-    transcript.absorb("cells", messages.cells)
-    transcript.absorb("sums", messages.sums)
-    positions = transcript.positions("columns", layout.columns, layout.queries)
-
-    opened = open_columns(messages.rest, positions.tolist(), (*roots, *messages.roots), layout)
-    check_proximity(opened, proximity, drawn.proximity, layout)
-    found = cell_equations(opened.sections, circuit, layout, drawn.tests, drawn.alpha, drawn.cells, Plain())
+    opened = opened_columns(transcript, messages, roots, layout)
+    found = cell_equations(opened.sections, circuit, layout, drawn.tests, drawn.cells, Plain())
+    found = (found + shared_equations(opened.sections, circuit, layout, drawn.tests, drawn.cells)) % _P
     told = "a product that is none, a bit that is none, or a value that is in no table"
-    check_quotient(opened, quotient, found, layout, told)
-    _check_sums(opened, sums, circuit, layout, drawn)
+    check_quotient(opened, found, layout, told)
+    _check_sums(opened, circuit, layout, drawn)
 
 
 def draw(transcript: Transcript, circuit: Circuit, layout: Layout, roots: Sequence[bytes]) -> Drawn:
-    """Absorb the three roots, and draw what follows each."""
+    """Absorb the roots of VALUES and TESTS, and draw what follows each."""
     transcript.absorb("values", roots[0])
     tests = tests_drawn(transcript, circuit)
     transcript.absorb("tests", roots[1])
-    alpha = transcript.elements("tables", 1)[0]
-    transcript.absorb("inverses", roots[2])
-    return drawn_last(transcript, circuit, layout, tests, alpha)
+    return drawn_last(transcript, circuit, layout, tests)
 
 
-def drawn_last(transcript: Transcript, circuit: Circuit, layout: Layout, tests: Tests, alpha: Field) -> Drawn:
-    """The factors of all equations, drawn when everything is committed to."""
-    proximity = transcript.elements("proximity", sum(layout.heights) - DEGREE)
+def drawn_last(transcript: Transcript, circuit: Circuit, layout: Layout, tests: Tests) -> Drawn:
+    """The factors of all equations, drawn when everything is committed to but their quotients."""
     cells = transcript.elements("cells", count_of_equations(circuit, layout))
     tables = table_factors(Stream(transcript.draw("table sums")), circuit)
-    inverses = inverses_of(circuit, tests, alpha)
-    return Drawn(tests, alpha, proximity, cells, transcript.draw("sums"), tables, inverses)
+    return Drawn(tests, cells, transcript.draw("sums"), tables, inverses_of(circuit, tests))
 
 
-def _check_sums(opened: Opened, sent: Field, circuit: Circuit, layout: Layout, drawn: Drawn) -> None:
+def _check_sums(opened: Opened, circuit: Circuit, layout: Layout, drawn: Drawn) -> None:
     weights = weights_of(circuit, drawn.tests, drawn.sums)
     basis, columns = Halves.of(opened.basis), opened.sections
     found = weighted(weights, layout, basis, columns)
@@ -109,21 +99,32 @@ def _check_sums(opened: Opened, sent: Field, circuit: Circuit, layout: Layout, d
     for term, at in zip(terms, _at_points(terms, opened, basis), strict=True):
         found = found + ext_mul(at, combined_at_points(term, opened))
     told = "a relation of the circuit does not hold between what was committed to"
-    check_total(opened, sent, found, weights.target, layout, told)
+    check_total(opened, found, weights.target, layout, told)
 
 
 def _at_points(terms: Sequence[Term], opened: Opened, basis: Halves) -> list[Field]:
-    """(t, 4) each: the polynomials of their weights, by one product for all of them that are of more than one lane."""
-    single = [len(term.weights) == 1 for term in terms]
-    long = [term for term, alone in zip(terms, single, strict=True) if not alone]
-    first = min((term.start for term in long), default=0)
-    end = max((term.start + len(term.weights) for term in long), default=0)
-    whole = np.zeros((end - first, len(long), DEGREE), dtype=np.uint64)
-    for number, term in enumerate(long):
-        whole[term.start - first : term.start - first + len(term.weights), number] = term.weights
-    found = matmul(basis.columns(first, end), whole.reshape(end - first, DEGREE * len(long)))
-    rest = iter(np.split(found, len(long), axis=1) if long else [])
-    return [
-        mul(opened.basis[:, term.start, None], term.weights[0]) if alone else next(rest)
-        for term, alone in zip(terms, single, strict=True)
-    ]
+    """(t, 4) each: the polynomials of their weights, by one product for all of them that reach into as many lanes."""
+    found = [np.zeros((len(opened.points), DEGREE), dtype=np.uint64) for _ in terms]
+    long = list[int]()
+    for number, term in enumerate(terms):
+        if len(term.weights) == 1:
+            found[number] = mul(opened.basis[:, term.start, None], term.weights[0])
+        else:
+            long.append(number)
+    ends = [terms[number].start + len(terms[number].weights) for number in long]
+    for first in range(0, max(ends, default=0), LANES):
+        here = [
+            number
+            for number, end in zip(long, ends, strict=True)
+            if end > first and terms[number].start < first + LANES
+        ]
+        whole = np.zeros((LANES, len(here), DEGREE), dtype=np.uint64)
+        for place, number in enumerate(here):
+            start, weights = terms[number].start - first, terms[number].weights
+            part = weights[max(-start, 0) : LANES - start]
+            whole[max(start, 0) : max(start, 0) + len(part), place] = part
+        end = min(first + LANES, opened.basis.shape[1])
+        product = matmul(basis.columns(first, end), whole[: end - first].reshape(end - first, -1))
+        for place, number in enumerate(here):
+            found[number] = (found[number] + product[:, DEGREE * place : DEGREE * (place + 1)]) % _P
+    return found

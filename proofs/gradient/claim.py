@@ -29,7 +29,7 @@ from proofs.statement import DIGEST_BYTES, Shape, Statement
 from proofs.texts import Texts
 from proofs.words import BEACON_BYTES
 
-PROTOCOL = b"candor/gradient-proof/1"
+PROTOCOL = b"candor/gradient-proof/2"
 LARGEST_TOLERANCE = 64
 
 

@@ -42,7 +42,7 @@ def prove(
     layout = claim_layout(circuit, statement.mechanism.shape)
     digest = statement.digest(program)
     everything = sha256(b"".join(part.astype("<i4").tobytes() for part in contributions)).digest() + texts.digest()
-    key = words.stream("candor/gradient-pads/1", digest + everything)
+    key = words.stream("candor/gradient-pads/2", digest + everything)
     return prover.prove(digest, circuit, layout, [data, slots], key, progress, PROTOCOL)
 
 

@@ -25,12 +25,12 @@ from proofs.gradient.numbers import LOOKUP_BITS, ProgramRefused
 from proofs.gradient.program import NextToken, Program
 from proofs.gradient.tape import SCORE_BITS, check_apart
 
-PROTOCOL = b"candor/inference-proof/1"
+PROTOCOL = b"candor/inference-proof/2"
 CONTEXT_BYTES = 32
 MOST_TOKENS = 512
 MOST_TOLERANCE = 1 << 10
 MOST_APART = 1 << (LOOKUP_BITS + 1)
-ROWS = range(8, 17)  # binary logarithms of the row lengths that are tried
+ROWS = range(9, 17)  # binary logarithms of the row lengths that are tried
 
 
 class ClaimRefused(PeerFault):

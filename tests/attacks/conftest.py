@@ -14,14 +14,15 @@ import pytest
 
 from benchmarks import gradient_liar
 from benchmarks.cases import Recoded
-from proofs import prover, relation, second_verifier
+from proofs import answering, prover, relation, second_verifier
+from proofs.answering import from_coset, quotient, quotient_rows
 from proofs.circuit import second_verifier as circuit_second_verifier
 from proofs.circuit import verifier
 from proofs.circuit.builder import Circuit
 from proofs.circuit.layout import Layout
-from proofs.commitment import Committed
-from proofs.field import P, ext_inverse
-from proofs.parameters import DATA, LOOKUPS, NORM_SHIFT, RANGE, SECRETS, parameters
+from proofs.commitment import Committed, commit
+from proofs.field import DEGREE, P, ext, ext_inverse
+from proofs.parameters import DATA, LOOKUPS, NORM_SHIFT, RANGE, SECRETS, TOGETHER, parameters
 from proofs.proof import ProofInvalid
 from proofs.relation import Public
 from proofs.statement import Statement
@@ -40,16 +41,21 @@ class Forger:
     """A member that proves what is not so: its witness is the honest one but for its lies, and refuses nothing.
 
     Lies change cells in place: `early` what is committed to before the beacon, `later` the rest of the witness, before
-    values are counted; `counted` after that, and once more for projections; `projected`, `inverted` and `masked` what
-    is made after challenges. `coded` (tree, columns (n, rows)) changes columns after the code was made. What follows
-    from the changed cells is made to fit: counts and inverses of values that are in no table are as good as they can
-    be; sums are those of the cells, unless `released` says otherwise; the roots are those of the forged words and data,
-    unless `words_root` or `data_root` say otherwise.
+    values are counted; `counted` after that, and once more for projections; `projected`, `inverted`, `masked` and
+    `quotiented` what is made after challenges. `coded` (tree, columns (n, rows)) changes columns after the code was
+    made; `factors` gives the challenges that quotients are made for, in the place of those that were drawn. What
+    follows from the changed cells is made to fit: counts and inverses of values that are in no table are as good as
+    they can be, and so are quotients of what does not vanish; sums are those of the cells, unless `released` says
+    otherwise; the roots are those of the forged words and data, unless `words_root` or `data_root` say otherwise.
+
+    Of the last proof: identities (4k, 4), coefficients of the sum of cell identities; beyond (k − t', 4), of the
+    quotient of those of degree 4, where no piece reaches; missing (4,), what the sum identity lacks, over k.
     """
 
     def __init__(self, case: Any) -> None:
         self.case, self.shape, self.sizes = case, case.statement.shape, parameters(case.statement.shape)
         self.public = Public.of(case.statement, self.sizes)
+        self.identities = self.beyond = self.missing = np.zeros(0, dtype=np.uint64)
 
     def prove(
         self,
@@ -60,7 +66,9 @@ class Forger:
         projected: Lie = no_lie,
         inverted: Lie = no_lie,
         masked: Lie = no_lie,
+        quotiented: Lie = no_lie,
         coded: Callable[[int, np.ndarray], None] | None = None,
+        factors: Callable[[Any], Any] = lambda drawn: drawn,
         released: np.ndarray | None = None,
         words_root: bytes | None = None,
         data_root: bytes | None = None,
@@ -84,8 +92,9 @@ class Forger:
         roots = {"words_root": words_root or secrets.root, "data_root": data_root or data.root}
         statement = replace(case.statement, released=claimed, **roots)
         run = Forging(statement, sizes, case.words, case.contributions)
-        run.forger, run.coded = self, coded
+        run.forger, run.coded, run.factors = self, coded, factors
         run.lies = {"counted": counted, "projected": projected, "inverted": inverted, "masked": masked}
+        run.lies["quotiented"] = quotiented
         run._transcript = transcript or Transcript()
         return statement, run.proof(secrets, data, cells, lambda _: None)
 
@@ -124,7 +133,8 @@ class Forger:
 
     def count(self, cells: Cells) -> None:
         ranges, _, bins = self.look_ups(cells)
-        self.lay(cells, "range_counts", np.bincount(ranges[ranges < RANGE].astype(np.int64), minlength=RANGE))
+        shared = relation.in_threes(ranges.T)
+        self.lay(cells, "range_counts", np.bincount(shared[shared < RANGE].astype(np.int64), minlength=RANGE))
         places = {entry.tobytes(): at for at, entry in enumerate(self.public.bins)}
         known = [places[entry.tobytes()] for entry in bins.reshape(-1, 9) if entry.tobytes() in places]
         self.lay(cells, "noise_counts", np.bincount(known, minlength=len(places)))
@@ -140,6 +150,19 @@ class Forging(prover._Run):
     forger: Forger
     lies: dict[str, Lie]
     coded: Callable[[int, np.ndarray], None] | None
+    factors: Callable[[Any], Any]
+
+    def proof(self, *arguments: Any) -> bytes:
+        def lying(*given: Any) -> Cells:
+            rows = quotient_rows(*given)
+            self.lies["quotiented"](rows)
+            return rows
+
+        def committed(cells: Cells, sizes: Any, tree: int, key: bytes, rows: Cells) -> Committed:
+            return recoded(commit(cells, sizes, tree, key, rows), tree, self.coded)
+
+        with patch.object(prover, "quotient_rows", lying), patch.object(answering, "commit", committed):
+            return super().proof(*arguments)
 
     def commit(self, cells: Cells, tree: int, whole: Cells | None = None) -> Committed:
         if tree == LOOKUPS:
@@ -155,7 +178,7 @@ class Forging(prover._Run):
         values[:, : sizes.blocks * sizes.shape.contributions] = padded.reshape(sizes.projection_rows, -1)
         found = {"projections": np.mod(values, P).astype(np.uint32)}
         self.lies["projected"](found)
-        shifted = (found["projections"].astype(np.int64) + sizes.reach) % P
+        shifted = relation.in_threes((found["projections"].T.astype(np.int64) + sizes.reach) % P)
         held = shifted[shifted <= 2 * sizes.reach]
         forger.lay(found, "projection_counts", np.bincount(held, minlength=2 * sizes.reach + 1))
         self.lies["counted"](found)
@@ -163,21 +186,43 @@ class Forging(prover._Run):
 
     def _inverses(self, cells: Cells, secrets: Committed, alpha: np.ndarray, beta: np.ndarray) -> Cells:
         ranges, projections, bins = self.forger.look_ups(cells)
-        values = [np.stack([part] + [np.zeros_like(part)] * 3, axis=-1) for part in (ranges, projections)]
-        values.append(relation.bin_keys(bins, beta))
-        inverses = ext_inverse((alpha + np.uint64(P) - np.concatenate(values)) % np.uint64(P)).astype(np.uint32)
-        found = {f"inverses_{e}": np.ascontiguousarray(inverses[..., e]) for e in range(4)}
-        self.lies["inverted"](found)
-        return found
+        keys = relation.bin_keys(bins, beta)
+        found = [shared_inverses(part, alpha) for part in (ranges, projections)]
+        found.append(ext_inverse((alpha + np.uint64(P) - keys) % np.uint64(P)))
+        inverses = np.concatenate(found).astype(np.uint32)
+        cells = {f"inverses_{e}": np.ascontiguousarray(inverses[..., e]) for e in range(DEGREE)}
+        self.lies["inverted"](cells)
+        return cells
 
-    def _cells(self, *arguments: Any) -> np.ndarray:
-        honest, length = prover.from_coset, self._sizes.row + self._sizes.pads
+    def _cells(self, sections: Any, drawn: Any) -> np.ndarray:
+        def cut(coefficients: np.ndarray, length: int) -> np.ndarray:
+            self.forger.beyond = coefficients[length:]
+            return coefficients[:length]
 
-        def cut(values: np.ndarray, sizes: Any) -> np.ndarray:
-            return np.concatenate([honest(values, sizes)[:length], np.zeros((2 * sizes.row - length, 4), np.uint64)])
+        def divided(parts: Sequence[np.ndarray], sizes: Any) -> np.ndarray:
+            whole = np.zeros((4 * sizes.row, DEGREE), dtype=np.uint64)
+            for part in parts:
+                whole[: len(part)] += from_coset(part, sizes)
+            self.forger.identities = whole % np.uint64(P)
+            return quotient(parts, sizes)
 
-        with patch.object(prover, "from_coset", cut):
-            return super()._cells(*arguments)
+        with patch.object(answering, "of_length", cut), patch.object(prover, "quotient", divided):
+            return super()._cells(sections, self.factors(drawn))
+
+    def _sums(self, sections: Any, matrix: np.ndarray, cells: Any, sums: Any) -> np.ndarray:
+        def lacking(found: np.ndarray, target: np.ndarray, sizes: Any) -> None:
+            wanted = target * np.uint64(pow(sizes.row, P - 2, P)) % np.uint64(P)
+            self.forger.missing = (wanted + np.uint64(2 * P) - found[0] - found[sizes.row]) % np.uint64(P)
+
+        with patch.object(prover, "check_sum", lacking):
+            return super()._sums(sections, matrix, cells, self.factors(sums))
+
+
+def shared_inverses(values: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """(rows, lanes) -> (rows of inverses, lanes, 4): Σ 1/(α − value), three by three."""
+    threes = ext(relation.in_threes(values.T))
+    each = ext_inverse((alpha + np.uint64(P) - threes) % np.uint64(P))
+    return each.reshape(len(each), -1, TOGETHER, DEGREE).sum(axis=2).swapaxes(0, 1) % np.uint64(P)
 
 
 def least(cells: np.ndarray) -> np.ndarray:
@@ -190,6 +235,22 @@ def recoded(found: Committed, tree: int, coded: Callable[[int, np.ndarray], None
     if coded is None:
         return found
     return Recoded.of(found, lambda code: coded(tree, code))
+
+
+class Forgetful(Transcript):
+    """Absorbs everything but the messages with these labels."""
+
+    def __init__(self, *forgotten: str) -> None:
+        super().__init__()
+        self._forgotten = forgotten
+
+    def absorb(self, label: str, data: bytes) -> None:
+        super().absorb(label, b"" if label in self._forgotten else data)
+
+
+@pytest.fixture(scope="session")
+def forgetful() -> type[Forgetful]:
+    return Forgetful
 
 
 @pytest.fixture
@@ -214,7 +275,7 @@ def _both_verifiers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPa
             refuted = ""
             try:
                 second_verifier.verify(statement, proof)
-            except second_verifier.Refuted as error:
+            except ProofInvalid as error:
                 refuted = type(error).__name__
             assert (caught is None) == (refuted == ""), f"{caught!r} against {refuted!r}"
         if caught is not None:

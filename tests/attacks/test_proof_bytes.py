@@ -12,7 +12,7 @@ import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 
 from proofs import prover
 from proofs.commitment import Committed, commit
-from proofs.field import P, mul
-from proofs.parameters import SENT, SLOTS, parameters
+from proofs.field import P
+from proofs.parameters import SENT, SLOTS, WITNESS, parameters
 from proofs.proof import (
     CellsFailed,
     OpeningInvalid,
@@ -31,19 +31,16 @@ from proofs.proof import (
     ProofMalformed,
     ProximityFailed,
     SumsFailed,
-    decode_elements,
-    encode_elements,
-    polynomial_lengths,
     slots_root,
 )
-from proofs.relation import challenges_of_cells, challenges_of_sums, target
 from proofs.statement import Shape
 from proofs.transcript import Transcript
-from proofs.verifier import points_of, verify
+from proofs.verifier import verify
 from proofs.words import Binding
 
 Case, Forger = Any, Any  # fixtures
-LABELS = ("statement", "witness", "slots", "projections", "lookups", "proximity", "cells", "sums")
+LABELS = ("statement", "slots", "witness", "lookups", "quotients", "proximity")
+PAIRS = list(combinations(SENT, 2))
 ELSEWHERE = (ProofMalformed, OpeningInvalid)  # other challenges, hence other columns
 EXAMPLES = 4000 if os.environ.get("CANDOR_LONG") == "1" else 40
 BOUNDED = settings(
@@ -75,27 +72,16 @@ class Recording(Transcript):
         return self.drawn[-1]
 
 
-class Forgetful(Transcript):
-    """Absorbs everything but the messages with these labels."""
-
-    def __init__(self, *forgotten: str) -> None:
-        super().__init__()
-        self._forgotten = forgotten
-
-    def absorb(self, label: str, data: bytes) -> None:
-        super().absorb(label, b"" if label in self._forgotten else data)
-
-
 class Parts:
     """A proof cut into its fields, which can be altered and put together again."""
 
     def __init__(self, case: Case, proof: bytes) -> None:
         self.statement, self.proof, self.sizes = case.statement, proof, parameters(case.statement.shape)
-        lengths = [32, 32, 32, 32, *(16 * count for count in polynomial_lengths(self.sizes))]
+        lengths = [32, 32, 32, 32, 16 * self.sizes.row]
         lengths += [self.sizes.queries * (16 + 4 * height) for height in self.sizes.heights]
         lengths += [(len(proof) - sum(lengths)) // 6] * 6
         assert sum(lengths) == len(proof)
-        names = [f"root {tree}" for tree in SENT] + ["proximity", "cells", "sums"]
+        names = [f"root {tree}" for tree in SENT] + ["proximity"]
         names += [f"columns {tree}" for tree in range(6)] + [f"path {tree}" for tree in range(6)]
         starts = np.cumsum([0, *lengths]).tolist()
         self.fields = {name: proof[start:end] for name, (start, end) in zip(names, pairwise(starts), strict=True)}
@@ -139,15 +125,12 @@ class TestEveryFieldCounts:
         parts.refused(parts.altered(name, 0), *ELSEWHERE)
         parts.refused(parts.altered(name, 31), OpeningInvalid, transcript=Recorded(parts.drawn))
 
-    @pytest.mark.parametrize(
-        ("name", "error"), [("proximity", ProximityFailed), ("cells", CellsFailed), ("sums", SumsFailed)]
-    )
     @pytest.mark.parametrize("coefficient", [0, 1, 500, 1023, -1])
-    def test_another_polynomial(self, parts: Parts, name: str, error: type[ProofInvalid], coefficient: int) -> None:
+    def test_another_polynomial(self, parts: Parts, coefficient: int) -> None:
         """With the challenges of the honest proof it fails its own check: polynomials agree in few columns only."""
-        proof = parts.altered(name, 16 * coefficient)
+        proof = parts.altered("proximity", 16 * coefficient)
         parts.refused(proof, *ELSEWHERE)
-        parts.refused(proof, error, transcript=Recorded(parts.drawn))
+        parts.refused(proof, ProximityFailed, transcript=Recorded(parts.drawn))
 
     @pytest.mark.parametrize("tree", range(6))
     @pytest.mark.parametrize("at", [0, 15, 16, -4])
@@ -159,7 +142,7 @@ class TestEveryFieldCounts:
     def test_another_hash_of_an_opening(self, parts: Parts, tree: int, at: int) -> None:
         parts.refused(parts.altered(f"path {tree}", at), OpeningInvalid)
 
-    @pytest.mark.parametrize("name", ["proximity", "cells", "sums", "columns 0", "columns 1", "columns 5"])
+    @pytest.mark.parametrize("name", ["proximity", *(f"columns {tree}" for tree in range(6))])
     def test_an_element_plus_the_modulus_is_not_a_second_way_to_write_it(self, parts: Parts, name: str) -> None:
         at, data = (16 if name.startswith("columns") else 0), bytearray(parts.fields[name])
         value = int.from_bytes(data[at : at + 4], "little") + P
@@ -173,9 +156,15 @@ class TestEveryFieldCounts:
         parts.refused(parts.with_field(f"columns {tree}", swapped), OpeningInvalid)
 
     @pytest.mark.parametrize(
-        ("one", "other"), [("root 2", "root 3"), ("root 4", "root 5"), ("path 0", "path 1"), ("path 2", "path 3")]
+        ("one", "other"),
+        [
+            *((f"{field} {one}", f"{field} {other}") for field in ("root", "path") for one, other in PAIRS),
+            *((f"columns {one}", f"columns {other}") for one, other in PAIRS),
+            ("path 0", "path 1"),
+        ],
     )
     def test_fields_in_each_others_place(self, parts: Parts, one: str, other: str) -> None:
+        """Trees swapped, by their roots, their openings or their columns."""
         fields = parts.fields | {one: parts.fields[other], other: parts.fields[one]}
         parts.refused(b"".join(fields.values()), *ELSEWHERE)
 
@@ -184,22 +173,48 @@ class TestChallenges:
     """Every message is absorbed before what it could be fitted to is drawn."""
 
     @pytest.mark.parametrize("label", LABELS)
-    def test_a_prover_that_forgets_a_message_is_believed_by_its_like_alone(self, forger: Forger, label: str) -> None:
-        statement, proof = forger.prove(transcript=Forgetful(label))
-        verify(statement, proof, Forgetful(label))
+    def test_a_prover_that_forgets_a_message_is_believed_by_its_like_alone(
+        self, forger: Forger, forgetful: Any, label: str
+    ) -> None:
+        statement, proof = forger.prove(transcript=forgetful(label))
+        verify(statement, proof, forgetful(label))
         with pytest.raises(ELSEWHERE):
             verify(statement, proof)
 
-    def test_whoever_knows_the_columns_first_proves_what_is_not_so(self, forger: Forger) -> None:
-        """A sum off by one, under polynomials fitted to the columns to come: it takes a verifier that forgets them."""
-        statement, proof = forger.prove(transcript=Forgetful("statement", "sums"))
-        false = replace(statement, released=statement.released + np.eye(2, 8, dtype=np.int32))
-        parts = Parts(replace(forger.case, statement=statement), proof)
-        forged = parts.with_field("sums", fitted(parts, statement, false))
-        verify(false, forged, Forgetful("statement", "sums"))
-        for honest in (Forgetful("statement"), Transcript()):
-            with pytest.raises(ELSEWHERE):
-                verify(false, forged, honest)
+    def test_these_are_all_that_is_absorbed_in_the_order_in_which_it_is_sent(self, parts: Parts) -> None:
+        absorbed: list[tuple[str, bytes]] = []
+
+        class Listening(Recording):
+            def absorb(self, label: str, data: bytes) -> None:
+                absorbed.append((label, data))
+                super().absorb(label, data)
+
+        verify(parts.statement, parts.proof, Listening())
+        sent = [parts.statement.digest(), *(parts.fields[f"root {tree}"] for tree in SENT), parts.fields["proximity"]]
+        assert absorbed == list(zip(LABELS, sent, strict=True))
+
+
+class TestVersionOne:
+    """Version 1 sent the quotients of cells and sums as polynomials, had no tree of them, and an inverse a value."""
+
+    def test_a_proof_laid_out_as_then_is_malformed(self, parts: Parts) -> None:
+        sizes, queries = parts.sizes, parts.sizes.queries
+        roots, rest = parts.proof[:128], parts.proof[128 + 16 * sizes.row :]
+        polynomials = bytes(16 * (sizes.row + (sizes.row + sizes.pads) + (2 * sizes.row - 1)))
+        projected, inverses = sizes.projection_rows + 1, sizes.range_lookups + sizes.projection_rows + sizes.noise_rows
+        heights = [*sizes.heights[:3], sizes.heights[WITNESS] - projected, projected, 4 * inverses + 28]
+        opened = bytes(sum(queries * (16 + 4 * height) for height in heights))
+        paths = b"".join(parts.fields[f"path {tree}"] for tree in range(6))
+        for proof in (roots + polynomials + opened + paths, roots + polynomials + rest, polynomials + rest):
+            parts.refused(proof, ProofMalformed)
+            parts.refused(proof, ProofMalformed, transcript=Recorded(parts.drawn))
+
+    def test_the_protocols_name_is_part_of_every_challenge(self, forger: Forger) -> None:
+        old = b"candor/mechanism-proof/1"
+        statement, proof = forger.prove(transcript=Transcript(old))
+        verify(statement, proof, Transcript(old))
+        with pytest.raises(ELSEWHERE):
+            verify(statement, proof)
 
 
 class TestSlotsOfAnotherProof:
@@ -240,38 +255,6 @@ class TestSlotsOfAnotherProof:
         swapped = b"".join((parts.fields | fields).values())
         parts.refused(swapped, *ELSEWHERE)
         parts.refused(swapped, ProximityFailed, transcript=Recorded(parts.drawn))
-
-
-def fitted(parts: Parts, statement: Any, false: Any) -> bytes:
-    """`sums` with a multiple of the polynomial that vanishes at the opened columns, so that the target is another's."""
-    sizes, transcript = parts.sizes, Forgetful("statement", "sums")
-    factors: list[Any] = []
-
-    def spy(own: Transcript) -> None:
-        own.absorb("statement", b"")
-        own.absorb("witness", parts.fields["root 2"])
-        own.absorb("slots", parts.fields["root 3"])
-        own.draw("projections")
-        own.absorb("projections", parts.fields["root 4"])
-        alpha, beta = own.elements("tables", 2)
-        own.absorb("lookups", parts.fields["root 5"])
-        own.elements("proximity", sum(sizes.heights) - 4)
-        challenges_of_cells(own, sizes, alpha, beta)
-        factors.append(challenges_of_sums(own, sizes))
-        for label in ("proximity", "cells", "sums"):
-            own.absorb(label, parts.fields[label])
-
-    spy(transcript)
-    points = points_of(transcript.positions("columns", sizes.columns, sizes.queries), sizes)
-    vanishing = np.ones(1, dtype=np.uint64)
-    for point in points:
-        shifted = np.concatenate([np.zeros(1, np.uint64), vanishing])
-        vanishing = (shifted + mul(np.append(vanishing, np.uint64(0)), np.uint64(P) - point)) % np.uint64(P)
-    wrong = (target(false, sizes, factors[0]) + np.uint64(P) - target(statement, sizes, factors[0])) % np.uint64(P)
-    per_constant = mul(wrong, np.uint64(pow(sizes.row * int(vanishing[0]), P - 2, P)))
-    sums = decode_elements(parts.fields["sums"])
-    sums[: sizes.queries] += mul(vanishing[1:, None], per_constant[None])
-    return encode_elements(sums % np.uint64(P))
 
 
 BINDING = Binding(31337, b"\2" * 20, 1, 0)  # of the small case

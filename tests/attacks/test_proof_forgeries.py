@@ -172,7 +172,7 @@ class TestSlots:
         def lie(cells: Cells) -> None:
             last = used(forger) - 1
             for group in range(2):
-                cells[f"contributions_{group}"][:, last : 28 * 32 : 32] = 0
+                cells[f"contributions_{group}"][:, last : 60 * 32 : 32] = 0
             self.use(cells, forger, last)
 
         refused(forger, SumsFailed, later=lie)
@@ -184,7 +184,7 @@ class TestSlots:
             self.use(cells, forger, used(forger) + 1)
             later = used(forger, 1) - 1
             for group in range(2):
-                cells[f"contributions_{group}"][:, 16 + later : 28 * 32 : 32] = 0
+                cells[f"contributions_{group}"][:, 16 + later : 60 * 32 : 32] = 0
             self.use(cells, forger, later, step=1)
 
         refused(forger, SumsFailed, later=lie)
@@ -197,7 +197,7 @@ class TestSlots:
             count = used(forger)
             for group in range(2):
                 held = cells[f"contributions_{group}"]
-                held[:, count : 28 * 32 : 32], held[:, 0 : 28 * 32 : 32] = held[:, 0 : 28 * 32 : 32], 0
+                held[:, count : 60 * 32 : 32], held[:, 0 : 60 * 32 : 32] = held[:, 0 : 60 * 32 : 32], 0
             self.use(cells, forger, count + 1)
             cells["active"][0, 0], cells["last"][0, 0] = 0, 0
             cells["last"][0, 0] = last

@@ -21,12 +21,12 @@ from proofs.words import combine, public_draws
 Forger = Any  # the fixture of conftest.py
 Cells = dict[str, np.ndarray]
 Lies = dict[str, Any]
-HELD, SLOTS = 28 * 32, 16  # lanes in blocks, slots of a step, of the small case
+HELD, SLOTS = 60 * 32, 16  # lanes in blocks, slots of a step, of the small case
 
 
 def unit_above_the_clip(forger: Forger) -> Lies:
     def lie(cells: Cells) -> None:
-        cells["contributions_0"][0, 0:HELD:32] = [64, 1] + [0] * 26
+        cells["contributions_0"][0, 0:HELD:32] = [64, 1] + [0] * 58
         forger.norms(cells)
         cells["norm_low"][0, 0] = cells["norm_high"][0, 0] = 0
 
@@ -46,7 +46,7 @@ def norm_that_wraps(forger: Forger) -> Lies:
 
     def lie(cells: Cells) -> None:
         a = next(a for a in range(46_000, 0, -1) if round((P - a * a) ** 0.5) ** 2 == P - a * a)
-        cells["contributions_0"][0, 0:HELD:32] = [0] * 5 + [a, round((P - a * a) ** 0.5)] + [0] * 21
+        cells["contributions_0"][0, 0:HELD:32] = [0] * 5 + [a, round((P - a * a) ** 0.5)] + [0] * 53
         forger.norms(cells)
 
     def small(cells: Cells) -> None:
@@ -124,9 +124,18 @@ def used_against_its_draw(forger: Forger) -> Lies:
     return {"later": lie}
 
 
-def inverse_of_another(forger: Forger) -> Lies:
+def inverses_of_others(forger: Forger) -> Lies:
+    """Those of two lanes in each other's place: they add up as before."""
+
     def lie(cells: Cells) -> None:
         cells["inverses_0"][0, [8, 9]] = cells["inverses_0"][0, [9, 8]]
+
+    return {"inverted": lie}
+
+
+def inverses_of_other_bins(forger: Forger) -> Lies:
+    def lie(cells: Cells) -> None:
+        cells["inverses_0"][-1, [8, 9]] = cells["inverses_0"][-1, [9, 8]]
 
     return {"inverted": lie}
 
@@ -150,7 +159,8 @@ RULES: dict[str, tuple[Any, type[ProofInvalid], Any]] = {
     "bits": (bit_of_two, CellsFailed, "bits"),
     "used": (used_against_its_draw, CellsFailed, "used"),
     "squares": (square_that_is_none, CellsFailed, "squares"),
-    "lookups": (inverse_of_another, CellsFailed, "lookups"),
+    "values together": (inverses_of_others, CellsFailed, "together"),
+    "bins": (inverses_of_other_bins, CellsFailed, "bins"),
     "norms": (unit_above_the_clip, SumsFailed, "norms"),
     "projections": (norm_that_wraps, SumsFailed, "projections"),
     "counts": (one_slot_more, SumsFailed, "counts"),

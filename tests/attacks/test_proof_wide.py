@@ -22,13 +22,13 @@ from proofs.witness import secret_cells, witness
 
 Forger = Any  # the class of conftest.py
 Cells = dict[str, np.ndarray]
-WIDE = Shape(3, (700, 60), 700, 12, 64, 100, 1 << 24, 4)
+WIDE = Shape(3, (1500, 130), 1400, 12, 64, 100, 1 << 24, 4)
 BY_WORDS = ("noise_carry", "low_borrow", "high_borrow", "draw_carry", "draw_borrow", "drawn")
 
 
 @pytest.fixture(scope="module")
 def wide(make_case: Callable[..., Any]) -> Any:
-    return make_case(WIDE, 690)
+    return make_case(WIDE, 1380)
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_the_last_rows_have_their_rules_too(wide_forger: Forger, lie: Any, error
 
 
 def test_a_row_of_the_data_missing_in_the_last_step_alone(wide_forger: Forger) -> None:
-    at = WIDE.steps * WIDE.capacity - 20 - wide_forger.sizes.lanes
+    at = WIDE.steps * WIDE.capacity - 30 - wide_forger.sizes.lanes
 
     def lie(cells: Cells) -> None:
         assert "used" in cells or cells["filled"][1, at]
@@ -130,7 +130,7 @@ def test_a_row_of_the_data_missing_in_the_last_step_alone(wide_forger: Forger) -
         verify(*wide_forger.prove(early=lie, later=lie, data_root=honest))
 
 
-@pytest.mark.parametrize("place", [(0, 0), (2, 759), (2, 0), (1, 380)])
+@pytest.mark.parametrize("place", [(0, 0), (2, 1629), (2, 0), (1, 380)])
 def test_each_sum_is_checked_whatever_row_its_noise_lies_in(wide_forger: Forger, place: tuple[int, int]) -> None:
     statement = wide_forger.case.statement
     released = statement.released.copy()

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.circuits import Toy
-from proofs import columns, plain, proof, transcript
-from proofs.circuit import prover, second_verifier
+from proofs import answering, columns, plain, proof, transcript
+from proofs.circuit import prover, second_verifier, second_weights
 from proofs.circuit import verifier as first_verifier
 from proofs.circuit.builder import Circuit, Table
 from proofs.circuit.layout import Layout, layout_of
@@ -96,7 +96,7 @@ def toy(lanes: int, row: int) -> Case:
 
 def toy_elsewhere() -> Case:
     """Rows of two trees from elsewhere, all of one lane less than the circuit's own."""
-    lanes, row = 4, 256
+    lanes, row = 4, 512
     layout = layout_of(Toy(lanes, False).circuit, row, ELSEWHERE)
     rng = np.random.default_rng(3)
     cells = [{name: rng.integers(0, P, (rows, layout.lanes)) for name, rows in tree} for tree in ELSEWHERE]
@@ -113,7 +113,7 @@ def toy_elsewhere() -> Case:
 
 @pytest.fixture(scope="module")
 def small() -> Case:
-    return toy(3, 256)
+    return toy(3, 512)
 
 
 @pytest.fixture(scope="module")
@@ -133,11 +133,9 @@ def joined_proof(joined: Case) -> bytes:
 
 def places_of(case: Case) -> dict[str, int]:
     """Where what begins in a proof."""
-    sizes = second_verifier._Sizes(case.build(False), case.row, case.sections)
-    k, t = case.row, sizes.t
-    lengths = {"values": 32, "tests": 32, "inverses": 32}
-    lengths |= {"proximity": 16 * k, "cells": 16 * (k + t), "sums": 16 * (2 * k - 1)}
-    lengths |= {f"tree {number}": t * (16 + 4 * sum(tree.values())) for number, tree in enumerate(sizes.trees)}
+    sizes = second_verifier._sizes(case.build(False), case.row, case.sections)
+    lengths = {"values": 32, "tests": 32, "quotients": 32, "proximity": 16 * case.row}
+    lengths |= {f"tree {number}": sizes.t * (16 + 4 * width) for number, width in enumerate(sizes.widths)}
     begins = accumulate(lengths.values(), initial=0)
     return dict(zip([*lengths, "openings"], begins, strict=True))
 
@@ -148,7 +146,7 @@ def altered(data: bytes, at: int) -> bytes:
 
 
 class TestHonest:
-    @pytest.mark.parametrize(("lanes", "row"), [(3, 256), (4, 256), (5, 512), (2, 512), (7, 256)])
+    @pytest.mark.parametrize(("lanes", "row"), [(3, 512), (4, 512), (5, 1024), (2, 512), (7, 512)])
     def test_both_accept(self, lanes: int, row: int) -> None:
         case = toy(lanes, row)
         case.agreed(case.prove(), None)
@@ -168,7 +166,7 @@ class TestHonest:
             return made.circuit
 
         for pairs in (False, True):
-            case = Case(lambda proving, pairs=pairs: build(proving, pairs), 256)  # type: ignore[misc]
+            case = Case(lambda proving, pairs=pairs: build(proving, pairs), 512)  # type: ignore[misc]
             case.agreed(case.prove(), None)
 
     def test_both_accept_rows_of_two_public_matrices_and_of_no_other(self) -> None:
@@ -182,7 +180,7 @@ class TestHonest:
             made.keyed("others", 5, 3)
             return made.circuit
 
-        case = Case(build, 256)
+        case = Case(build, 512)
         data = case.prove()
         case.agreed(data, None)
         for name in ("rows", "others"):
@@ -199,7 +197,7 @@ class TestHonest:
             circuit.equal(circuit.times(x, x) - circuit.free((300,), 1, x.units**2 if x.units is not None else None))
             return circuit
 
-        case = Case(build, 256)
+        case = Case(build, 512)
         case.agreed(case.prove(), None)
 
     def test_what_is_left_over_is_free_to_be_anything(self, small: Case, lying: Lying) -> None:
@@ -219,15 +217,15 @@ def test_both_derive_the_same_queries(entries: int, expected: int) -> None:
     circuit = Circuit(4, False)
     circuit.table(Table("range", 0, np.zeros((1, 1), dtype=np.int64)))
     circuit.group("range", 4, 1, (second_verifier.Lookup("range", (("1", 0),)),)).append(entries // 4, None)
-    sizes = second_verifier._Sizes(circuit, 256, ())
-    layout = layout_of(circuit, 256)
+    sizes = second_verifier._sizes(circuit, 512, ())
+    layout = layout_of(circuit, 512)
     assert sizes.t == layout.queries == expected
     assert layout.error <= Fraction(1, 1 << 100)
     assert [list(tree.values()) for tree in sizes.trees] == [[rows for _, rows in tree] for tree in layout.trees]
     assert sizes.fixed == layout.fixed_bytes
 
 
-@pytest.mark.parametrize(("lanes", "row", "entries"), [(136, 256, 1), (4, 256, 1 << 24)])
+@pytest.mark.parametrize(("lanes", "row", "entries"), [(392, 512, 1), (4, 512, 1 << 24), (4, 256, 1)])
 def test_both_refuse_a_circuit_that_does_not_fit(lanes: int, row: int, entries: int) -> None:
     circuit = Circuit(lanes, False)
     circuit.table(Table("range", 0, np.zeros((1, 1), dtype=np.int64)))
@@ -245,7 +243,7 @@ def test_both_refuse_a_circuit_that_no_memory_holds(cells: int) -> None:
 
 
 class TestOneFieldAltered:
-    @pytest.mark.parametrize("name", ["values", "tests", "inverses", "proximity", "cells", "sums"])
+    @pytest.mark.parametrize("name", ["values", "tests", "quotients", "proximity"])
     def test_a_message_before_the_columns(self, name: str, small: Case, small_proof: bytes) -> None:
         """Other positions follow, and almost surely another number of hashes; either error is the right one."""
         found = small.refused(altered(small_proof, places_of(small)[name]))
@@ -268,7 +266,7 @@ class TestOneFieldAltered:
         for at in np.linspace(places_of(small)["openings"], len(small_proof) - 1, 24, dtype=int).tolist():
             small.agreed(altered(small_proof, at), proof.OpeningInvalid)
 
-    @pytest.mark.parametrize("name", ["proximity", "cells", "sums", "tree 0", "tree 1", "tree 2"])
+    @pytest.mark.parametrize("name", ["proximity", "tree 0", "tree 1", "tree 2"])
     def test_an_element_that_is_not_below_p(self, name: str, small: Case, small_proof: bytes) -> None:
         for value in (P, 2**32 - 1):
             at = places_of(small)[name] + 16
@@ -315,22 +313,19 @@ class TestIfHashesCollided:
             def programmed(data: bytes = b"") -> Any:
                 return sha256(bytes(data).replace(wrong, right))
 
-            for module in (transcript, columns, plain, second_verifier):
+            for module in (transcript, columns, plain, second_weights):
                 monkeypatch.setattr(module, "sha256", programmed)
 
         return install
 
     @pytest.mark.parametrize("at", [0, 1, -1], ids=["first", "second", "last"])
-    @pytest.mark.parametrize("name", ["proximity", "cells", "sums"])
     def test_a_polynomial(
-        self, name: str, at: int, small: Case, small_proof: bytes, collide: Callable[[bytes, bytes], None]
+        self, at: int, small: Case, small_proof: bytes, collide: Callable[[bytes, bytes], None]
     ) -> None:
-        names, places = list(places_of(small)), places_of(small)
-        start, stop = places[name], places[names[names.index(name) + 1]]
+        start, stop = places_of(small)["proximity"], places_of(small)["tree 0"]
         changed = altered(small_proof, start + 16 * at if at >= 0 else stop + 16 * at)
         collide(changed[start:stop], small_proof[start:stop])
-        kind = {"proximity": proof.ProximityFailed, "cells": proof.CellsFailed, "sums": proof.SumsFailed}[name]
-        small.agreed(changed, kind)
+        small.agreed(changed, proof.ProximityFailed)
 
     @pytest.mark.parametrize("tree", range(5))
     def test_an_entry(
@@ -500,33 +495,11 @@ def lying(monkeypatch: pytest.MonkeyPatch) -> Lying:
     return install
 
 
-class Believing:
-    """numpy, but that all arrays are equal."""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(np, name)
-
-    def array_equal(self, *_: Any) -> bool:
-        return True
-
-
 def clipped(monkeypatch: pytest.MonkeyPatch) -> None:
     """Values beyond a table are counted as its last entry, rests of divisions are forgotten, all sums are right."""
     monkeypatch.setattr(Table, "places", lambda self, keys: np.clip(keys - self.first, 0, len(self.entries) - 1))
-    honest, divided = prover.from_coset, prover._Run._cells
-
-    def forgetful(values: np.ndarray, layout: Layout) -> np.ndarray:
-        found = honest(values, layout)
-        found[layout.row + layout.pads :] = 0
-        return found
-
-    def cells(self: Any, *arguments: Any) -> Any:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(prover, "from_coset", forgetful)
-            return divided(self, *arguments)
-
-    monkeypatch.setattr(prover._Run, "_cells", cells)
-    monkeypatch.setattr(prover, "np", Believing())
+    monkeypatch.setattr(answering, "of_length", lambda coefficients, length: coefficients[:length])
+    monkeypatch.setattr(prover, "check_sum", lambda *_: None)
 
 
 def test_both_refuse_each_cell_that_is_not_what_it_must_be(small: Case, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -576,7 +549,7 @@ def test_both_refuse_an_inverse_that_is_none(small: Case, lying: Lying) -> None:
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("mask_proximity", None), ("mask_cells", proof.CellsFailed), ("mask_sums", proof.SumsFailed)],
+    [("mask_proximity", None), ("mask_sums", proof.SumsFailed)],
 )
 def test_both_refuse_masks_that_hide_a_lie(
     name: str, expected: Verdict, small: Case, monkeypatch: pytest.MonkeyPatch
@@ -591,6 +564,74 @@ def test_both_refuse_masks_that_hide_a_lie(
     clipped(monkeypatch)
     monkeypatch.setattr(prover, "masks", lied)
     small.agreed(small.prove(), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("cells", proof.CellsFailed), ("sums_rest", proof.SumsFailed), ("sums_quotient", proof.SumsFailed)],
+)
+@pytest.mark.parametrize("row", [0, -1])
+def test_both_refuse_quotients_that_are_none(
+    name: str, row: int, expected: Verdict, small: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = prover.quotient_rows
+
+    def lied(*arguments: Any) -> Any:
+        found = honest(*arguments)
+        found[name][row] = (found[name][row].astype(np.int64) + 1) % P  # its lowest coefficient
+        return found
+
+    monkeypatch.setattr(prover, "quotient_rows", lied)
+    small.agreed(small.prove(), expected)
+
+
+def test_only_the_degree_of_the_rest_keeps_a_sum_from_being_another(
+    small: Case, lying: Lying, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sum that is off by k·d: x·d·x^(k − 1) − d·(x^k − 1) = d would make up for it."""
+    k, honest, missing = small.row, prover.quotient_rows, []
+
+    def lie(cells: dict[str, np.ndarray]) -> None:
+        cells["counts of squares"][0, 2] += 1
+
+    def check_sum(sums: np.ndarray, target: np.ndarray, _: Layout) -> None:
+        missing[:] = [
+            (int(a) + int(b) - int(c) * pow(k, -1, P)) % P for a, b, c in zip(sums[0], sums[k], target, strict=True)
+        ]
+
+    def lied(*arguments: Any) -> Any:
+        found = honest(*arguments)
+        highest = [pow(plain.root_of_unity(k), -j, P) for j in range(k)]  # x^(k − 1) = 1/x on H
+        for e, d in enumerate(missing):
+            found["sums_rest"][e] = [
+                (int(own) + d * x) % P for own, x in zip(found["sums_rest"][e], highest, strict=True)
+            ]
+            found["sums_quotient"][e] = [(int(own) - d) % P for own in found["sums_quotient"][e]]
+        return found
+
+    lying("values", lie)
+    monkeypatch.setattr(prover, "check_sum", check_sum)
+    monkeypatch.setattr(prover, "quotient_rows", lied)
+    data = small.prove()
+    assert any(missing)
+    small.agreed(data, proof.ProximityFailed)
+    for name in ("evaluate", "proximity_at"):
+        monkeypatch.setattr(second_verifier, name, lambda *_: 0)
+    assert small.verdicts(data)[1] is None
+
+
+def test_the_second_refuses_an_alpha_in_f(small: Case, small_proof: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = plain.Transcript.elements
+
+    def elements(self: Any, label: str, count: int) -> list[int]:
+        found = honest(self, label, count)
+        if label == "tests":
+            found[-1] %= 1 << 96
+        return found
+
+    monkeypatch.setattr(plain.Transcript, "elements", elements)
+    with pytest.raises(proof.CellsFailed, match="α lies in F"):
+        second_verifier.verify(STATEMENT, small.build(False), small.row, (), [], small_proof, PROTOCOL)
 
 
 # Bytes

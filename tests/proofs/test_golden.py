@@ -18,7 +18,7 @@ from proofs.verifier import verify
 from proofs.words import Binding
 
 TESTS = Path(__file__).parents[1]
-FOLDER = TESTS / "vectors" / "mechanism-1"
+FOLDER = TESTS / "vectors" / "mechanism-2"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.proof"))
 
 

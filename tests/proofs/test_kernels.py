@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from proofs import columns, field, kernels, torch_kernels
+from proofs import columns, field, kernels, relation, torch_kernels
 from proofs.commitment import tree_over
 from proofs.field import P
 from proofs.relation import Plain
@@ -105,3 +105,53 @@ def test_strips_of_weights() -> None:
         at = there[strip // 2, :, strip % 2 * 3 :][:, :3]
         at[:] = (at + field.ext_mul(factor, vector).T.astype(np.int64)) % P
     assert np.array_equal(into, there)
+
+
+def edges(shape: tuple[int, ...], kind: str) -> np.ndarray:
+    """Elements of F: at random, or 0 and p − 1 (and 1) alone."""
+    if kind == "random":
+        return RNG.integers(0, P, shape).astype(np.uint64)
+    return RNG.choice(np.array([0, P - 1] if kind == "edges" else [0, 1, P - 1], dtype=np.uint64), shape)
+
+
+def by_the_formula(values: np.ndarray, inverses: np.ndarray, factors: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Σ factor·(inverse·(α − v₁)(α − v₂)(α − v₃) − (α − v₂)(α − v₃) − (α − v₁)(α − v₃) − (α − v₁)(α − v₂))."""
+    total = np.zeros((len(values), 4), dtype=np.uint64)
+    for row, factor in enumerate(factors):
+        one, two, three = ((alpha + np.uint64(P) - field.ext(values[:, 3 * row + i])) % np.uint64(P) for i in range(3))
+        pairs = [field.ext_mul(two, three), field.ext_mul(one, three), field.ext_mul(one, two)]
+        whole = field.ext_mul(inverses[:, :, row].T, field.ext_mul(one, pairs[0]))
+        total += field.ext_mul(factor, (whole + np.uint64(3 * P) - sum(pairs)) % np.uint64(P))
+    return total % np.uint64(P)
+
+
+@pytest.mark.parametrize("count", [0, 1, 9])
+@pytest.mark.parametrize("kind", ["random", "edges", "small edges"])
+def test_identities_of_values_that_share_inverses(count: int, kind: str) -> None:
+    """The kernel, its twin in numpy, and the formula of the specification, at the ends of the field too."""
+    for alpha in (edges((4,), "random"), edges((4,), kind), np.full(4, P - 1, dtype=np.uint64)):
+        values, inverses, factors = edges((50, 3 * count), kind), edges((4, 50, count), kind), edges((count, 4), kind)
+        wanted = by_the_formula(values, inverses, factors, alpha)
+        assert np.array_equal(relation.together(values, inverses, factors, alpha), wanted)
+        lines = np.concatenate([*(values[:, place::3] for place in range(3)), *inverses], axis=1).astype(np.uint32)
+        assert np.array_equal(kernels.together(lines, factors, alpha), wanted)
+
+
+def test_a_thousand_rows_of_the_largest_elements_do_not_overflow() -> None:
+    largest = np.full((2, 3 * 1000), P - 1, dtype=np.uint64), np.full((4, 2, 1000), P - 1, dtype=np.uint64)
+    factors, alpha = np.full((1000, 4), P - 1, dtype=np.uint64), np.full(4, P - 1, dtype=np.uint64)
+    wanted = by_the_formula(largest[0][:, :3], largest[1][..., :1], factors[:1], alpha)
+    wanted = wanted * np.uint64(1000) % np.uint64(P)
+    lines = np.full((2, 7 * 1000), P - 1, dtype=np.uint32)
+    assert np.array_equal(kernels.together(lines, factors, alpha), wanted)
+    assert np.array_equal(relation.together(*largest, factors, alpha), wanted)
+
+
+def test_identities_vanish_where_the_row_is_the_sum_of_the_inverses_and_nowhere_else() -> None:
+    alpha, factors = edges((4,), "random"), edges((5, 4), "random")
+    values = edges((20, 15), "random")
+    each = field.ext_inverse((alpha + np.uint64(P) - field.ext(values)) % np.uint64(P)).reshape(20, 5, 3, 4)
+    inverses = (each.sum(axis=2) % np.uint64(P)).transpose(2, 0, 1).copy()
+    assert not relation.together(values, inverses, factors, alpha).any()
+    inverses[3, 7, 2] ^= np.uint64(1)
+    assert np.flatnonzero(relation.together(values, inverses, factors, alpha).any(axis=1)).tolist() == [7]

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from fractions import Fraction
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
 
 from benchmarks.cases import random_texts
-from proofs.parameters import TARGET_BITS, ShapeRefused, largest_proof, parameters
+from proofs import prover
+from proofs.field import P
+from proofs.parameters import TARGET_BITS, ShapeRefused, largest_proof, miss, parameters, shifts_of
 from proofs.proof import ProofMalformed, slots_root, split_messages
 from proofs.prover import WitnessRefused, data_root, prove, words_root
 from proofs.statement import Shape
@@ -28,7 +32,7 @@ SHAPES = {
     "the largest clip and the loudest noise": (Shape(1, (40, 2), 8, 8, 2048, 3500, 1 << 31, 5), 8),
     "three groups": (Shape(2, (2, 9, 1), 8, 8, 1000, 700, 3 << 30, 5), 5),
     "many steps": (Shape(9, (30,), 40, 25, 64, 100, 1 << 30, 5), 31),
-    "everything in more than a row": (Shape(3, (700, 60), 700, 12, 64, 100, 1 << 24, 5), 690),
+    "everything in more than a row": (Shape(3, (1500, 130), 1400, 12, 64, 100, 1 << 24, 5), 1380),
     "room for a further proof": (Shape(2, (5, 3), 16, 16, 64, 100, 1 << 31, 5, 1), 11),
     "room for sixteen": (Shape(1, (3,), 8, 8, 64, 100, 1 << 31, 5, 16), 8),
 }
@@ -89,6 +93,29 @@ def test_the_errors_of_a_proof_add_up_to_less_than_the_target() -> None:
         sizes = parameters(shape)
         assert TARGET_BITS <= sizes.bits < TARGET_BITS + 3
         assert sizes.queries + 128 * shape.openings == sizes.pads < sizes.row // 2
+        assert sizes.pads + 3 * sizes.queries <= sizes.row  # three seams
+
+
+def test_rows_of_zeros_that_fill_up_are_counted_among_the_errors() -> None:
+    """The bound is on every value that is looked up, and these are."""
+    shape, _ = SHAPES["three groups"]
+    sizes = parameters(shape)
+    zeros = 3 * (sizes.range_inverses + sizes.projection_inverses) - sizes.range_lookups - sizes.projection_rows
+    assert zeros > 0
+    looked_up = sizes.lanes * (sizes.range_lookups + sizes.projection_rows + zeros + 9 * sizes.noise_rows)
+    tables = (1 << 16) + 2 * sizes.reach + 1 + 9 * sizes.noise_values
+    code = Fraction(9, 16) ** sizes.queries + Fraction(16 * sizes.row, P**4)
+    projections = miss(shape, sizes.reach) ** sizes.projections
+    assert sizes.error == code + Fraction(looked_up + tables + 8, P**4) + projections
+
+
+def test_the_pieces_of_a_quotient_overlap_and_reach_as_far_as_it_does() -> None:
+    for shape, _ in SHAPES.values():
+        sizes = parameters(shape)
+        shifts = shifts_of(sizes)
+        assert shifts[0] == 0
+        assert all(after + sizes.queries <= before + sizes.row for before, after in pairwise(shifts))
+        assert shifts[-1] + sizes.row == 4 * sizes.row - sizes.lanes
 
 
 @pytest.mark.parametrize(
@@ -121,6 +148,43 @@ class TestWhatDoesNotHoldIsNotProven:
         with pytest.raises(Exception, match=match) as caught:
             prove(inputs["statement"], case.words, inputs["texts"], inputs["contributions"])
         assert "seed" not in str(caught.value)
+
+    def test_identities_of_the_cells_that_do_not_hold(self, small_case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A mistake of the prover's own, made after the witness was checked."""
+        honest = prover._Run._inverses
+
+        def wrong(*arguments: Any) -> Any:
+            found = honest(*arguments)
+            found["inverses_0"][0, 5] ^= 1
+            return found
+
+        monkeypatch.setattr(prover._Run, "_inverses", wrong)
+        self.refused(small_case, "an identity of the cells does not hold")
+
+    def test_an_identity_of_degree_two_that_does_not_hold(
+        self, small_case: Case, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its quotient would fit into the pieces: it is looked at by itself."""
+        honest = prover.witness
+
+        def wrong(*arguments: Any) -> Any:
+            found = honest(*arguments)
+            found["last"][0, -1] = 2
+            return found
+
+        monkeypatch.setattr(prover, "witness", wrong)
+        self.refused(small_case, "an identity of the cells does not hold")
+
+    def test_sums_that_do_not_hold(self, small_case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+        honest = prover.witness
+
+        def wrong(*arguments: Any) -> Any:
+            found = honest(*arguments)
+            found["range_counts"][0, 5] += 1
+            return found
+
+        monkeypatch.setattr(prover, "witness", wrong)
+        self.refused(small_case, "a sum identity does not hold")
 
     def test_a_sum_that_is_off_by_one(self, small_case: Case) -> None:
         released = small_case.statement.released.copy()
@@ -176,6 +240,6 @@ def test_every_place_of_a_text_lies_where_the_specification_says(small_case: Cas
 
 def test_the_root_of_the_slots_can_be_read_from_a_proof(small_case: Case, small_proof: bytes) -> None:
     sizes = parameters(small_case.statement.shape)
-    assert slots_root(small_proof, sizes) == small_proof[32:64] == split_messages(small_proof, sizes).roots[1]
+    assert slots_root(small_proof, sizes) == small_proof[:32] == split_messages(small_proof, sizes).roots[0]
     with pytest.raises(ProofMalformed):
         slots_root(small_proof[:64], sizes)

@@ -6,27 +6,45 @@ argument; under the challenges of the real transcript what it makes is worth not
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from hashlib import sha256
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
 
+from benchmarks import simulator
 from benchmarks.cases import random_texts
-from proofs import answering, prover, relation
-from proofs import columns as trees
+from benchmarks.simulator import Chosen, Claim
+from proofs import answering, kernels, prover, relation
 from proofs.commitment import Committed
 from proofs.errors import CandorError
-from proofs.field import P, ext_mul, interpolate, matmul, mul, powers
-from proofs.parameters import DATA, LOOKUPS, SALT_BYTES, SECRETS, SENT, SLOTS, Parameters, parameters
-from proofs.proof import Proof, ProofInvalid, split_messages, split_opened
+from proofs.field import P, ext_mul, interpolate, matmul, mul, powers, values_on_h
+from proofs.parameters import (
+    BLOWUP,
+    DATA,
+    LOOKUPS,
+    SALT_BYTES,
+    SECRETS,
+    SLOTS,
+    Parameters,
+    parameters,
+    shifts_of,
+)
+from proofs.proof import (
+    CellsFailed,
+    ProofInvalid,
+    ProximityFailed,
+    SumsFailed,
+    split_messages,
+    split_opened,
+)
 from proofs.relation import Plain, Public
 from proofs.statement import Shape, Statement
 from proofs.texts import Texts
-from proofs.transcript import Transcript, field_stream
-from proofs.verifier import points_of, vanishing, verify
+from proofs.transcript import Transcript
+from proofs.verifier import Opened, combined_at_points, points_of, power, verify
 from proofs.words import SecretWords
 
 Case = Any
@@ -34,94 +52,33 @@ TINY = Shape(1, (2, 1), 4, 4, 32, 50, 1 << 31, 4)
 _P = np.uint64(P)
 
 
-class Chosen(Transcript):
-    """Challenges that were there before anything was absorbed."""
-
-    def __init__(self, seed: int) -> None:
-        super().__init__()
-        self._state = sha256(b"chosen" + seed.to_bytes(8, "big")).digest()
-
-    def absorb(self, label: str, data: bytes) -> None:
-        pass
-
-
-def simulated(statement: Statement, seed: int) -> tuple[Statement, bytes]:
+def simulated(statement: Statement, seed: int, spoiled: str = "") -> tuple[Statement, bytes]:
     """A proof for the challenges of Chosen(seed), from the statement alone, and the statement with its roots."""
     sizes, own = parameters(statement.shape), Chosen(seed)
     matrix = relation.projection_signs(own.draw("projections"), sizes)
     alpha, beta = own.elements("tables", 2)
-    factors = own.elements("proximity", sum(sizes.heights) - 4)
     cell_factors = relation.challenges_of_cells(own, sizes, alpha, beta)
     sum_factors = relation.challenges_of_sums(own, sizes)
-    positions = own.positions("columns", sizes.columns, sizes.queries)
-    points = points_of(positions, sizes)
-    at = powers(points, 2 * sizes.row)
-
-    stream, k, t = uniform(seed), sizes.row, sizes.queries
-    proximity, cells, sums = (next(stream)[: 4 * count].reshape(count, 4) for count in (k, k + sizes.pads, 2 * k - 1))
-    opened = {name: next(stream)[: t * rows].reshape(t, rows) for tree in sizes.trees for name, rows in tree}
-
-    basis = interpolate(np.ascontiguousarray(at[:, :k].T)).T
     public = Public.of(statement, sizes)
-    known = {name: matmul(basis[:, : sizes.lanes], values) for name, values in public.words.items()}
-    found = relation.cell_identities(opened, known, sizes, cell_factors, Plain())
-    wanted = mul(matmul(at[:, : k + sizes.pads], cells), vanishing(points, sizes)[:, None])
-    solve(opened["mask_cells"], (wanted + _P - found) % _P, at)
 
-    total = np.zeros((t, 4), dtype=np.uint64)
-    for term in (
-        *relation.sum_terms(sizes, matrix, public, sum_factors, alpha, beta),
-        *relation.noise_terms(statement, sizes, sum_factors),
-    ):
-        rows = sum(
-            matmul(opened[name][:, first : first + len(part)], part)
-            for name, (first, part) in term.coefficients.items()
-        )
-        weights = matmul(basis[:, term.start : term.start + len(term.weights)], term.weights)
-        total = (total + ext_mul(weights, np.asarray(rows % _P, dtype=np.uint64))) % _P
-    target = relation.target(statement, sizes, sum_factors)
-    constant = (mul(target, np.uint64(pow(k, P - 2, P))) + _P - sums[k - 1]) % _P
-    solve(opened["mask_sums"], (matmul(at, np.concatenate([constant[None], sums])) + _P - total) % _P, at)
+    def cells(seen: Opened) -> np.ndarray:
+        known = {name: matmul(seen.basis[:, : sizes.lanes], values) for name, values in public.words.items()}
+        found = relation.cell_identities(seen.sections, sizes, cell_factors, Plain())
+        return (found + relation.shared_identities(seen.sections, known, sizes, cell_factors)) % _P
 
-    order = [name for tree in sizes.trees for name, _ in tree if name != "mask_proximity"]
-    combined = matmul(np.concatenate([opened[name] for name in order], axis=1), factors)
-    opened["mask_proximity"][:] = (matmul(at[:, :k], proximity) + _P - combined) % _P
-    return hashed(statement, sizes, opened, (proximity, cells, sums), positions.tolist(), seed)
+    def sums(seen: Opened) -> np.ndarray:
+        total = np.zeros((len(seen.points), 4), dtype=np.uint64)
+        for term in (
+            *relation.sum_terms(sizes, matrix, public, sum_factors, alpha, beta),
+            *relation.noise_terms(statement, sizes, sum_factors),
+        ):
+            weights = matmul(seen.basis[:, term.start : term.start + len(term.weights)], term.weights)
+            total = (total + ext_mul(weights, combined_at_points(term, seen))) % _P
+        return total
 
-
-def solve(mask: np.ndarray, wanted: np.ndarray, at: np.ndarray) -> None:
-    """A of A + x^(k/2)·B + x^k·C = wanted, B and C being there already."""
-    k = at.shape[1] // 2
-    rest = mul(mask[:, 4:8], at[:, k // 2, None]) + mul(mask[:, 8:12], at[:, k, None])
-    mask[:, :4] = (wanted + 2 * _P - rest) % _P
-
-
-def hashed(
-    statement: Statement, sizes: Parameters, opened: dict[str, np.ndarray], sent: Any, positions: list[int], seed: int
-) -> tuple[Statement, bytes]:
-    """Trees in which all that is known are the opened leaves; the hashes of the others are drawn."""
-    rng = np.random.default_rng(seed)
-    tables, salts, paths, roots = [], [], [], []
-    for tree in sizes.trees:
-        table = np.concatenate([opened[name] for name, _ in tree], axis=1).astype(np.uint32)
-        leaves = [rng.bytes(32) for _ in range(sizes.columns)]
-        own = tuple(rng.bytes(16) for _ in positions)
-        for place, salt, line in zip(positions, own, table, strict=True):
-            leaves[place] = trees.leaf(salt, line.astype("<u4").tobytes())
-        levels = trees.levels(leaves)
-        tables.append(table)
-        salts.append(own)
-        paths.append(trees.opening(levels, positions))
-        roots.append(levels[-1][0])
-    proof = Proof(tuple(roots[tree] for tree in SENT), *sent, tuple(tables), tuple(salts), tuple(paths))
-    return replace(statement, words_root=roots[SECRETS], data_root=roots[DATA]), proof.encode()
-
-
-def uniform(seed: int) -> Iterator[np.ndarray]:
-    number = 0
-    while True:
-        yield field_stream(sha256(f"simulator {seed} {number}".encode()).digest(), 1 << 18)
-        number += 1
+    claim = Claim(cells, sums, relation.target(statement, sizes, sum_factors))
+    roots, proof = simulator.simulated(sizes, own, claim, seed, spoiled)
+    return replace(statement, words_root=roots[SECRETS], data_root=roots[DATA]), proof
 
 
 class TestSimulator:
@@ -142,14 +99,36 @@ class TestSimulator:
                 with pytest.raises(ProofInvalid):
                     verify(statement, proof, transcript)
 
-    def test_one_column_that_was_not_solved_for_is_enough_to_be_refused(self, small_case: Case) -> None:
-        """The verifier's three tests bite at every column: the simulator needs all of its freedom."""
-        statement, proof = simulated(small_case.statement, 1)
-        sizes, altered = parameters(statement.shape), bytearray(proof)
-        first = 128 + 16 * (4 * sizes.row + sizes.pads - 1) + 16
-        altered[first] ^= 1
-        with pytest.raises(ProofInvalid):
-            verify(statement, bytes(altered), Chosen(1))
+    @pytest.mark.parametrize(
+        ("spoiled", "error"),
+        [
+            ("mask_proximity", ProximityFailed),
+            ("texts", ProximityFailed),
+            ("cells", ProximityFailed),
+        ],
+    )
+    def test_one_entry_that_was_not_solved_for_is_enough_to_be_refused(
+        self, small_case: Case, spoiled: str, error: type[ProofInvalid]
+    ) -> None:
+        """The combination of all rows bites at every column."""
+        with pytest.raises(error):
+            verify(*simulated(small_case.statement, 1, spoiled), Chosen(1))
+
+    @pytest.mark.parametrize(("solved", "error"), [("first_piece", CellsFailed), ("last_quotient", SumsFailed)])
+    def test_the_other_two_tests_bite_at_every_column_too(
+        self, small_case: Case, monkeypatch: pytest.MonkeyPatch, solved: str, error: type[ProofInvalid]
+    ) -> None:
+        """The simulator needs all of its freedom. Here proximity is made to fit what is beside the equation."""
+        honest = getattr(simulator, solved)
+
+        def beside(*arguments: Any) -> np.ndarray:
+            found = honest(*arguments)
+            found[-1, 2] ^= np.uint64(1)
+            return found
+
+        monkeypatch.setattr(simulator, solved, beside)
+        with pytest.raises(error):
+            verify(*simulated(small_case.statement, 1), Chosen(1))
 
 
 # ------------------------------------------------------------------------------------------ how opened columns look
@@ -211,12 +190,11 @@ def test_every_row_by_itself_and_the_differences_of_neighbours_are_spread_evenly
             assert abs(np.mean(rows)) < 4 / np.sqrt(len(rows)), name
 
 
-def test_polynomials_and_differences_between_witnesses_are_spread_evenly(make_case: Callable[..., Case]) -> None:
+def test_polynomials_are_spread_evenly(make_case: Callable[..., Case]) -> None:
     for rows in (4, 0):
         case = make_case(TINY, rows, seed=1, round=rows + 1)
         messages = split_messages(case.prove(), parameters(TINY))
-        for sent in (messages.proximity, messages.cells, messages.sums):
-            assert unevenness(np.frombuffer(sent, dtype="<u4")) < 6
+        assert unevenness(np.frombuffer(messages.proximity, dtype="<u4")) < 6
 
 
 def test_without_random_cells_the_same_look_tells_witnesses_apart(
@@ -238,7 +216,7 @@ def salts_of(found: Committed) -> set[bytes]:
 
 
 class Watch:
-    """Everything random that went into one proof: pads by row, salts by leaf, masks by row."""
+    """Everything random that went into one proof: pads by row, salts by leaf, masks and quotients by row."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, case: Case, statement: Statement | None = None) -> None:
         self.trees: list[Committed] = []
@@ -250,6 +228,7 @@ class Watch:
 
         with monkeypatch.context() as patched:
             patched.setattr(prover, "commit", watched)
+            patched.setattr(answering, "commit", watched)
             prover.prove(statement or case.statement, case.words, case.texts, case.contributions)
         self.sizes = parameters(case.statement.shape)
 
@@ -376,16 +355,98 @@ def rank(matrix: np.ndarray) -> int:
     return found
 
 
+# ---------------------------------------------------------------------------------------------- masks and seams
+
+
 def test_masks_are_what_section_8_says(small_case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A + X^(k/2)·B + X^k·C: zero on every lane for cells and nowhere else, a sum of zero over H for sums."""
+    """Random everywhere, but that no mask of sums has the coefficient that would count."""
     watch = Watch(monkeypatch, small_case)
-    k, rows = watch.sizes.row, watch.trees[LOOKUPS].rows[-24:].astype(np.int64).reshape(2, 3, 4, -1)
-    signs = np.where(np.arange(k) % 2 == 0, 1, -1)
-    cells, sums = ((part[0] + signs * part[1] + part[2]) % P for part in rows)
-    assert not cells[:, : watch.sizes.lanes].any()
-    assert cells[:, watch.sizes.lanes :].all()
-    assert not (sums.sum(axis=1) % P).any()
-    assert (sums != 0).mean() > 0.99
+    k, rows = watch.sizes.row, watch.trees[LOOKUPS].rows[-8:].astype(np.uint64)
+    coefficients = interpolate(rows.T)
+    assert not coefficients[k // 2, 4:].any()
+    assert (np.delete(coefficients, k // 2, axis=0) != 0).mean() > 0.999
+    assert (coefficients[k // 2, :4] != 0).all()
+    for of_one in (rows[:4], rows[4:], np.delete(coefficients, k // 2, axis=0)):
+        assert unevenness(of_one) < 6
+
+
+@pytest.fixture(scope="module")
+def quotients() -> tuple[Parameters, np.ndarray, np.ndarray]:
+    """(sizes, points (t,), positions)."""
+    sizes = parameters(TINY)
+    positions = np.sort(np.random.default_rng(3).choice(sizes.columns, sizes.queries, replace=False))
+    return sizes, points_of(positions, sizes), positions
+
+
+def opened_quotients(sizes: Parameters, positions: np.ndarray, key: bytes, mask: Any = None) -> dict[str, np.ndarray]:
+    """section -> (t, rows) of the last tree, where neither cells nor sums leave anything to be divided."""
+    cells = np.zeros((3 * sizes.row + sizes.pads, 4), dtype=np.uint64)
+    sums = np.zeros((2 * sizes.row, 4), dtype=np.uint64)
+    mask = answering.masks(key, sizes)["mask_sums"] if mask is None else mask
+    rows = answering.quotient_rows(cells, sums, mask, key, sizes)
+    return {name: kernels.encoded_at(part, BLOWUP, positions) for name, part in rows.items()}
+
+
+def test_seams_and_masks_hide_a_quotient_of_nothing(quotients: Any) -> None:
+    """Each piece, the rest and the quotient of the sums look like any others, together and by themselves."""
+    sizes, _, positions = quotients
+    found = [opened_quotients(sizes, positions, bytes([number]) * 32) for number in range(8)]
+    for name in found[0]:
+        table = np.concatenate([part[name] for part in found])
+        assert unevenness(table) < 6, name
+        for row in table.T.astype(np.int64):
+            assert unevenness(row.astype(np.uint64)) < 9, name
+            assert unevenness((np.diff(row) % P).astype(np.uint64)) < 9, name
+
+
+@pytest.mark.parametrize("without", ["seams", "masks"])
+def test_without_them_the_same_look_tells_it_apart(
+    quotients: Any, monkeypatch: pytest.MonkeyPatch, without: str
+) -> None:
+    """The look has teeth: a quotient of nothing is zero in every column then."""
+    sizes, _, positions = quotients
+    mask = answering.masks(b"m" * 32, sizes)["mask_sums"]
+    if without == "seams":
+        monkeypatch.setattr(answering, "field_stream", lambda key, count: np.zeros(count, dtype=np.uint64))
+    found = opened_quotients(sizes, positions, b"k" * 32, mask if without == "seams" else np.zeros_like(mask))
+    shown = {name for name, part in found.items() if unevenness(part) > 100}
+    assert shown == ({"cells"} if without == "seams" else {"sums_rest", "sums_quotient"})
+    assert not any(found[name].any() for name in shown)
+
+
+def test_the_pieces_after_a_seam_take_any_values_and_the_first_what_is_left(quotients: Any) -> None:
+    """Two seams keys, one quotient: p₁, p₂ and p₃ differ by anything, and Σ x^(sᵢ)·pᵢ by nothing. The t coefficients of
+    a seam and the values they give at t columns determine each other, so that the values are as uniform."""
+    sizes, points, positions = quotients
+    shifts = shifts_of(sizes)
+    assert all(0 <= after <= before + sizes.row - sizes.queries for before, after in pairwise(shifts))
+    assert shifts[-1] + sizes.row == 3 * sizes.row + sizes.pads  # the reach of a quotient of degree below 4k − ℓ
+    at = powers(points, sizes.queries)
+    assert rank(at) == sizes.queries
+    assert rank(at[:, :-1]) == sizes.queries - 1  # a coefficient fewer would not do
+    found = opened_quotients(sizes, positions, b"\1" * 32)["cells"].astype(np.uint64)
+    whole = np.zeros((len(points), 4), dtype=np.uint64)
+    for piece, shift in enumerate(shifts):
+        assert found[:, 4 * piece : 4 * piece + 4].all()
+        whole += mul(found[:, 4 * piece : 4 * piece + 4], power(points, shift)[:, None])
+    assert not (whole % _P).any()
+
+
+def test_the_rest_of_the_sums_takes_any_values_beside_those_of_its_mask(quotients: Any) -> None:
+    """Columns show mask and rest, 2t values of a row that depend on k − 1 coefficients of the mask: any 2t can be.
+    Were the upper half of the coefficients missing, the rest would follow from the mask."""
+    sizes, points, positions = quotients
+    k, half, t = sizes.row, sizes.row // 2, sizes.queries
+    at = powers(points, k)
+    rests = np.concatenate([at[:, half - 1 : k - 1], np.zeros((t, 1), np.uint64), at[:, : half - 1]], axis=1)
+    both = np.delete(np.concatenate([at, rests]), half, axis=1)
+    assert rank(both) == 2 * t
+    assert rank(both[:, :half]) == t
+    mask = np.zeros((k, 4), dtype=np.uint64)
+    mask[[3, half + 9]] = [[5], [7]]
+    rows = opened_quotients(sizes, positions, b"k" * 32, values_on_h(mask).T.astype(np.uint32))
+    expected = (mul(rests[:, 3], np.uint64(5)) + mul(rests[:, half + 9], np.uint64(7))) % _P
+    assert np.array_equal(rows["sums_rest"][:, 0], expected)
 
 
 # ------------------------------------------------------------------------------------------------ errors and reprs
@@ -427,7 +488,8 @@ def test_no_refusal_tells_seed_words_contributions_or_rows(small_case: Case, mak
 
 
 def test_a_projection_beyond_its_bound_is_not_named_either(small_case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proofs.relation.projection_signs", lambda key, sizes: np.full((178, 56), 100, dtype=np.int8))
+    every = lambda key, sizes: np.full((sizes.projections, sizes.projected), 100, dtype=np.int8)  # noqa: E731
+    monkeypatch.setattr("proofs.relation.projection_signs", every)
     with pytest.raises(prover.WitnessRefused) as caught:
         small_case.prove()
     assert (

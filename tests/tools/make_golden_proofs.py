@@ -1,7 +1,8 @@
-"""Writes the golden proofs of protocol version 1: `python tests/tools/make_golden_proofs.py`.
+"""Writes the golden proofs of protocol version 2: `python tests/tools/make_golden_proofs.py`.
 
 A proof that was good stays good: tests/proofs/test_golden.py verifies these for ever. A new version of the protocol
-gets a folder and a generator of its own; files that are there are never overwritten.
+gets a folder and a generator of its own; files that are there are overwritten with `--unreleased` alone, which is for a
+version that nobody has used yet.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-FOLDER = ROOT / "tests" / "vectors" / "mechanism-1"
+FOLDER = ROOT / "tests" / "vectors" / "mechanism-2"
 
 sys.path.insert(0, str(ROOT))
 
@@ -58,7 +59,7 @@ def main() -> None:
             (FOLDER / f"{name}.json", (json.dumps(described(case), indent=1) + "\n").encode()),
             (FOLDER / f"{name}.proof", case.prove()),
         ):
-            if path.exists():
+            if path.exists() and "--unreleased" not in sys.argv[1:]:
                 print(f"{path.name} is there already and stays as it is")
             else:
                 path.write_bytes(content)

@@ -15,7 +15,7 @@ from benchmarks.gradient_cases import GradientRound
 from benchmarks.gradient_liar import Lie, fitting, forge, refused
 from proofs.circuit import rounding
 from proofs.circuit.builder import Circuit, Table
-from proofs.circuit.layout import counts_of
+from proofs.circuit.layout import VALUES, counts_of
 from proofs.circuit.wire import Group, Wire
 from proofs.field import P
 from proofs.gradient.matrix import Matrix
@@ -121,9 +121,9 @@ CELLS: dict[str, tuple[dict[str, Any], type[ProofInvalid]]] = {
     "a combination of a product's left side": ({"tested": cell("product in K", 0)}, SumsFailed),
     "a product in K": ({"tested": cell("product in K", 8)}, CellsFailed),
     "a key of the embedding": ({"tested": cell("rows of", 1)}, CellsFailed),
-    "a number of look-ups": ({"counted": staticmethod(count("range"))}, SumsFailed),
+    "a number of look-ups": ({"counted": count("range")}, SumsFailed),
     "a code that is no polynomial": (
-        {"coded": staticmethod(lambda code: code.__setitem__((slice(None), 0), code[:, 0] ^ 1))},
+        {"coded": lambda tree, code: code.__setitem__((slice(None), 0), code[:, 0] ^ (tree == VALUES))},
         ProximityFailed,
     ),
 }
