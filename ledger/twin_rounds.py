@@ -336,7 +336,9 @@ class Call:
         return state
 
     def _round(self, number: int) -> RoundState:
-        return settled(self._stored(number), self.context.block)
+        """Settled, and kept so: as in the contract, a call that changes nothing else writes down that Prove is over."""
+        self._keep(settled(self._stored(number), self.context.block))
+        return self._stored(number)
 
     def _keep(self, state: RoundState) -> None:
         history = self.world.history

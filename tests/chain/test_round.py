@@ -79,6 +79,17 @@ def test_prove_ends_by_the_clock_and_unproven_members_are_judged_so(lab: Any, po
     assert lab.agreed() is Phase.PROPOSE
 
 
+def test_a_repeated_submission_after_prove_writes_down_that_it_is_over(lab: Any, policies: dict[str, Policy]) -> None:
+    """So one call of `advance` is enough for the void, where it otherwise takes two."""
+    lab.to_train(policies["proving"])
+    lab.submit_all()
+    lab.advance()
+    lab.mine(lab.state().deadline_block + 1 - lab.chain.head().number)
+    lab.act(lab.cast.stranger, lab.submission(1, 0))
+    lab.advance()
+    assert lab.agreed() is Phase.VOID
+
+
 def test_a_round_starts_from_the_last_final_aggregate(lab: Any) -> None:
     lab.to_proposed()
     lab.advance()
