@@ -10,7 +10,7 @@
       median, trimmed-mean, multi-krum, norm-clip
 
 Members may have different ranks under stack and svd, where no half is averaged with another one. A member of rank r
-starts from the first r components of the global adapter, and its alpha keeps alpha/rank as it is for everyone. Under
+starts from the first r components of the global adapter, and its alpha keeps the scale as it is for everyone. Under
 the other rules a smaller half would have to be filled up with zeros, which shrinks, in every round, the components that
 small members do not have: refused.
 
@@ -22,12 +22,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from math import isqrt
 from typing import TYPE_CHECKING, Any, Final, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ledger.adapter import MAGNITUDE, Role, TensorSpec
+from ledger.adapter import MAGNITUDE, AdapterSpec, Role, TensorSpec
 from ledger.canonical import FieldInvalid, Fields
 from proofs.errors import PeerFault
 
@@ -185,15 +186,29 @@ def aggregated(config: Config, members: Iterable[int]) -> Config:
 
 
 def at_rank(config: Config, rank: int) -> Config:
-    """The config with its pairs at another rank and the same alpha/rank; `whole` is the config that names it."""
+    """The config with its pairs at another rank and the same scale; `whole` is the config that names it. Raises
+    FieldInvalid where no alpha gives that scale."""
     adapter = config.adapter
     if rank == adapter.rank:
         return config
     tensors = tuple(replace(tensor, shape=_at_rank(tensor, rank)) for tensor in adapter.tensors)
-    alpha = adapter.alpha * rank // adapter.rank
+    alpha = alpha_at(adapter, rank)
+    if alpha is None:
+        raise FieldInvalid(f"config.adapter.alpha: none scales rank {rank} as {adapter.alpha} does {adapter.rank}")
     return replace(
         config, adapter=replace(adapter, rank=rank, alpha=alpha, tensors=tensors), whole=config.whole or config
     )
+
+
+def alpha_at(adapter: AdapterSpec, rank: int) -> int | None:
+    """The alpha that scales pairs of another rank as the adapter's own are scaled, by α/r or under rslora by α/√r; None
+    where it is no integer."""
+    if adapter.method == "rslora":
+        square, rest = divmod(adapter.alpha**2 * rank, adapter.rank)
+        alpha = isqrt(square)
+        return None if rest or alpha * alpha != square else alpha
+    alpha, rest = divmod(adapter.alpha * rank, adapter.rank)
+    return None if rest else alpha
 
 
 def start_of(part: Config, weights: Mapping[str, NDArray[np.int64]]) -> dict[str, NDArray[np.int64]]:
@@ -256,10 +271,10 @@ def _check_products(config: Config) -> None:
         )
     if adapter.experts:
         raise FieldInvalid(f"config.aggregation.rule: {spec.rule} knows no experts; remedy: fedavg, ffa or rolora")
-    if adapter.method == "rslora" and (spec.rule == "stack" or spec.ranks):
+    if adapter.method == "rslora" and spec.rule == "stack":
         raise FieldInvalid(
-            f"config.aggregation.rule: {spec.rule} with several ranks keeps alpha/rank, and rslora scales by "
-            f"another power of the rank; remedy: the method lora"
+            "config.aggregation.rule: a stack has the ranks of all who are accepted, and rslora scales by the root of "
+            "their sum, which may be no alpha's; remedy: svd, or the method lora"
         )
 
 
@@ -276,10 +291,13 @@ def _check_ranks(config: Config) -> None:
                 f"config.aggregation.ranks: member {member} has rank {rank}; those named have less than the adapter's "
                 f"{adapter.rank}"
             )
-        if adapter.alpha * rank % adapter.rank:
+        if alpha_at(adapter, rank) is None:
+            rooted = adapter.method == "rslora"
+            needed = f"{adapter.alpha}·{'√(' * rooted}{rank}/{adapter.rank}{')' * rooted}"
+            remedy = f"a quarter of {adapter.rank}, say" if rooted else f"an alpha that {adapter.rank} divides"
             raise FieldInvalid(
-                f"config.aggregation.ranks: member {member} of rank {rank} would need an alpha of "
-                f"{adapter.alpha}·{rank}/{adapter.rank}; remedy: an alpha that {adapter.rank} divides"
+                f"config.aggregation.ranks: member {member} of rank {rank} would need an alpha of {needed}; remedy: "
+                f"{remedy}"
             )
 
 

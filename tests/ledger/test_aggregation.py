@@ -18,6 +18,7 @@ from ledger.aggregation import (
     RobustSpec,
     WrongHalf,
     aggregated,
+    at_rank,
     check_members,
     check_round,
     in_round,
@@ -139,12 +140,26 @@ def test_a_rank_whose_alpha_is_no_integer_is_refused_with_the_remedy(config: Con
         Config.decode(replace(odd, adapter=replace(odd.adapter, alpha=3)).encode())
 
 
+def test_under_rslora_a_rank_is_scaled_by_its_root(config: Config) -> None:
+    """A member's pairs add what they would add at the adapter's own rank, filled up with zeros."""
+    asked = under(config, "svd", ranks=((1, 1),))
+    wide = at_rank(asked, 4)
+    adapter = replace(wide.adapter, method="rslora", alpha=8)
+    whole = Config.decode(replace(wide, adapter=adapter, whole=None).encode())
+    part = part_of(whole, 1)
+    assert (part.adapter.rank, part.adapter.alpha) == (1, 4)
+    assert part.adapter.alpha / part.adapter.rank**0.5 == whole.adapter.alpha / whole.adapter.rank**0.5
+    two = replace(whole, aggregation=replace(whole.aggregation, ranks=((1, 2),)))
+    with pytest.raises(FieldInvalid, match=r"config.aggregation.ranks: member 1 .*8·√\(2/4\); remedy: a quarter of 4"):
+        Config.decode(two.encode())
+
+
 @pytest.mark.parametrize(("rule", "method"), [("svd", "dora"), ("stack", "dora"), ("stack", "rslora")])
 def test_products_of_adapters_that_are_no_products_are_refused(config: Config, rule: str, method: Any) -> None:
     asked, beside = under(config, rule), B.replace("lora_B.weight", "lora_magnitude_vector")
     tensors = (*asked.adapter.tensors, *([TensorSpec(beside, (8,), "adapter")] if method == "dora" else []))
     adapter = replace(asked.adapter, method=method, tensors=tensors)
-    with pytest.raises(FieldInvalid, match=f"config.aggregation.rule: {rule} .*{method}.*remedy"):
+    with pytest.raises(FieldInvalid, match=f"config.aggregation.rule: .*{rule} .*{method}.*remedy"):
         Config.decode(replace(asked, adapter=adapter).encode())
 
 

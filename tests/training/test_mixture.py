@@ -44,7 +44,7 @@ def mixture_of(bases: dict[str, LoadedBase], config_for: Callable[..., Config]) 
     ) -> tuple[LoadedModel, tuple[Parent, ...]]:
         base, random, found = bases[kind], np.random.default_rng(4), []
         for number, of_parent in enumerate(parents):
-            config = at_rank(config_for(kind, "fedavg", method=of_parent), 2 + number)
+            config = at_rank(config_for(kind, "fedavg", method=of_parent), (2, 8, 3)[number])
             weights = first_weights(base, config, f"parent {number}")
             weights = {name: units + random.integers(-9000, 9000, units.shape) for name, units in weights.items()}
             found.append(Parent(sha256(b"parent %d" % number).digest(), config, weights))
