@@ -1,4 +1,7 @@
-"""All measurements in one run: `make bench`. A full run is also written to benchmarks/RESULTS.md."""
+"""Measurements in one run: `make bench`. A full run is also written to benchmarks/RESULTS.md.
+
+There a section has one block of what was printed. Its prose, and sections of other commands, stay as they are.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,14 @@ import importlib
 import io
 import os
 import platform
+import re
 import sys
 import time
 from pathlib import Path
 
 MODULES = ("training", "content", "round", "mechanism", "accounting", "log_gas", "fingerprints")
 RESULTS = Path(__file__).parent / "RESULTS.md"
+HEADING = re.compile("^Printed by `make bench` .*$", re.MULTILINE)
 
 
 class Tee(io.TextIOBase):
@@ -32,21 +37,32 @@ class Tee(io.TextIOBase):
 
 def main(names: list[str]) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    began, sections = time.monotonic(), []
+    began, printed = time.monotonic(), {}
     for name in names or MODULES:
         tee = Tee()
         with contextlib.redirect_stdout(tee):
             importlib.import_module(f"benchmarks.{name}").main()
             print()
-        sections.append(f"## {name}\n\n```\n{''.join(tee.kept).strip()}\n```\n")
+        printed[name] = "".join(tee.kept).strip()
     if not names:
-        RESULTS.write_text(f"{heading(time.monotonic() - began)}\n" + "\n".join(sections), encoding="utf-8")
+        text = HEADING.sub(lambda _: heading(time.monotonic() - began), RESULTS.read_text(encoding="utf-8"), count=1)
+        for name, block in printed.items():
+            text = with_block(text, name, block)
+        RESULTS.write_text(text, encoding="utf-8")
+
+
+def with_block(text: str, name: str, block: str) -> str:
+    """`text` with another block in the section whose title begins with `name`; a new section comes last."""
+    fenced = f"```\n{block}\n```"
+    section = re.compile(rf"(^## {name}\b[^#]*?)^```\n.*?^```$", re.DOTALL | re.MULTILINE)
+    found = section.search(text)
+    return section.sub(lambda at: at[1] + fenced, text, count=1) if found else f"{text}\n## {name}\n\n{fenced}\n"
 
 
 def heading(seconds: float) -> str:
     machine = f"Python {platform.python_version()}, {platform.system()} on {platform.machine()}, {os.cpu_count()} cores"
-    said = f"Printed by `make bench` in one run of {seconds:.0f} s. {machine}."
-    return f"# Results\n\n{said} Ratios carry over to other machines better than seconds do.\n"
+    said = f"Printed by `make bench` in one run of {seconds:.0f} s, but for sections that name a command. {machine}."
+    return f"{said} Ratios carry over to other machines better than seconds do."
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ import torch
 from transformers import LlamaConfig, LlamaModel
 
 from benchmarks.gradient_measured import BEACON, Measured, Round, alone
+from benchmarks.plots import growth_plot
 from devnet import notes
 from devnet.presets import MINILM, TINY, Preset, make_config
 from ledger.base_program import Base
@@ -104,27 +105,14 @@ def llama(tokens: int, width: int, layers: int) -> Measured:
 
 
 def plot(found: dict[str, list[tuple[int, Measured]]]) -> None:
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
-    for axis, (name, points) in zip(axes, found.items(), strict=True):
-        where = [n for n, _ in points]
-        axis.loglog(where, [point.prove_s for _, point in points], "o-", label="prove, s")
-        axis.loglog(where, [point.verify_s for _, point in points], "s-", label="verify, s")
-        axis.loglog(where, [point.float_s for _, point in points], "x-", label="float gradient, s")
-        axis.loglog(where, [point.proof_bytes / 1e6 for _, point in points], "^-", label="proof, MB")
-        axis.loglog(where, [point.memory_bytes / 2**30 for _, point in points], "d-", label="memory, GiB")
-        axis.set_xticks(where, [str(n) for n in where])
-        axis.minorticks_off()
-        axis.set_xlabel(name)
-        axis.grid(visible=True, which="both", alpha=0.3)
-    axes[0].legend(fontsize="small")
-    figure.suptitle("Proof of one example's gradient, one core")
-    figure.savefig(PLOT, dpi=110)
-    pyplot.close(figure)
+    lines = {
+        "prove, s": ("o", lambda point: point.prove_s),
+        "verify, s": ("s", lambda point: point.verify_s),
+        "float gradient, s": ("x", lambda point: point.float_s),
+        "proof, MB": ("^", lambda point: point.proof_bytes / 1e6),
+        "memory, GiB": ("d", lambda point: point.memory_bytes / 2**30),
+    }
+    growth_plot(PLOT, "Proof of one example's gradient, one core", found, lines)
 
 
 def round_of(preset: Preset) -> Round:

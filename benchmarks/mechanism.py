@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.cases import mechanism_case
+from benchmarks.plots import growth_plot
 from benchmarks.training import plain, prepare
 from devnet.presets import MINILM, TINY, Preset
 from node.training import MICROBATCH
@@ -112,23 +113,12 @@ def growth() -> None:
 
 
 def plot(found: dict[str, list[tuple[int, Measured]]]) -> None:
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
-    for axis, (name, points) in zip(axes, found.items(), strict=True):
-        where = [n for n, _ in points]
-        axis.loglog(where, [point.prove_s for _, point in points], "o-", label="prove, s")
-        axis.loglog(where, [point.verify_s for _, point in points], "s-", label="verify, s")
-        axis.loglog(where, [point.proof_bytes / 1e6 for _, point in points], "^-", label="proof, MB")
-        axis.set_xlabel(name)
-        axis.grid(visible=True, which="both", alpha=0.3)
-    axes[0].legend()
-    figure.suptitle("Proof of the mechanism, one core")
-    figure.savefig(PLOT, dpi=110)
-    pyplot.close(figure)
+    lines = {
+        "prove, s": ("o", lambda point: point.prove_s),
+        "verify, s": ("s", lambda point: point.verify_s),
+        "proof, MB": ("^", lambda point: point.proof_bytes / 1e6),
+    }
+    growth_plot(PLOT, "Proof of the mechanism, one core", found, lines)
 
 
 if __name__ == "__main__":

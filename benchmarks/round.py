@@ -1,7 +1,8 @@
 """A round beside its training: `python -m benchmarks.round`.
 
 First, for one member and one round: each thing that it computes besides training, as a share of the training, in one
-process on one thread. Then a whole devnet of real processes: gas by transaction and round, exact sizes of bundles.
+process on one thread; the proofs of the mechanism and of one gradient are among them. Then a whole devnet of real
+processes: gas by transaction and round, exact sizes of bundles.
 """
 
 from __future__ import annotations
@@ -29,16 +30,19 @@ from ledger.bundle import Claim, SubmissionBundle, bundle_limits
 from ledger.config import Config
 from ledger.content import EmbeddedStore
 from ledger.eip712 import Domain, Submission
+from ledger.gradients import Answers, challenges, jobs_of
 from ledger.optimizer import replay
 from ledger.privacy import spend_of
 from ledger.signing import Key, SigningGuard
 from ledger.tensors import Weights, flatten, unflatten
-from ledger.verdict import SubmissionFacts, judge_stored
+from ledger.verdict import SubmissionFacts, Verdict, fetch_shown, judge_stored
 from node.data import load_dataset
 from node.model import attach, load_base
 from node.privacy_ledger import PrivacyLedger, RoundKey
+from node.proving import data_root, proof_of, words_root
+from node.showing import BaseProver
 from node.training import TrainingJob, train
-from proofs.dataset import dataset_root
+from proofs.texts import Texts
 from proofs.words import Binding, SecretWords
 
 T = TypeVar("T")
@@ -109,10 +113,14 @@ def one_round(preset: Preset, config: Config, start: Weights, folder: Path, repe
     data = watch.time("reading the data", lambda: load_dataset(
         folder / "notes.jsonl", "jsonl", "text", "label", config.task.labels
     ))  # fmt: skip
-    model = attach(load_base(preset.base_path), config)
+    base = load_base(preset.base_path)
+    model = attach(base, config)
     words = SecretWords(bytes([repetition]) * 32, binding, config.steps, config.adapter.parameters, preset.capacity)
-    root = watch.time("dataset root", lambda: dataset_root(data.rows, preset.capacity, bytes(32)))
-    words_root = watch.time("root of the secret words", words.root)
+    texts = watch.time("encoding the texts", lambda: Texts.of(
+        model.encode(data.texts), data.labels, config.shape.tokens
+    ))  # fmt: skip
+    root = watch.time("dataset root", lambda: data_root(config, words, texts))
+    bound = watch.time("root of the secret words", lambda: words_root(config, words))
     spend = spend_of(config)
     booked = watch.time("opening the privacy ledger", lambda: PrivacyLedger.create(folder / f"privacy-{repetition}"))
     booking = FIRST if repetition == 0 else LATER
@@ -120,25 +128,37 @@ def one_round(preset: Preset, config: Config, start: Weights, folder: Path, repe
         RoundKey(31337, bytes(20), 1, config.digest), spend, config.privacy.delta, 10**9, 0
     ))  # fmt: skip
     job = TrainingJob(config, model, data, start, words, BEACON, binding, "cpu")
-    trajectory = watch.time("training", lambda: train(job, lambda done, steps: None).released)
-    reached = watch.time("replaying the optimizer", lambda: replay(config, flatten(config, start), trajectory))
-    claim = Claim(31337, bytes(20), 1, 0, bytes(32), root, words_root, spent)
-    bundle = SubmissionBundle(config, claim, start | unflatten(config, reached), trajectory)
+    trained = watch.time("training", lambda: train(job, lambda done, steps: None))
+    released = trained.released
+    reached = watch.time("replaying the optimizer", lambda: replay(config, flatten(config, start), released))
+    claim = Claim(31337, bytes(20), 1, 0, bytes(32), root, bound, spent)
+    proof = watch.time("proving the mechanism", lambda: proof_of(
+        config, claim, BEACON, words, texts, trained, released, lambda _: None
+    ))  # fmt: skip
+    bundle = SubmissionBundle(config, claim, start | unflatten(config, reached), released, proof)
     files = watch.time("writing the bundle", bundle.files)
     digest = watch.time("publishing it, with every fsync", lambda: store.put_directory(files))
     guard = SigningGuard(folder / f"signing-{repetition}.sqlite")
     domain, submission = Domain(31337, bytes(20)), Submission(1, 0, digest, spent)
     watch.time("signing under the guard", lambda: guard.sign(key, domain, submission))
-    facts = SubmissionFacts(claim, config, start, ())
-    verdict = watch.time("judging one submission", lambda: judge_stored(facts, digest, store))
+    asked = challenges(config, claim, BEACON, released, proof, BEACON)
+    prover, (job_of_pick, *_) = BaseProver(base.path), jobs_of(bundle, start, asked, [b""] * len(asked))
+    secrets = words, texts, trained.contributions
+    shown = watch.time("proving the gradient of a slot", lambda: prover.prove(
+        config, job_of_pick.iterate, asked[0], *secrets, lambda _: None
+    ))  # fmt: skip
+    answers = Answers(config, binding, digest, BEACON)
+    gradients = watch.time("publishing that", lambda: store.put_directory(answers.files([shown])))
+    facts = SubmissionFacts(claim, config, start, (), BEACON, digest, BEACON)
+
+    def judged() -> Verdict:
+        return judge_stored(facts, digest, store, fetch_shown(config, start, gradients, store, prover))
+
+    verdict = watch.time("judging one submission", judged)
     if not verdict.accepted:
         raise SystemExit(f"an honest submission was refused: {verdict}")
     alike = dict.fromkeys(range(3), bundle.weights)
     mean = watch.time("averaging three", lambda: average(config, start, alike))
-    watch.time(
-        "checking a proposal: three verdicts, one average",
-        lambda: [*(judge_stored(facts, digest, store) for _ in alike), average(config, start, alike)],
-    )
     if any((mean[name] != bundle.weights[name]).any() for name in mean):
         raise SystemExit("the average of three alike is not they")
     watch.time("reading a bundle back, verified", lambda: store.get_directory(digest, bundle_limits(config)))

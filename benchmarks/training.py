@@ -83,8 +83,11 @@ def main() -> None:
     print(f"{'model':9}{'method':15}{'plain':>9}{'opacus':>8}{'ghost':>8}{'candor':>8}{'integers':>10}", end="")
     print(f"{'plain':>12}{'opacus':>8}{'ghost':>8}{'candor':>8}{'model':>9}")
     with tempfile.TemporaryDirectory() as folder:
-        for preset in (*methods(TINY), *mixtures(Path(folder)), *methods(MINILM)):
-            compare(prepare(preset))
+        for presets in (methods(TINY), mixtures(Path(folder)), methods(MINILM)):
+            taken = {bench.config.adapter.method: compare(bench) for bench in map(prepare, presets)}
+            if "qlora" in taken:
+                share = taken["qlora"] / taken["lora"]
+                print(f"{'':9}model and step of qlora: {share:.2f} of the memory of lora's", flush=True)
 
 
 def methods(preset: Preset) -> Iterator[Preset]:
@@ -124,7 +127,8 @@ def prepare(preset: Preset) -> Bench:
     return Bench(preset, config, base, weights, data)
 
 
-def compare(bench: Bench) -> None:
+def compare(bench: Bench) -> float:
+    """Prints a line. Returns the bytes of the model and candor's step together."""
     steps = {"plain": plain(bench), "candor": candor(bench), "integers": integers(bench)}
     if bench.stock:
         steps |= {"opacus": opacus(bench), "ghost": ghost(bench)}
@@ -144,6 +148,7 @@ def compare(bench: Bench) -> None:
     memory = "".join(_cell(peaks, name, 8) for name in ("opacus", "ghost", "candor"))
     print(f"{bench.preset.name:9}{method:15}{1000 * times['plain']:6.0f} ms{ratios}", end="")
     print(f"{peaks['plain'] / MIB:8.1f} MiB{memory}{held(bench) / MIB:5.1f} MiB", flush=True)
+    return held(bench) + peaks["candor"]
 
 
 def _cell(values: dict[str, float], name: str, width: int) -> str:

@@ -29,10 +29,10 @@ from ledger.deploy import act, deploy, deploy_log
 from ledger.eip712 import Domain, Submission, sign_submission
 from ledger.evm import EvmChain
 from ledger.history import History
-from ledger.ports import ChainPort, Receipt
+from ledger.ports import ChainPort, ContractRefused, Receipt
 from ledger.quorum import SignedVerdicts, combine, possession, verdict_digest
-from ledger.records import Policy, RoundView, Signed
-from ledger.round_state import RoundState, due, excluded_root, included_root, known_reason
+from ledger.records import Phase, Policy, RoundView, Signed
+from ledger.round_state import RoundState, due, excluded_root, included_root, known_reason, view
 from ledger.signing import Key
 from ledger.twin import TwinChain
 
@@ -107,6 +107,17 @@ class Lab(ABC):
 
     def act(self, key: Key, action: Action) -> Receipt:
         return act(self.chain, key, action, timeout_s=20)
+
+    def refused(self, key: Key, action: Action) -> ContractRefused:
+        with pytest.raises(ContractRefused) as caught:
+            self.act(key, action)
+        return caught.value
+
+    def agreed(self, number: int = 1) -> Phase:
+        """The state folded from events is the state that the contract shows, to the last bit; returns its phase."""
+        shown = self.view(number)
+        assert view(self.state(number), self.chain.head().number) == shown
+        return shown.phase
 
     def history(self) -> History:
         return History(self.domain).after_all(self.chain.events(0, self.chain.head().number))

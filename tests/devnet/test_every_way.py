@@ -52,6 +52,11 @@ def test_every_rule(rule: str, tmp_path: Path) -> None:
     played(preset, tmp_path, nodes=NODES.get(rule, 3), rounds=ROUNDS.get(rule, 1))
 
 
+def test_rslora_with_members_of_different_ranks(tmp_path: Path) -> None:
+    """A quarter of the rank with half of the alpha."""
+    played(with_rule(with_method(SMALL, "rslora"), "svd", {1: 1}), tmp_path, nodes=2, rounds=1)
+
+
 @pytest.mark.parametrize(("method", "of_parents"), list(zip(MIXTURES, ("lora", "qlora"), strict=True)))
 def test_every_mixture_with_its_family_tree_and_its_answers(method: str, of_parents: str, tmp_path: Path) -> None:
     """One of them is an answer without the first parent."""

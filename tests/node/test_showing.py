@@ -6,7 +6,6 @@ Proofs of gradients are fakes here (digests of all that they are about); everyth
 from __future__ import annotations
 
 import json
-import os
 import stat
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -26,7 +25,7 @@ from ledger.gradients import GradientsUnjudged, gradient_limits, proof_path
 from ledger.picks import Pick, picks_of
 from ledger.records import Phase, Policy, Reason, VoidReason
 from node.conduct import HonestMember
-from node.kept import KeptContributions, KeptDamaged
+from node.kept import KeptContributions
 from node.recompute import round_key
 from proofs.errors import LocalFault
 from proofs.words import Binding
@@ -396,33 +395,6 @@ def test_contributions_that_are_gone_leave_the_member_out(showing_world: MakeWor
     world.member(2).turn()
     assert "no contributions of this round here" in world.member(2).service.watch.health()["refused"]
     assert reason_of(world) is Reason.NOT_PROVED
-
-
-def test_what_is_kept_comes_back_and_damage_is_told(tmp_path: Any) -> None:
-    kept = KeptContributions(tmp_path / "contributions")
-    parts = [np.arange(6, dtype=np.int32).reshape(2, 3) - 3, np.zeros((0, 3), np.int32)]
-    assert kept.get("a") is None
-    kept.drop_others(None)
-    kept.keep("a", parts)
-    kept.keep("b", parts[:1])
-    found = kept.get("a")
-    assert [part.tolist() for part in found] == [part.tolist() for part in parts]
-    assert [part.dtype for part in found] == [np.int32, np.int32]
-    kept.drop_others("a")
-    assert kept.get("b") is None
-    (file,) = (tmp_path / "contributions").iterdir()
-    whole = file.read_bytes()
-    for damage in (b"", b"PK\3\4 broken", whole[:-2], whole + b"\0", whole[:20], b"\x80\x04pickle"):
-        file.write_bytes(damage)
-        with pytest.raises(KeptDamaged, match="cannot be read"):
-            kept.get("a")
-    kept.drop_others(None)
-    assert os.listdir(tmp_path / "contributions") == []
-
-
-def test_contributions_too_large_for_any_proof_are_not_kept(tmp_path: Any) -> None:
-    with pytest.raises(LocalFault, match="beyond 32767"):
-        KeptContributions(tmp_path).keep("a", [np.full((1, 1), 40_000, np.int32)])
 
 
 def test_a_missing_own_bundle_is_told(showing_world: MakeWorld) -> None:
