@@ -1,8 +1,10 @@
 """What auditing costs a server: `python -m benchmarks.serving`.
 
-Two servers over one engine, the model of the demo's preset on its base: one writes every answer into its log, seals the
-record, signs the receipt, and anchors; the other does none of that. Clients in a process of their own ask them in turn.
-Then the log by itself, and the gas of its checkpoints on a real chain, at three sizes.
+Two servers over one model, that of the demo's preset on its base: one takes the fingerprint of every answer, seals its
+record, writes both into the log, signs the receipt, and anchors; the other does none of that (all its answers carry one
+receipt, of none of them). Clients in a process of their own ask them in turn. When they are done, everything is
+anchored and published; that is processor time of the answers with auditing too. Then the log by itself, and the gas of
+its checkpoints on a real chain, at three sizes.
 """
 
 from __future__ import annotations
@@ -14,15 +16,15 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from http.client import HTTPConnection
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from devnet.anvil import Anvil, AnvilOptions
 from devnet.federation import SCRYPT_N
@@ -41,14 +43,19 @@ from ledger.records import Policy
 from ledger.signing import Key, create_keystore
 from ledger.twin import TwinChain
 from node.engine import Engine
+from node.fingerprint import States
 from node.model import attach, load_base
+from node.serving.anchor import Anchor
 from node.serving.asking import CLASSIFYING
-from node.serving.daemon import Server, opened, turns
+from node.serving.daemon import Server, opened
+from node.serving.desk import Writes
 from node.serving.records import RecordFolder
 from node.serving.scribe import Answer, Identity, Pen, Scribe, Standing
 from node.serving.settings import LimitSettings, LogSettings, ServeSettings
 from node.settings import ChainSettings, ContentSettings, HttpSettings, KeySettings
 
+AUDITED, PLAIN = "with auditing", "without"
+POLL_S: Final = 1.0
 CLIENTS: Final = 24
 REQUESTS: Final = 25  # of each client and turn
 TURNS: Final = 7
@@ -64,6 +71,13 @@ def main() -> None:
 
 
 # ---- serving
+
+
+class Unprinted(Engine):
+    """Nobody will replay what it says."""
+
+    def print_of(self, state: States) -> bytes:
+        return b""
 
 
 class Unwritten:
@@ -99,13 +113,15 @@ def serving(preset: Preset) -> None:
         found: dict[str, list[Turn]] = {name: [] for name in urls}
         for number in range(TURNS):
             for name in sorted(urls, reverse=number % 2 == 1):
-                ours.send("cpu")
-                before = ours.recv()
+                ours.send(name)
+                ours.recv()
                 seconds, each = turn(urls[name], rows)
-                ours.send("cpu")
-                found[name].append(Turn(seconds, each, ours.recv() - before))
-        ours.send("stop")
+                ours.send(name)
+                found[name].append(Turn(seconds, each, ours.recv()))
+        ours.send("")
+        closing = ours.recv() / (TURNS + 1)
         child.join()
+    found[AUDITED] = [replace(some, cpu_s=some.cpu_s + closing) for some in found[AUDITED]]
     print(f"{preset.name}: /v1/classify, {CLIENTS} clients, {TURNS} turns of {CLIENTS * REQUESTS} requests each")
     for name, taken in found.items():
         latencies = sorted(each for some in taken for each in some.each)
@@ -116,7 +132,8 @@ def serving(preset: Preset) -> None:
             f"  {name:<14}{rate:8.1f} a second   p50 {middle * 1e3:6.1f} ms   p99 {tail * 1e3:6.1f} ms   "
             f"processor {cpu * 1e3:.2f} ms a request"
         )
-    pairs = list(zip(found["with auditing"], found["without"], strict=True))
+    print(f"  of which anchoring and publishing {closing / (CLIENTS * REQUESTS) * 1e3:.2f} ms")
+    pairs = list(zip(found[AUDITED], found[PLAIN], strict=True))
     for what, of in (("time", lambda some: some.seconds), ("processor time", lambda some: some.cpu_s)):
         prices = sorted(of(audited) / of(plain) - 1 for audited, plain in pairs)
         middle = statistics.median(prices)
@@ -151,12 +168,39 @@ def serve_both(preset: str, folder: str, pipe: Connection) -> None:
     """The child: both servers, until told to stop."""
     engine = demo_engine(preset_named(preset))
     with (
-        _server(Path(folder) / "audited", engine, audited=True) as audited,
-        _server(Path(folder) / "plain", engine, audited=False) as plain,
+        _server(Path(folder) / "audited", engine, lambda pen: pen) as audited,
+        _server(Path(folder) / "plain", Unprinted(engine.model, engine.bundle), Unwritten) as plain,
     ):
-        pipe.send({"with auditing": audited.url, "without": plain.url})
-        while pipe.recv() == "cpu":
-            pipe.send(time.process_time())
+        pipe.send({AUDITED: audited.url, PLAIN: plain.url})
+        while name := pipe.recv():
+            with anchoring(audited.anchor) if name == AUDITED else nullcontext():
+                before = time.process_time()
+                pipe.send("begun")
+                pipe.recv()
+            pipe.send(time.process_time() - before)
+        before = time.process_time()
+        audited.anchor.turn(now=True)
+        if not audited.anchor.settled():
+            raise RuntimeError("not all is anchored and published")
+        pipe.send(time.process_time() - before)
+
+
+@contextmanager
+def anchoring(anchor: Anchor) -> Iterator[None]:
+    """As candor-serve does it."""
+    stop = threading.Event()
+
+    def turns() -> None:
+        while not stop.wait(POLL_S):
+            anchor.turn()
+
+    thread = threading.Thread(target=turns)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 def demo_engine(preset: Preset) -> Engine:
@@ -169,18 +213,10 @@ def demo_engine(preset: Preset) -> Engine:
 
 
 @contextmanager
-def _server(folder: Path, engine: Engine, *, audited: bool) -> Iterator[Server]:
+def _server(folder: Path, engine: Engine, pen: Callable[[Pen], Writes]) -> Iterator[Server]:
     settings, chain = _settings(folder)
-    stop = threading.Event()
-    pen: Any = (lambda found: found) if audited else Unwritten
-    with opened(settings, stop, engine=engine, chain=chain, pen=pen) as server:
-        anchor = threading.Thread(target=turns, args=(server, settings.poll_s, stop))
-        if audited:
-            anchor.start()
+    with opened(settings, threading.Event(), engine=engine, chain=chain, pen=pen) as server:
         yield server
-        stop.set()
-        if audited:
-            anchor.join()
 
 
 def _settings(folder: Path) -> tuple[ServeSettings, TwinChain]:
@@ -198,12 +234,12 @@ def _settings(folder: Path) -> tuple[ServeSettings, TwinChain]:
         content=ContentSettings(folder / "content", (), "", 5.0),
         http=HttpSettings("127.0.0.1", 0),
         state=folder / "state",
-        poll_s=1.0,
+        poll_s=POLL_S,
         model="",
         bundle=None,
         name="bench",
         device="cpu",
-        audit_log=LogSettings(chain.log_address, 300, (reads.address,), 5.0, 30.0),
+        audit_log=LogSettings(chain.log_address, 300, (reads.address,), 60.0, 300.0),
         limits=LimitSettings(None, 1 << 16, 4096, 64, 128, 8, 5, 60.0, 512),
     )
     return settings, chain

@@ -91,7 +91,11 @@ def audit_chosen(
 ) -> tuple[Report, History]:
     """The same of rounds that are chosen by the very history that is audited; and that history."""
     found, told = _settled(source, first_block)
-    history = (told, headers_link(source, found, walk), code_link(source, found.history.domain, found.head))
+    history = (
+        told,
+        headers_link(source, found, walk, first_block),
+        code_link(source, found.history.domain, found.head),
+    )
     reports = tuple(_reports(source, Library(contents), found, choose(found.history), gradients))
     check_unmoved(source, found.head)
     anchor = Anchor(source.chain_id, source.rounds_address, found.head.number, found.head.hash)

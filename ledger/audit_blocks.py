@@ -84,14 +84,14 @@ class Shown:
     data: bytes
 
 
-def headers_link(source: Headers, found: Replay, walk: Walk = WALK) -> Link:
+def headers_link(source: Headers, found: Replay, walk: Walk = WALK, first_block: int = 0) -> Link:
     """Blocks and receipts of every event of Rounds; with the walk to the head, of every block that could hold one."""
     events = (
         Shown(at.block_number, at.block_hash, at.log_index, *encode_log(at.event))
         for state in found.history.rounds.values()
         for at in state.log
     )
-    return blocks_link(source, found.history.domain.contract, TOPICS, events, found.head, walk)
+    return blocks_link(source, found.history.domain.contract, TOPICS, events, found.head, walk, first_block=first_block)
 
 
 def blocks_link(
@@ -102,18 +102,21 @@ def blocks_link(
     head: Header,
     walk: Walk = WALK,
     since: Header | None = None,
+    first_block: int = 0,
 ) -> Link:
     """The same for the events of any contract; `topics`: the first topics that are events of it.
 
     since: the head of an earlier walk that PASSed; the walk goes on from there, and events up to it are not given.
+    first_block: of the contract, if it is known: then no event is left out before the first that is shown, either.
     """
     told: dict[int, list[Shown]] = {}
     for shown in events:
         told.setdefault(shown.block_number, []).append(shown)
-    if not told and since is None:
+    if not told and since is None and not 0 < first_block <= head.number:
         return not_proven(Name.HEADERS, "there are no events; that no block holds one is on the node's word")
     last, trusted = head.number, walk.trusted
-    first = since.number if since else min(min(told), trusted.number if trusted else last)
+    starts = [*told, *((trusted.number,) if trusted else ()), *((first_block,) if first_block else ())]
+    first = since.number if since else min(starts, default=last)
     walked = last - first < walk.max_blocks
     data: dict[str, Any] = {"first_block": first, "last_block": last, "walked": walked}
     if max(told, default=0) > last:

@@ -84,8 +84,14 @@ def sign_submission(key: bytes, domain: Domain, submission: Submission) -> bytes
 
 def sign_digest(key: bytes, digest: bytes) -> bytes:
     """Deterministic (RFC 6979), low-s."""
-    signed: bytes = PrivateKey(key).sign_recoverable(digest, hasher=None)  # r ‖ s ‖ recovery id
+    signed: bytes = _private(key).sign_recoverable(digest, hasher=None)  # r ‖ s ‖ recovery id
     return signed[:64] + bytes([27 + signed[64]])
+
+
+@lru_cache(maxsize=4)
+def _private(key: bytes) -> PrivateKey:
+    """Making one takes longer than signing with it: the public key is computed as well."""
+    return PrivateKey(key)
 
 
 def recover(digest: bytes, signature: bytes) -> bytes:

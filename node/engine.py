@@ -310,9 +310,13 @@ class Engine:
         states, logits = self.pooled(batch, leave_out)
         shares = torch.softmax(torch.from_numpy(logits).double(), dim=1).tolist()
         return [
-            Classified(tuple(scores), int(row.argmax()), fingerprint.of_pooled(state).encode())
+            Classified(tuple(scores), int(row.argmax()), self.print_of(state))
             for scores, row, state in zip(shares, logits, states, strict=True)
         ]
+
+    def print_of(self, state: States) -> bytes:
+        """The fingerprint of one text's pooled state (d,)."""
+        return fingerprint.of_pooled(state).encode()
 
     @torch.no_grad()
     def pooled(self, batch: Sequence[Sequence[int]], leave_out: Collection[bytes] = ()) -> tuple[States, Scores]:

@@ -170,10 +170,9 @@ def _varint(number: int) -> bytes:
 
 
 def _encode_window(window: Window) -> bytes:
-    gaps = np.diff(window.places, prepend=-1) - 1
-    return (
-        struct.pack(">f", window.scale) + b"".join(map(_varint, gaps.tolist())) + window.values.astype(">i2").tobytes()
-    )
+    gaps = (np.diff(window.places, prepend=-1) - 1).tolist()
+    places = bytes(gaps) if max(gaps) <= 0x7F else b"".join(map(_varint, gaps))
+    return struct.pack(">f", window.scale) + places + window.values.astype(">i2").tobytes()
 
 
 class _Reader:

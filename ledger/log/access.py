@@ -2,7 +2,7 @@
 
 A server seals each record to auditors whom it named on the chain, and may name others at any block. So it can keep an
 auditor from answers without breaking a rule: by naming others for a moment. What that auditor can no longer read is
-told here; that its content key fits, only opening shows (ledger.log.replaying).
+told here; that its seed fits, only opening shows (ledger.log.replaying).
 """
 
 from __future__ import annotations

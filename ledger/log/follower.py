@@ -110,17 +110,20 @@ def settled_log(
             since, start, heads = None, None, []
         else:
             since, heads = found, [*heads, found.head]
-    headers, code = _grounds(source, found, walk, start)
+    headers, code = _grounds(source, found, walk, start, first_block)
     for head in (*heads, found.head):
         check_unmoved(source, head)
     return found, (link, headers, code)
 
 
-def _grounds(source: LogSource, found: LogReplay, walk: Walk, start: Header | None) -> tuple[Link, Link]:
+def _grounds(
+    source: LogSource, found: LogReplay, walk: Walk, start: Header | None, first_block: int
+) -> tuple[Link, Link]:
     """start: up to which block the headers have been walked."""
     contract = found.history.domain.contract
     fresh = [at for at in found.events if start is None or at.block_number > start.number]
-    headers = blocks_link(source, contract, LOG_TOPICS, map(_shown, fresh), found.head, walk, start)
+    events = map(_shown, fresh)
+    headers = blocks_link(source, contract, LOG_TOPICS, events, found.head, walk, start, first_block)
     return headers, log_code_link(source, found.history.domain, found.history.answer_blocks, found.head)
 
 

@@ -136,7 +136,7 @@ class Journal:
             raise StorageFault(f"{self.path}: {self._broken}; check the disk, and start again")
         data = Frame(first, tuple(entries)).encode()
         try:
-            _write_all(self._file, data, self._end)
+            write_all(self._file, data, self._end)
         except OSError as error:
             self._undo()
             raise fault(self.path, error) from error
@@ -180,10 +180,7 @@ def write_durably(path: Path, data: bytes) -> None:
     """A whole file or none: written beside, fsynced, renamed, and its folder fsynced. Raises StorageFault."""
     fresh = path.with_name(path.name + ".new")
     try:
-        missing = [folder for folder in path.parents if not folder.exists()]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for folder in missing:
-            sync_folder(folder.parent)
+        make_folder(path.parent)
         with open(fresh, "wb") as file:
             file.write(data)
             file.flush()
@@ -192,6 +189,16 @@ def write_durably(path: Path, data: bytes) -> None:
         sync_folder(path.parent)
     except OSError as error:
         raise fault(path, error) from error
+
+
+def make_folder(folder: Path) -> None:
+    """With those above it, and their names durable. Raises OSError."""
+    if folder.is_dir():
+        return
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for each in missing:
+        sync_folder(each.parent)
 
 
 def sync_folder(folder: Path) -> None:
@@ -206,7 +213,7 @@ def fault(path: Path, error: OSError) -> StorageFault:
     return StorageFault(f"{path}: {error.strerror}; free some space, or check the disk")
 
 
-def _write_all(file: int, data: bytes, at: int) -> None:
+def write_all(file: int, data: bytes, at: int) -> None:
     while data:
         written = os.pwrite(file, data, at)
         data, at = data[written:], at + written

@@ -2,7 +2,7 @@
 
     checkpoint                the last signed checkpoint, a note (ledger.log.note)
     tile/…                    tiles and bundles (ledger.log.tiles)
-    record/<index>            the sealed record of an entry, its index written as tlog-tiles writes a tile's
+    records/<index>           the sealed records of 16 entries, the index written as tlog-tiles writes a tile's
     published                 {"size","root","cid"}: the same files as one directory in the content store
 
 At a server they are below URL/log/. Nothing in them is believed for being there: a tile is, once a path from it leads
@@ -35,10 +35,13 @@ from ledger.log.tiles import (
     HEIGHT,
     LENGTH_BYTES,
     MAX_ENTRY_BYTES,
+    RECORD_LENGTH_BYTES,
+    RECORDS,
     WIDTH,
     Tile,
     parse_path,
-    record_path,
+    records_path,
+    split_records,
 )
 from ledger.log.tree import TileTree, beginning
 from proofs.errors import LocalFault, PeerFault, WireFault
@@ -49,6 +52,7 @@ OCTETS: Final = "application/octet-stream"
 PUBLISHED: Final = "published"
 MAX_PUBLISHED_BYTES: Final = 1 << 12
 TIMEOUT_S: Final = 60.0
+MAX_RECORDS_BYTES: Final = RECORDS * (RECORD_LENGTH_BYTES + MAX_SEALED_BYTES)
 MAX_DEPTH: Final = 8
 KEPT_FOLDERS: Final = 32  # each may be a block of 2 MiB, of whoever published it
 GONE: Final = (404, 410)
@@ -179,6 +183,7 @@ class LogReader:
     def __init__(self, files: LogFiles, domain: Domain, server: bytes) -> None:
         self.files, self.domain, self.server = files, domain, server
         self._noted: tuple[Checkpoint, bytes] | None = None
+        self._behind: tuple[int, list[bytes]] = (0, [])  # the next index, and the records of its file from there on
 
     @property
     def where(self) -> str:
@@ -216,8 +221,16 @@ class LogReader:
         return TileTree(self.tile, size)
 
     def record(self, index: int) -> bytes | None:
-        """None where the place says that it has none. Raises LogUnreadable."""
-        return self.files.read(record_path(index), MAX_SEALED_BYTES)
+        """None where the place says that it has none. Raises LogUnreadable. Read in order, their file is read once; one
+        that is asked for again is read again."""
+        file, place = divmod(index, RECORDS)
+        start, found = self._behind
+        if not start <= index < start + len(found):
+            data = self.files.read(records_path(file), MAX_RECORDS_BYTES)
+            start, found = index, split_records(data or b"")[place:]
+        found = found[index - start :]
+        self._behind = (index + 1, found[1:])
+        return found[0] if found else None
 
     def _wider(self, tile: Tile) -> Tile | None:
         """The tile as it is at the size that the last checkpoint has."""

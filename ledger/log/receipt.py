@@ -30,7 +30,8 @@ from ledger.adapter import MAX_PARENTS
 from ledger.canonical import MAX_INTEGER, FieldInvalid, Fields, NotCanonical, format_fraction
 from ledger.eip712 import Domain, SignatureInvalid
 from ledger.log import statements
-from ledger.log.sealing import Auditor, AuditorKey, seal, unseal
+from ledger.log.sealing import FORMAT as SEALED_FORMAT
+from ledger.log.sealing import AuditorKey, Envelope, unseal
 from ledger.log.statements import Promise
 from proofs.errors import LocalFault, PeerFault
 from proofs.merkle import InclusionInvalid, check_inclusion, leaf_hash
@@ -42,6 +43,7 @@ MAX_RECEIPT_BYTES: Final = 1 << 14
 SALT_BYTES: Final = 32
 SIGNATURE_BYTES: Final = 65
 MAX_STOPS: Final = 16
+NO_DIGEST: Final = bytes(32)
 
 
 class ReceiptRule(StrEnum):
@@ -94,6 +96,11 @@ class Decoding:
             "top_k": self.top_k,
             "top_p": format_fraction(self.top_p),
         }
+
+    @cached_property
+    def encoded(self) -> bytes:
+        """Once: it is in record, receipt and entry."""
+        return canonical.encode(self.to_json())
 
     @classmethod
     def from_json(cls, value: Any) -> Decoding:
@@ -155,7 +162,8 @@ class Entry:
     @property
     def context(self) -> bytes:
         """What the sealed record is bound to: all of the entry but the digest of that record."""
-        return canonical.digest(b"candor/sealed/1\0" + replace(self, sealed=bytes(32)).encode())
+        blank = replace(self, sealed=NO_DIGEST) if any(self.sealed) else self
+        return canonical.digest(SEALED_FORMAT.encode() + b"\0" + blank.encode())
 
     def encode(self) -> bytes:
         return self._encoded
@@ -164,6 +172,15 @@ class Entry:
     def _encoded(self) -> bytes:
         """Once: a server asks for it with every step of an answer."""
         return canonical.encode(self.to_json())
+
+    def naming(self, sealed: bytes) -> Entry:
+        """An entry that names no record yet, with this digest of its record; its text is not made anew."""
+        if any(self.sealed):
+            raise LocalFault("this entry names a record already")
+        found, text = replace(self, sealed=sealed), b'"sealed":"%s"'
+        blank, named = (text % digest.hex().encode() for digest in (NO_DIGEST, sealed))
+        found.__dict__["_encoded"] = self.encode().replace(blank, named)
+        return found
 
     @classmethod
     def decode(cls, data: bytes) -> Entry:
@@ -200,15 +217,9 @@ class Receipt:
     signature: bytes
 
     def encode(self) -> bytes:
-        return canonical.encode(
-            {
-                "format": RECEIPT_FORMAT,
-                "entry": self.entry.to_json(),
-                "decoding": self.decoding.to_json(),
-                "salt": self.salt.hex(),
-                "signature": self.signature.hex(),
-            }
-        )
+        texts = {"format": RECEIPT_FORMAT, "salt": self.salt.hex(), "signature": self.signature.hex()}
+        whole = {"entry": self.entry.encode(), "decoding": self.decoding.encoded}
+        return canonical.encode_object({name: b'"%s"' % text.encode() for name, text in texts.items()} | whole)
 
     @classmethod
     def decode(cls, data: bytes) -> Receipt:
@@ -239,13 +250,13 @@ class Record:
 
     def encode(self) -> bytes:
         """Length of the head (4 bytes) ‖ head, canonical JSON ‖ request ‖ response."""
-        head = canonical.encode(
+        head = canonical.encode_object(
             {
-                "format": RECORD_FORMAT,
-                "decoding": self.decoding.to_json(),
-                "salt": self.salt.hex(),
-                "request_bytes": len(self.request),
-                "response_bytes": len(self.response),
+                "format": b'"%s"' % RECORD_FORMAT.encode(),
+                "decoding": self.decoding.encoded,
+                "salt": b'"%s"' % self.salt.hex().encode(),
+                "request_bytes": b"%d" % len(self.request),
+                "response_bytes": b"%d" % len(self.response),
             }
         )
         return len(head).to_bytes(4) + head + self.request + self.response
@@ -269,8 +280,7 @@ class Record:
 
     def digests(self) -> dict[str, bytes]:
         """The salted ones of an entry."""
-        terms = canonical.encode(self.decoding.to_json())
-        texts = {"request": self.request, "response": self.response, "terms": terms}
+        texts = {"request": self.request, "response": self.response, "terms": self.decoding.encoded}
         return {name: salted(field_salt(self.salt, name), text) for name, text in texts.items()}
 
 
@@ -316,12 +326,12 @@ def salted(salt: bytes, text: bytes) -> bytes:
     return hmac.digest(salt, text, "sha256")
 
 
-def enter(unsealed: Entry, record: Record, auditors: list[Auditor]) -> tuple[Entry, bytes]:
+def enter(unsealed: Entry, record: Record, envelope: Envelope) -> tuple[Entry, bytes]:
     """The entry of a record, and the record sealed. Of `unsealed` the digests are filled in here."""
-    found = record.digests()
-    drafted = replace(unsealed, request=found["request"], response=found["response"], terms=found["terms"])
-    sealed = seal(record.encode(), auditors, drafted.context)
-    return replace(drafted, sealed=canonical.digest(sealed)), sealed
+    texts: dict[str, Any] = record.digests()
+    drafted = replace(unsealed, **texts, sealed=NO_DIGEST)
+    sealed = envelope.seal(record.encode(), drafted.context)
+    return drafted.naming(canonical.digest(sealed)), sealed
 
 
 def issue(secret: bytes, entry: Entry, record: Record) -> Receipt:

@@ -1,15 +1,19 @@
 """Records that only auditors read: encrypted to their X25519 keys, which are on the chain.
 
     sealed = length of the head (4 bytes) ‖ head, canonical JSON ‖ body
+    head   = for each auditor: address, key, and the seed under HPKE (RFC 9180, base mode, single shot:
+             DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, ChaCha20-Poly1305; info: label ‖ address ‖ key)
     body   = ChaCha20-Poly1305(content key, nonce 0, padded record; associated data: context ‖ SHA-256 of the head)
-    head   = for each auditor: address, key, and the content key under HPKE (RFC 9180, base mode, single shot:
-             DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, ChaCha20-Poly1305; info: label ‖ context ‖ address ‖ key)
+             content key = HKDF-Expand-SHA256(seed, label ‖ context), RFC 5869
 
-Each record has a content key of its own, drawn at random, so that the nonce never repeats. `context` is the digest of
-the log entry that the record belongs to: moved to another entry, server, contract or chain it does not open. The record
-is padded (Padmé, at most 12 %), so that its length tells little. A server can leave an auditor out, or give it a
-content key that does not fit: that auditor sees it, and nobody else does. It cannot show two auditors two records,
-since both must have the salted digests of the entry (ledger.log.receipt).
+Records that are written within a short time share a head: its seed is drawn for them alone, and wrapped once. `context`
+is the digest of the log entry that the record belongs to, salted digests included: no two records have the same, so
+each has a content key of its own, and the nonce never repeats under it. Moved to another entry, server, contract or
+chain a record does not open; whoever is given its content key opens no other. Equal heads show which answers were
+written about the same time, as the entries do. The record is padded (Padmé, at most 12 %), so that its length tells
+little. A server can leave an auditor out, or give it a seed that does not fit: that auditor sees it, and nobody else
+does. It cannot show two auditors two records, since both must have the salted digests of the entry
+(ledger.log.receipt).
 
 PeerFault
 ├── KeyInvalid      a public key that is malformed, not canonical, or of small order
@@ -20,6 +24,7 @@ LocalFault
 
 from __future__ import annotations
 
+import hmac
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -34,11 +39,11 @@ from ledger import canonical
 from ledger.canonical import Fields, NotCanonical
 from proofs.errors import LocalFault, PeerFault
 
-FORMAT: Final = "candor/sealed/1"
+FORMAT: Final = "candor/sealed/2"
 SUITE: Final = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.CHACHA20_POLY1305)
 KEY_BYTES: Final = 32
 ADDRESS_BYTES: Final = 20
-WRAPPED_BYTES: Final = 32 + 32 + 16  # encapsulated key, content key, tag
+WRAPPED_BYTES: Final = 32 + 32 + 16  # encapsulated key, seed, tag
 MAX_AUDITORS: Final = 16
 MAX_HEAD_BYTES: Final = 1 << 13
 MAX_RECORD_BYTES: Final = 1 << 24
@@ -102,18 +107,33 @@ def check_key(key: bytes) -> None:
         raise KeyInvalid("a point of small order: the shared secret would be zero") from error
 
 
-def seal(record: bytes, auditors: Sequence[Auditor], context: bytes) -> bytes:
-    """context: 32 bytes, see Entry.context. Raises LocalFault for a record that is too large, or for nobody."""
-    if not 0 < len(auditors) <= MAX_AUDITORS or len(record) > MAX_RECORD_BYTES:
-        raise LocalFault(f"{len(record)} bytes for {len(auditors)} auditors: that cannot be sealed")
-    content_key = ChaCha20Poly1305.generate_key()
-    recipients = [
-        {"auditor": to.address.hex(), "key": to.key.hex(), "wrapped": _wrap(content_key, to, context).hex()}
-        for to in auditors
-    ]
-    head = canonical.encode({"format": FORMAT, "recipients": recipients})
-    body = ChaCha20Poly1305(content_key).encrypt(_NONCE, _padded(record), context + canonical.digest(head))
-    return len(head).to_bytes(4) + head + body
+@dataclass(frozen=True)
+class Envelope:
+    """The head of records that are written within a short time, and its seed, which stays out of the repr: who learns
+    it reads all of them, and no others."""
+
+    head: bytes
+    seed: bytes = field(repr=False)
+
+    @classmethod
+    def to(cls, auditors: Sequence[Auditor]) -> Envelope:
+        """With a fresh seed. Raises LocalFault for nobody, or for too many."""
+        if not 0 < len(auditors) <= MAX_AUDITORS:
+            raise LocalFault(f"{len(auditors)} auditors: records are sealed to 1 to {MAX_AUDITORS}")
+        seed = secrets.token_bytes(KEY_BYTES)
+        recipients = [
+            {"auditor": to.address.hex(), "key": to.key.hex(), "wrapped": _wrap(seed, to).hex()} for to in auditors
+        ]
+        return cls(canonical.encode({"format": FORMAT, "recipients": recipients}), seed)
+
+    def seal(self, record: bytes, context: bytes) -> bytes:
+        """context: 32 bytes, see Entry.context; never the same for two records. Raises LocalFault for a record that is
+        too large."""
+        if len(record) > MAX_RECORD_BYTES:
+            raise LocalFault(f"{len(record)} bytes cannot be sealed, {MAX_RECORD_BYTES} can")
+        cipher = ChaCha20Poly1305(_content_key(self.seed, context))
+        body = cipher.encrypt(_NONCE, _padded(record), context + canonical.digest(self.head))
+        return len(self.head).to_bytes(4) + self.head + body
 
 
 def unseal(sealed: bytes, key: AuditorKey, context: bytes) -> bytes:
@@ -125,8 +145,8 @@ def unseal(sealed: bytes, key: AuditorKey, context: bytes) -> bytes:
     to, wrapped = found[0]
     private = X25519PrivateKey.from_private_bytes(key.secret)
     try:
-        content_key = SUITE.decrypt(wrapped, private, info=_info(to, context))
-        padded = ChaCha20Poly1305(content_key).decrypt(_NONCE, body, context + canonical.digest(head))
+        seed = SUITE.decrypt(wrapped, private, info=_info(to))
+        padded = ChaCha20Poly1305(_content_key(seed, context)).decrypt(_NONCE, body, context + canonical.digest(head))
     except (InvalidTag, ValueError) as error:
         raise SealInvalid("the record was changed, is of another entry, or was never meant to be opened") from error
     return _unpadded(padded)
@@ -163,14 +183,18 @@ def _recipient(item: Any) -> tuple[Auditor, bytes]:
     return to, wrapped
 
 
-def _wrap(content_key: bytes, to: Auditor, context: bytes) -> bytes:
-    return SUITE.encrypt(content_key, X25519PublicKey.from_public_bytes(to.key), info=_info(to, context))
+def _wrap(seed: bytes, to: Auditor) -> bytes:
+    return SUITE.encrypt(seed, X25519PublicKey.from_public_bytes(to.key), info=_info(to))
 
 
-def _info(to: Auditor, context: bytes) -> bytes:
+def _info(to: Auditor) -> bytes:
+    return FORMAT.encode() + b"\0seed\0" + to.address + to.key
+
+
+def _content_key(seed: bytes, context: bytes) -> bytes:
     if len(context) != 32:
         raise LocalFault("a context is a digest of 32 bytes")
-    return FORMAT.encode() + b"\0" + context + to.address + to.key
+    return hmac.digest(seed, FORMAT.encode() + b"\0content\0" + context + b"\1", "sha256")
 
 
 def _padded(record: bytes) -> bytes:

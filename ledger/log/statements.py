@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from eth_abi.abi import encode
 from eth_utils.crypto import keccak
 
 from ledger.eip712 import Domain, recover, sign_digest, typed_digest
@@ -25,9 +24,8 @@ class Promise:
 
     def digest(self, domain: Domain) -> bytes:
         """The 32 bytes that are signed, and the name of an omission on the chain."""
-        leaf = fixed_bytes(self.leaf, 32, "leaf")
-        values = (PROMISE_TYPE, self.sequence, self.due_block, leaf)
-        return typed_digest(domain, keccak(encode(("bytes32", "uint64", "uint64", "bytes32"), values)))
+        values = (PROMISE_TYPE, _word(self.sequence), _word(self.due_block), fixed_bytes(self.leaf, 32, "leaf"))
+        return typed_digest(domain, keccak(b"".join(values)))
 
 
 @dataclass(frozen=True)
@@ -38,8 +36,13 @@ class Checkpoint:
     root: bytes
 
     def digest(self, domain: Domain) -> bytes:
-        values = (CHECKPOINT_TYPE, self.size, fixed_bytes(self.root, 32, "root"))
-        return typed_digest(domain, keccak(encode(("bytes32", "uint64", "bytes32"), values)))
+        values = (CHECKPOINT_TYPE, _word(self.size), fixed_bytes(self.root, 32, "root"))
+        return typed_digest(domain, keccak(b"".join(values)))
+
+
+def _word(number: int) -> bytes:
+    """A uint64 as Solidity's ABI has it; OverflowError for another number."""
+    return number.to_bytes(8).rjust(32, b"\0")
 
 
 Statement = Promise | Checkpoint

@@ -2,7 +2,8 @@
 
     tile/<level>/<index>[.p/<width>]       hashes of 32 bytes; at level 0 of leaves, above of full tiles one level below
     tile/entries/<index>[.p/<width>]       the entries under a tile of level 0, each behind its length in two bytes
-    record/<index>                         Candor's own: the sealed record of one entry (ledger.log.sealing)
+    records/<index>                        Candor's own: the sealed records of 16 entries (ledger.log.sealing), each
+                                           behind its length in four bytes; the last file has as many as there are
 
 A full tile is 256 wide. A partial one belongs to a tree of exactly one size at its level, and is never hashed into the
 level above. Nothing in a tile is signed: what is read from one is believed once a path from it leads to an anchored
@@ -29,10 +30,12 @@ ENTRIES: Final = -1
 MAX_ENTRY_BYTES: Final = 0xFFFF
 LENGTH_BYTES: Final = 2
 MAX_INDEX: Final = 2**64 // WIDTH - 1
-MAX_SEQUENCE: Final = 2**64 - 1
+RECORDS: Final = 16  # sealed records in one file
+RECORD_LENGTH_BYTES: Final = 4
+MAX_RECORDS_INDEX: Final = 2**64 // RECORDS - 1
 _INDEX: Final = "(?:x[0-9]{3}/){0,6}[0-9]{3}"
 _PATH: Final = re.compile(rf"tile/(entries|[0-7])/({_INDEX})(?:\.p/([1-9][0-9]{{0,2}}))?")
-_RECORD: Final = re.compile(rf"record/({_INDEX})")
+_RECORDS: Final = re.compile(rf"records/({_INDEX})")
 
 
 class TileInvalid(PeerFault):
@@ -74,18 +77,36 @@ def index_path(index: int) -> str:
     return "/".join([f"x{group:03d}" for group in groups[:-1]] + [f"{groups[-1]:03d}"])
 
 
-def record_path(sequence: int) -> str:
-    """Where the sealed record of the entry at this index lies."""
-    return f"record/{index_path(sequence)}"
+def records_path(index: int) -> str:
+    """The file with the sealed records of the entries from 16 · index on."""
+    return f"records/{index_path(index)}"
 
 
-def parse_record_path(path: str) -> int:
-    """Inverse of `record_path`. Raises TileInvalid for anything else."""
-    found = _RECORD.fullmatch(path) if len(path) < 64 else None
-    sequence = _number(found[1]) if found else -1
-    if not 0 <= sequence <= MAX_SEQUENCE or record_path(sequence) != path:
-        raise TileInvalid(f"no record has the path {path[:64]!r}")
-    return sequence
+def parse_records_path(path: str) -> int:
+    """Inverse of `records_path`. Raises TileInvalid for anything else."""
+    found = _RECORDS.fullmatch(path) if len(path) < 64 else None
+    index = _number(found[1]) if found else -1
+    if not 0 <= index <= MAX_RECORDS_INDEX or records_path(index) != path:
+        raise TileInvalid(f"no records have the path {path[:64]!r}")
+    return index
+
+
+def encode_records(sealed: Sequence[bytes]) -> bytes:
+    return b"".join(len(each).to_bytes(RECORD_LENGTH_BYTES) + each for each in sealed)
+
+
+def split_records(data: bytes, most: int = RECORDS) -> list[bytes]:
+    """The first `most`, or as many as are whole: which of them is right, its entry tells, and what is behind them
+    belongs to nobody."""
+    found: list[bytes] = []
+    at = 0
+    while len(found) < most:
+        start = at + RECORD_LENGTH_BYTES
+        at = start + int.from_bytes(data[at:start])
+        if start > len(data) or at > len(data):
+            break
+        found.append(data[start:at])
+    return found
 
 
 def _number(index: str) -> int:

@@ -231,7 +231,7 @@ def _decoding(body: Sampling, max_tokens: int, leave_out: tuple[bytes, ...]) -> 
     seed = body.seed if body.seed is not None else secrets.randbelow(MAX_INTEGER) if temperature else 0
     top_p = max(_millionths(1.0 if body.top_p is None else body.top_p), Fraction(1, MILLION))
     decoding = Decoding(max_tokens, temperature, top_p, body.top_k or 0, seed, stops, leave_out)
-    if len(canonical.encode(decoding.to_json())) > MAX_TERMS_BYTES:
+    if len(decoding.encoded) > MAX_TERMS_BYTES:
         raise Refused(400, f"stop: together they are too long, {MAX_TERMS_BYTES} bytes are kept", param="stop")
     return decoding
 

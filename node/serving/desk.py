@@ -1,6 +1,7 @@
 """From a request that was understood to its answer: ask the engine, have it written, then let it go.
 
-    whole    the answer's bytes → the scribe → the answer, with its receipt beside it
+    whole    the answer's bytes → the scribe → the answer, with its receipt beside it: from the engine's thread to the
+             pen's, so that a batch is written together, and from there to the loop, which wakes once for all of them
     streamed pieces go as they come, each one step late, so that the last is never sent before the entry is durable:
              what has gone before is a beginning, without `finish_reason`. A stream that breaks off (the client went
              away or takes too long, the model failed) is written too, as far as it was sent; nobody gets its receipt
@@ -12,11 +13,13 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from ledger.log.receipt import Receipt
 from node.serving import replies
@@ -42,6 +45,34 @@ class StreamBroken(Exception):
     """Nobody reads on, or nothing more comes."""
 
 
+class Courier:
+    """Brings what other threads have found to futures of one event loop: one wake-up for all that is ready."""
+
+    def __init__(self) -> None:
+        self._mutex = threading.Lock()
+        self._ready: list[tuple[asyncio.Future[Any], Any]] = []
+
+    def bring(self, future: asyncio.Future[T], found: T | BaseException) -> None:
+        """Called by any thread, also when nobody waits for it any more."""
+        with self._mutex:
+            self._ready.append((future, found))
+            if len(self._ready) > 1:  # the loop is on its way
+                return
+        with suppress(RuntimeError):  # it has ended
+            future.get_loop().call_soon_threadsafe(self._hand_out)
+
+    def _hand_out(self) -> None:
+        with self._mutex:
+            ready, self._ready = self._ready, []
+        for future, found in ready:
+            if future.done():  # cancelled by who waited
+                continue
+            if isinstance(found, BaseException):
+                future.set_exception(found)
+            else:
+                future.set_result(found)
+
+
 @dataclass(frozen=True)
 class Desk:
     """What all requests share. request_s: from its coming to its answer."""
@@ -52,6 +83,7 @@ class Desk:
     model: str
     request_s: float
     meter: Meter
+    courier: Courier = field(default_factory=Courier)
 
     def head(self, kind: Kind, prefix: str) -> Head:
         return Head(f"{prefix}-{secrets.token_hex(12)}", kind, int(time.time()), self.model, self.engine.bundle)
@@ -65,29 +97,47 @@ class Desk:
 
     async def generated(self, request: bytes, asked: Asked, head: Head) -> tuple[bytes, Receipt]:
         """Raises TimedOut, EngineFailed, StorageFault, NotWriting; and when cancelled, the engine stops too."""
+
+        def body(outcome: Outcome) -> bytes:
+            self.meter.tokens(len(asked.tokens), len(outcome.tokens))
+            return replies.generated(head, len(asked.tokens), outcome)
+
         ticket = self.ticket(asked)
-        outcome: Outcome = await _heard(ticket, ticket.outcome)
-        self.meter.tokens(len(asked.tokens), len(outcome.tokens))
-        return await self._written(request, replies.generated(head, len(asked.tokens), outcome), asked)
+        return await self._written(request, asked, ticket, ticket.outcome, body)
 
     async def classified(self, request: bytes, asked: Asked, head: Head) -> tuple[bytes, Receipt]:
         """As `generated`."""
+
+        def body(found: Classified) -> bytes:
+            self.meter.tokens(len(asked.tokens), 0)
+            return replies.classified(head, len(asked.tokens), self.engine.labels, found)
+
         ticket = self.ticket(asked)
-        found: Classified = await _heard(ticket, ticket.scores)
-        self.meter.tokens(len(asked.tokens), 0)
-        return await self._written(
-            request, replies.classified(head, len(asked.tokens), self.engine.labels, found), asked
-        )
+        return await self._written(request, asked, ticket, ticket.scores, body)
 
-    async def _written(self, request: bytes, body: bytes, asked: Asked) -> tuple[bytes, Receipt]:
-        return body, await asyncio.wrap_future(self.pen.submit(Answer(request, body, asked.decoding)))
+    async def _written(
+        self, request: bytes, asked: Asked, ticket: Ticket, heard: Future[T], body: Callable[[T], bytes]
+    ) -> tuple[bytes, Receipt]:
+        """body: of what was heard. Whoever stops waiting gets no entry, unless it is being written."""
+        written: asyncio.Future[tuple[bytes, Receipt]] = asyncio.get_running_loop().create_future()
 
+        def write(heard: Future[T]) -> None:
+            if ticket.gone.is_set():
+                return
+            try:
+                answer = Answer(request, body(heard.result()), asked.decoding)
+                self.pen.submit(answer).add_done_callback(lambda receipt: leave(answer, receipt))
+            except Exception as error:  # whatever it is: who waits must hear
+                self.courier.bring(written, error)
 
-async def _heard(ticket: Ticket, future: Future[T]) -> T:
-    try:
-        return await asyncio.wrap_future(future)
-    finally:
-        ticket.gone.set()
+        def leave(answer: Answer, receipt: Future[Receipt]) -> None:
+            self.courier.bring(written, receipt.exception() or (answer.response, receipt.result()))
+
+        heard.add_done_callback(write)
+        try:
+            return await written
+        finally:
+            ticket.gone.set()
 
 
 @dataclass

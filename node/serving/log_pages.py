@@ -2,7 +2,7 @@
 
     GET /log/checkpoint       the last signed one, a C2SP note
     GET /log/tile/{path}      tiles and bundles of entries
-    GET /log/record/{path}    sealed records, which auditors named on chain can open
+    GET /log/records/{path}   sealed records, which auditors named on chain can open
     GET /log/published        {"size", "root", "cid"} of the last directory in the content store
     GET /ipfs/{cid}           that store's trustless gateway (ledger.content.server)
 
@@ -23,7 +23,7 @@ from ledger.content import GatewayServer
 from ledger.log import note
 from ledger.log.journal import fault
 from ledger.log.store import LogStore
-from ledger.log.tiles import TileInvalid, parse_path, parse_record_path
+from ledger.log.tiles import RECORDS, TileInvalid, encode_records, parse_path, parse_records_path
 from ledger.log.tree import TileMissing, read_tile
 from node.serving.asking import Refused
 from node.serving.publishing import Published
@@ -83,16 +83,17 @@ def log_router(shelf: Shelf, errors: dict[int | str, dict[str, Any]]) -> APIRout
         except (TileInvalid, TileMissing):
             raise Refused(404, "this log has no such tile") from None
 
-    @router.get("/log/record/{path:path}", **files(BYTES))
-    def record(path: str) -> Response:
+    @router.get("/log/records/{path:path}", **files(BYTES))
+    def records(path: str) -> Response:
+        size = shelf.log.size
         try:
-            sequence = parse_record_path(f"record/{path}")
+            index = parse_records_path(f"records/{path}")
         except TileInvalid:
-            sequence = shelf.log.size
-        found = shelf.records.get(sequence) if sequence < shelf.log.size else None
-        if found is None:
-            raise Refused(404, "this log has no such record")
-        return Response(found, media_type=BYTES)
+            index = size
+        found = shelf.records.get(index, size) if index * RECORDS < size else []
+        if not found:
+            raise Refused(404, "this log has no such records")
+        return Response(encode_records(found), media_type=BYTES)
 
     @router.get("/ipfs/{cid}", include_in_schema=False)
     def ipfs(cid: str, request: Request) -> Response:

@@ -1,4 +1,4 @@
-"""The log as one directory in the content store: `checkpoint`, `tile/…`, `record/…`, as in the log's own folder.
+"""The log as one directory in the content store: `checkpoint`, `tile/…`, `records/…`, as in the log's own folder.
 
 Each publication edits the one before: only what is new is written, and the folders on the way to it. The size, root and
 digest of the last one are remembered in a file; where that or the directory is gone, everything is published again.
@@ -20,7 +20,7 @@ from ledger.log import note
 from ledger.log.journal import LogDamaged, fault, write_durably
 from ledger.log.statements import Checkpoint
 from ledger.log.store import LogStore
-from ledger.log.tiles import WIDTH, record_path, tiles_of
+from ledger.log.tiles import RECORDS, WIDTH, encode_records, records_path, tiles_of
 from ledger.log.tree import read_tile
 from node.serving.records import RecordFolder
 
@@ -84,14 +84,15 @@ class Publisher:
         tiles = {tile.path: read_tile(self._log.read, tile) for tile in tiles_of(size, since)}
         kept = {path for path in gone if path in {tile.path for tile in tiles_of(size)}}
         removed = {path: None for path in gone if path not in kept}
-        records = {record_path(sequence): self._record(sequence) for sequence in range(since, size)}
+        records = {records_path(at): self._file(at, size) for at in range(since // RECORDS, -(-size // RECORDS))}
         return {**removed, **tiles, **records}
 
-    def _record(self, sequence: int) -> bytes:
-        found = self._records.get(sequence)
-        if found is None:
-            raise LogDamaged(f"{record_path(sequence)} is missing, and its entry is there: restore it")
-        return found
+    def _file(self, index: int, size: int) -> bytes:
+        """Of records, with those that a log of `size` entries has."""
+        found, wanted = self._records.get(index, size), min(RECORDS, size - index * RECORDS)
+        if len(found) < wanted:
+            raise LogDamaged(f"{records_path(index)}: {len(found)} records, and {wanted} entries: restore it")
+        return encode_records(found)
 
 
 def read_published(memory: Path) -> Published | None:

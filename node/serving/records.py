@@ -1,23 +1,32 @@
-"""Sealed records on this disk, beside the tiles: FOLDER/record/<index>, one file an answer.
+"""Sealed records on this disk, beside the tiles: FOLDER/records/<index>, those of 16 entries in a file, in their order.
 
-A record is written before its entry, so every entry of the log has its record, whatever happens. What a crash leaves
-of records behind the last entry belongs to nobody, and the next answer's record takes its place.
+A record is written before its entry, so every entry of the log has its record, whatever happens. What a crash or a full
+disk leaves behind the record of the last entry belongs to nobody: it is cut off, and the next answer's record takes its
+place.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from ledger.crash import Point, reached
-from ledger.log.journal import fault, sync_folder
-from ledger.log.sealing import MAX_SEALED_BYTES
-from ledger.log.tiles import record_path
+from ledger.log.journal import LogDamaged, fault, make_folder, sync_folder, write_all
+from ledger.log.tiles import RECORDS, encode_records, records_path, split_records
 
-WRITERS: Final = 8  # fsyncs of different files share one commit of the file system
+MODE: Final = 0o644  # whoever serves the folder reads them
+
+
+@dataclass(frozen=True)
+class _Tail:
+    """Where the record of the next entry goes: sequence; descriptor of its file; place in it."""
+
+    sequence: int
+    file: int
+    end: int
 
 
 class RecordFolder:
@@ -25,44 +34,63 @@ class RecordFolder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._pool = ThreadPoolExecutor(WRITERS, thread_name_prefix="records")
+        self._tail: _Tail | None = None
 
     def put(self, first: int, sealed: Sequence[bytes]) -> None:
-        """Records of the entries from index `first` on. Durable when it returns. Raises StorageFault."""
-        paths = [self.folder / record_path(first + at) for at in range(len(sealed))]
-        try:
-            folders = {path.parent for path in paths}
-            above = {parent for folder in folders for parent in _missing(folder)}
-            for folder in folders:
-                folder.mkdir(parents=True, exist_ok=True)
-            list(self._pool.map(_write, paths, sealed))
-            for folder in sorted(folders | above):
-                sync_folder(folder)
-        except OSError as error:
-            raise fault(self.folder / "record", error) from error
-        reached(Point.SERVE_RECORD)
+        """Records of the entries from index `first` on. Durable when it returns. Raises StorageFault, and LogDamaged if
+        those before them are gone."""
+        at = first
+        while at < first + len(sealed):
+            end = min(at - at % RECORDS + RECORDS, first + len(sealed))
+            try:
+                self._append(at, sealed[at - first : end - first])
+            except OSError as error:
+                self.close()
+                raise fault(self._path(at), error) from error
+            reached(Point.SERVE_RECORD)
+            at = end
 
-    def get(self, sequence: int) -> bytes | None:
-        """As it lies there; None where there is none. Raises StorageFault."""
+    def get(self, index: int, size: int) -> list[bytes]:
+        """The records of file `index` in a log of `size` entries, as far as they lie there. Raises StorageFault."""
         try:
-            with open(self.folder / record_path(sequence), "rb") as file:
-                return file.read(MAX_SEALED_BYTES + 1)
+            data = self._path(index * RECORDS).read_bytes()
         except FileNotFoundError:
-            return None
+            return []
         except OSError as error:
-            raise fault(self.folder / record_path(sequence), error) from error
+            raise fault(self._path(index * RECORDS), error) from error
+        return split_records(data, min(RECORDS, size - index * RECORDS))
 
     def close(self) -> None:
-        self._pool.shutdown()
+        """Idempotent."""
+        if self._tail is not None:
+            os.close(self._tail.file)
+            self._tail = None
 
+    def _append(self, first: int, sealed: Sequence[bytes]) -> None:
+        """To one file, with one fsync."""
+        fresh = first % RECORDS == 0
+        tail = self._tail
+        if fresh or tail is None or tail.sequence != first:
+            self.close()
+            tail = self._tail = self._opened(first)
+            os.ftruncate(tail.file, tail.end)
+        data = encode_records(sealed)
+        write_all(tail.file, data, tail.end)
+        os.fdatasync(tail.file)
+        if fresh:
+            sync_folder(self._path(first).parent)
+        self._tail = _Tail(first + len(sealed), tail.file, tail.end + len(data))
 
-def _missing(folder: Path) -> list[Path]:
-    """The folders in which names have to be made durable because a folder in them is new."""
-    return [each.parent for each in (folder, *folder.parents) if not each.exists()]
+    def _opened(self, sequence: int) -> _Tail:
+        """Behind the record before this one."""
+        path, place = self._path(sequence), sequence % RECORDS
+        if not place:
+            make_folder(path.parent)
+            return _Tail(sequence, os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, MODE), 0)
+        before = split_records(path.read_bytes(), place) if path.exists() else []
+        if len(before) < place:
+            raise LogDamaged(f"{path}: {len(before)} records, and the log has the entries of {place}: restore it")
+        return _Tail(sequence, os.open(path, os.O_RDWR | os.O_CLOEXEC), len(encode_records(before)))
 
-
-def _write(path: Path, data: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    def _path(self, sequence: int) -> Path:
+        return self.folder / records_path(sequence // RECORDS)

@@ -27,15 +27,14 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from ledger.eip712 import Domain
-from ledger.log.receipt import Decoding, Entry, Receipt, Record, enter, fresh_salt, issue
-from ledger.log.sealing import Auditor
+from ledger.log.receipt import NO_DIGEST, Decoding, Entry, Receipt, Record, enter, fresh_salt, issue
+from ledger.log.sealing import Auditor, Envelope
 from ledger.log.store import LogStore
 from ledger.signing import Key
 from node.serving.records import RecordFolder
 from proofs.errors import LocalFault
 
 GROUP: Final = 64  # answers that share an fsync
-NO_DIGEST: Final = bytes(32)
 
 
 class NotWriting(LocalFault):
@@ -76,8 +75,11 @@ class Draft:
     sealed: bytes
 
 
-def draft(identity: Identity, standing: Standing, first: int, time_ms: int, answers: Sequence[Answer]) -> list[Draft]:
-    """Entries at the indices from `first` on, with their records. Deadlines are blocks: the clock binds nobody."""
+def draft(
+    identity: Identity, standing: Standing, envelope: Envelope, first: int, time_ms: int, answers: Sequence[Answer]
+) -> list[Draft]:
+    """Entries at the indices from `first` on, with their records. Deadlines are blocks: the clock binds nobody.
+    envelope: to the auditors of `standing`."""
     drafts = []
     for sequence, answer in enumerate(answers, first):
         record = Record(answer.decoding, fresh_salt(), answer.request, answer.response)
@@ -95,7 +97,7 @@ def draft(identity: Identity, standing: Standing, first: int, time_ms: int, answ
             terms=NO_DIGEST,
             sealed=NO_DIGEST,
         )
-        entry, sealed = enter(unsealed, record, list(standing.auditors))
+        entry, sealed = enter(unsealed, record, envelope)
         drafts.append(Draft(entry, record, sealed))
     return drafts
 
@@ -105,12 +107,14 @@ class Scribe:
 
     def __init__(self, log: LogStore, records: RecordFolder, key: Key, identity: Identity, standing: Standing) -> None:
         self._log, self._records, self._key, self._identity = log, records, key, identity
-        self._standing = standing
+        self._now = (standing, Envelope.to(standing.auditors))
         self._halted = ""
 
     def now(self, standing: Standing) -> None:
-        """The chain has moved on. A head that went back is not taken: what was promised was promised."""
-        self._standing = replace(standing, head=max(standing.head, self._standing.head))
+        """The chain has moved on. A head that went back is not taken: what was promised was promised. From here on
+        records are in another envelope."""
+        head = max(standing.head, self._now[0].head)
+        self._now = (replace(standing, head=head), Envelope.to(standing.auditors))
 
     def halt(self, why: str) -> None:
         self._halted = why
@@ -120,7 +124,7 @@ class Scribe:
         if self._halted:
             raise NotWriting(self._halted)
         first, time_ms = self._log.size, int(time.time() * 1000)
-        drafts = draft(self._identity, self._standing, first, time_ms, answers)
+        drafts = draft(self._identity, *self._now, first, time_ms, answers)
         self._records.put(first, [each.sealed for each in drafts])
         placed = self._log.append([each.entry.encode() for each in drafts])
         if placed != first:

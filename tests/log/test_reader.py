@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ledger.content import Cid, MemoryStore
@@ -17,10 +17,9 @@ from ledger.content.reader import Limits, read_file
 from ledger.eip712 import Domain
 from ledger.log.note import encode_note
 from ledger.log.reader import MAX_PUBLISHED_BYTES, ContentFiles, FolderFiles, LogReader, LogUnreadable, open_log
-from ledger.log.sealing import MAX_SEALED_BYTES
 from ledger.log.statements import Checkpoint, sign
 from ledger.log.store import LogStore
-from ledger.log.tiles import ENTRIES, Tile, TileInvalid, parse_record_path, record_path
+from ledger.log.tiles import ENTRIES, Tile, TileInvalid, encode_records, parse_records_path, records_path, split_records
 from ledger.signing import Key
 from proofs.errors import LocalFault
 from proofs.merkle import check_inclusion, leaf_hash
@@ -64,18 +63,18 @@ def test_a_content_store_and_a_folder_give_the_same_files(tmp_path: Path) -> Non
     log.publish()
     files = {path.relative_to(tmp_path).as_posix(): path.read_bytes() for path in (tmp_path / "tile").rglob("*.*/*")}
     files |= {f"tile/{name}": (tmp_path / "tile" / name).read_bytes() for name in ("0/000", "entries/000")}
-    files[record_path(1234)] = bytes(3 << 20)  # several chunks
+    files[records_path(1234)] = bytes(3 << 20)  # several chunks
     store = MemoryStore()
     content = ContentFiles(Cid.directory(store.put_directory(files)), store)
     for path, data in files.items():
         assert content.read(path, 1 << 22) == data
-    for absent in ("tile/0/002", "record/000", "record/x001/233", "nothing/here/at/all", "tile/0/000/x"):
+    for absent in ("tile/0/002", "records/000", "records/x001/233", "nothing/here/at/all", "tile/0/000/x"):
         try:
             assert content.read(absent, 1 << 20) is None
         except LogUnreadable:
             assert absent == "tile/0/000/x"
     with pytest.raises(LogUnreadable, match="at most"):
-        content.read(record_path(1234), 1 << 20)
+        content.read(records_path(1234), 1 << 20)
     with pytest.raises(LogUnreadable):
         content.read("tile/0", 1 << 20)  # a folder where a file belongs
     with pytest.raises(LogUnreadable):
@@ -97,13 +96,13 @@ def test_one_file_of_a_directory_costs_the_blocks_that_lead_to_it() -> None:
         read_file(root, "a/b", store.load, LIMITS)
 
 
-def test_files_longer_than_they_can_be_are_not_read(tmp_path: Path) -> None:
+def test_files_longer_than_they_can_be_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ledger.log.reader.MAX_RECORDS_BYTES", 1 << 20)
     (tmp_path / "tile/0").mkdir(parents=True)
-    (tmp_path / "record").mkdir()
+    (tmp_path / "records").mkdir()
     (tmp_path / "tile/0/000").write_bytes(bytes(256 * 32 + 1))
     (tmp_path / "published").write_bytes(bytes(MAX_PUBLISHED_BYTES + 1))
-    with (tmp_path / "record/000").open("wb") as file:
-        file.truncate(MAX_SEALED_BYTES + 1)
+    (tmp_path / "records/000").write_bytes(bytes((1 << 20) + 1))
     reader = reader_of(tmp_path)
     for read in (lambda: reader.tile("tile/0/000"), reader.published, lambda: reader.record(0)):
         with pytest.raises(LogUnreadable, match="the most that can be right"):
@@ -146,17 +145,55 @@ def test_a_place_is_a_url_a_cid_or_a_folder(tmp_path: Path) -> None:
             open_log(wrong, store)
 
 
-@given(st.integers(0, 2**64 - 1))
-def test_a_record_has_one_path(sequence: int) -> None:
-    assert parse_record_path(record_path(sequence)) == sequence
+@given(st.integers(0, 2**60 - 1))
+def test_a_file_of_records_has_one_path(index: int) -> None:
+    assert parse_records_path(records_path(index)) == index
 
 
 @pytest.mark.parametrize(
-    "path", ["record/1", "record/x000/001", "record/0001", "tile/0/001", "record/../001", "record/x001/x", "record/"]
+    "path",
+    [
+        "records/1",
+        "records/x000/001",
+        "records/0001",
+        "tile/0/001",
+        "records/../001",
+        "records/x001/x",
+        "records/",
+        "record/001",
+        records_path(2**60),
+    ],
 )
-def test_other_spellings_of_a_record_are_none(path: str) -> None:
+def test_other_spellings_of_a_file_of_records_are_none(path: str) -> None:
     with pytest.raises(TileInvalid):
-        parse_record_path(path)
+        parse_records_path(path)
+
+
+@settings(deadline=None)
+@given(st.lists(st.binary(max_size=20), max_size=20), st.binary(max_size=30), st.integers(0, 20))
+def test_records_come_apart_as_they_were_put_together(sealed: list[bytes], behind: bytes, most: int) -> None:
+    """What is behind them, and one that is cut short, spoils none before it."""
+    assert split_records(encode_records(sealed) + behind, len(sealed)) == sealed
+    assert split_records(encode_records(sealed), most) == sealed[:most]
+    for cut in range(1, 4 + len(sealed[-1]) if sealed else 0):
+        assert split_records(encode_records(sealed)[:-cut], len(sealed)) == sealed[:-1]
+
+
+def test_a_record_is_read_from_the_file_of_its_sixteen(tmp_path: Path) -> None:
+    """The file once for all of them, and again where it was too short."""
+    (tmp_path / "records").mkdir()
+    reader, path = reader_of(tmp_path), tmp_path / records_path(1)
+    assert reader.record(16) is None
+    path.write_bytes(encode_records([b"sixteen"]))
+    assert (reader.record(16), reader.record(17)) == (b"sixteen", None)
+    path.write_bytes(encode_records([b"sixteen", b"seventeen"]))
+    assert (reader.record(17), reader.record(16), reader.record(32)) == (b"seventeen", b"sixteen", None)
+    assert reader.record(16) == b"sixteen"
+    path.write_bytes(encode_records([b"mended", b"behind"]))
+    assert (reader.record(17), reader.record(17)) == (b"seventeen", b"behind"), "asked for again, it is read again"
+    assert (reader.record(16), reader.record(18)) == (b"mended", None)
+    path.write_bytes(b"\xff" * 10)
+    assert reader_of(tmp_path).record(16) is None
 
 
 def test_the_bundle_of_entries_is_cut_like_the_tile(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from ledger.log.receipt import (
     open_record,
     salted,
 )
-from ledger.log.sealing import Auditor, AuditorKey, NotARecipient, SealInvalid, seal
+from ledger.log.sealing import Auditor, AuditorKey, Envelope, NotARecipient, SealInvalid
 from ledger.log.statements import Checkpoint, Promise
 from ledger.signing import Key
 from proofs.errors import LocalFault, PeerFault
@@ -48,7 +48,7 @@ REQUEST, RESPONSE = b'{"prompt":"is my loan approved?"}', b'{"text":"no"}'
 DECODING = Decoding(64, Fraction(7, 10), Fraction(9, 10), 40, 1234, ("\n",))
 RECORD = Record(DECODING, sha256(b"salt").digest(), REQUEST, RESPONSE)
 BLANK = Entry(31337, DOMAIN.contract, KEY.address, 5, 1_750_000_000_000, 100, 140, BUNDLE, *[bytes(32)] * 4)
-ENTRY, SEALED = enter(BLANK, RECORD, [Auditor(b"\xbb" * 20, AUDITOR.public)])
+ENTRY, SEALED = enter(BLANK, RECORD, Envelope.to([Auditor(b"\xbb" * 20, AUDITOR.public)]))
 RECEIPT = issue(KEY.secret, ENTRY, RECORD)
 GOLDEN_ENTRY = "544259dfbf6d01b955597b6697b29bacf32088cbd9a407a9ac483b834f763466"
 GOLDEN_SIGNATURE = (
@@ -229,8 +229,23 @@ def test_showing_one_text_gives_nothing_away_of_the_others() -> None:
     assert len({field_salt(RECEIPT.salt, name) for name in ("request", "response", "terms")}) == 3
 
 
+def test_what_was_written_once_is_what_is_written_anew() -> None:
+    """Entry and receipt keep what they encoded, and put it together."""
+    for entry in (ENTRY, BLANK.naming(sha256(b"x").digest()), BLANK.naming(bytes(32))):
+        assert entry.encode() == canonical.encode(entry.to_json())
+        assert Entry.decode(entry.encode()) == entry
+    assert ENTRY.context == replace(ENTRY, sealed=bytes(32)).context == replace(ENTRY, sealed=b"\1" * 32).context
+    with pytest.raises(LocalFault, match="already"):
+        ENTRY.naming(bytes(32))
+    told = canonical.decode(RECEIPT.encode(), max_bytes=1 << 14)
+    assert told["entry"] == ENTRY.to_json()
+    assert told["decoding"] == DECODING.to_json()
+    head = RECORD.encode()[4 : 4 + int.from_bytes(RECORD.encode()[:4])]
+    assert canonical.decode(head, max_bytes=1 << 14)["decoding"] == DECODING.to_json()
+
+
 def test_equal_questions_look_different() -> None:
-    again = enter(BLANK, replace(RECORD, salt=fresh_salt()), [Auditor(bytes(20), AUDITOR.public)])[0]
+    again = enter(BLANK, replace(RECORD, salt=fresh_salt()), Envelope.to([Auditor(bytes(20), AUDITOR.public)]))[0]
     assert again.request != ENTRY.request
     with pytest.raises(LocalFault):
         salted(b"short", b"")
@@ -245,12 +260,12 @@ def test_an_auditor_reads_the_record_and_holds_it_against_the_entry() -> None:
 
 def test_a_record_that_is_not_that_of_the_entry_is_refused() -> None:
     """Another ciphertext; one that was moved here; and one with other texts, sealed by the server itself."""
-    to = [Auditor(b"\xbb" * 20, AUDITOR.public)]
+    envelope = Envelope.to([Auditor(b"\xbb" * 20, AUDITOR.public)])
     refused(ReceiptRule.SEALED, lambda: open_record(ENTRY, SEALED + b"x", AUDITOR))
     moved = replace(ENTRY, sequence=6)
     with pytest.raises(SealInvalid):
         open_record(moved, SEALED, AUDITOR)
-    lie = seal(replace(RECORD, response=b"yes").encode(), to, ENTRY.context)
+    lie = envelope.seal(replace(RECORD, response=b"yes").encode(), ENTRY.context)
     refused(ReceiptRule.RESPONSE, lambda: open_record(replace(ENTRY, sealed=canonical.digest(lie)), lie, AUDITOR))
-    garbage = seal(b"garbage", to, ENTRY.context)
+    garbage = envelope.seal(b"garbage", ENTRY.context)
     refused(ReceiptRule.FORMAT, lambda: open_record(replace(ENTRY, sealed=canonical.digest(garbage)), garbage, AUDITOR))

@@ -15,16 +15,17 @@ from hypothesis import strategies as st
 from ledger import canonical
 from ledger.log.sealing import (
     FIELD_PRIME,
+    FORMAT,
     MAX_RECORD_BYTES,
     SUITE,
     Auditor,
     AuditorKey,
+    Envelope,
     KeyInvalid,
     NotARecipient,
     SealInvalid,
     check_key,
     recipients,
-    seal,
     unseal,
 )
 from proofs.errors import LocalFault, PeerFault
@@ -40,6 +41,10 @@ SMALL_ORDER = [
     39382357235489614581723060781553021112529911719440698176882885853963445705823,
     FIELD_PRIME - 1,
 ]
+
+
+def seal(record: bytes, auditors: list[Auditor], context: bytes) -> bytes:
+    return Envelope.to(auditors).seal(record, context)
 
 
 # ------------------------------------------------------------------------------------- RFC 9180, slowly and in the open
@@ -120,6 +125,35 @@ def test_sealing_twice_gives_two_ciphertexts() -> None:
     assert seal(b"record", AUDITORS, CONTEXT) != seal(b"record", AUDITORS, CONTEXT)
 
 
+def test_records_of_one_envelope_have_keys_of_their_own() -> None:
+    """By the slow twins of RFC 9180 and RFC 5869: the seed under HPKE, from it a content key for each entry."""
+    envelope, contexts = Envelope.to(AUDITORS[:1]), [sha256(b"entry %d" % number).digest() for number in range(3)]
+    sealed = [envelope.seal(b"record", context) for context in contexts]
+    size = int.from_bytes(sealed[0][:4])
+    head = sealed[0][4 : 4 + size]
+    (to,) = canonical.decode(head, max_bytes=1 << 13)["recipients"]
+    wrapped, info = bytes.fromhex(to["wrapped"]), FORMAT.encode() + b"\0seed\0" + AUDITORS[0].address + KEYS[0].public
+    seed = slow_open(wrapped[:32], wrapped[32:], KEYS[0].secret, info, b"")
+    keys = [expand(seed, FORMAT.encode() + b"\0content\0" + context, 32) for context in contexts]
+    assert len(set(keys)) == 3
+    for each, key, context in zip(sealed, keys, contexts, strict=True):
+        assert each[4 : 4 + size] == head
+        bound = context + sha256(head).digest()
+        assert b"record" in ChaCha20Poly1305(key).decrypt(bytes(12), each[4 + size :], bound)
+        assert unseal(each, KEYS[0], context) == b"record"
+        for other in set(contexts) - {context}:
+            with pytest.raises(SealInvalid):
+                unseal(each, KEYS[0], other)
+
+
+def test_a_body_does_not_open_under_the_head_of_another_group() -> None:
+    first, second = (seal(b"record", AUDITORS[:1], CONTEXT) for _ in range(2))
+    size = 4 + int.from_bytes(first[:4])
+    assert len(first) == len(second)
+    with pytest.raises(SealInvalid):
+        unseal(first[:size] + second[size:], KEYS[0], CONTEXT)
+
+
 def test_a_changed_bit_anywhere_is_refused() -> None:
     sealed = seal(b"record", AUDITORS[:1], CONTEXT)
     for place in range(len(sealed)):
@@ -152,7 +186,7 @@ def test_a_head_that_is_not_strict_is_refused() -> None:
     good = canonical.decode(sealed[4 : 4 + size], max_bytes=1 << 13)
     to = good["recipients"][0]
     heads = [
-        {**good, "format": "candor/sealed/2"},
+        {**good, "format": "candor/sealed/1"},
         {**good, "more": 1},
         {"format": good["format"]},
         {**good, "recipients": [to] * 17},
@@ -220,7 +254,7 @@ def test_an_encapsulated_key_of_small_order_opens_nothing() -> None:
         wrapped = point.to_bytes(32, "little") + bytes(48)
         head = canonical.encode(
             {
-                "format": "candor/sealed/1",
+                "format": FORMAT,
                 "recipients": [
                     {"auditor": bytes(20).hex(), "key": KEYS[0].public.hex(), "wrapped": wrapped.hex()},
                 ],
@@ -236,6 +270,8 @@ def test_a_secret_stays_out_of_the_repr() -> None:
     key = AuditorKey.create()
     assert key.secret.hex() not in repr(key)
     assert repr(key.secret) not in repr(key)
+    envelope = Envelope.to(AUDITORS)
+    assert repr(envelope.seed) not in repr(envelope)
     assert AuditorKey.of(key.secret) == key
     with pytest.raises(LocalFault):
         AuditorKey.of(b"short")

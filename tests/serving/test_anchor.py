@@ -22,7 +22,7 @@ from ledger.log.records import Checkpointed, auditors_digest
 from ledger.log.sealing import AuditorKey, NotARecipient
 from ledger.log.statements import Checkpoint
 from ledger.log.store import LogInUse, LogStore
-from ledger.log.tiles import TileInvalid, parse_record_path, record_path
+from ledger.log.tiles import records_path, split_records
 from ledger.log.tree import TileTree, fsck
 from ledger.ports import ContractRefused
 from node.serving.anchor import LogForked, Rhythm
@@ -81,15 +81,15 @@ def test_what_is_published_is_the_whole_log_as_files(site: Any, server: Server) 
     assert checkpoint == Checkpoint(300, site.chain.log_server(site.key.address).root)
     assert list(fsck(files.get, 300, {300: checkpoint.root})) == []
     entry = Entry.decode(TileTree(files.get, 300).entry(299))
-    assert open_record(entry, files[record_path(299)], site.auditor).request == b"request 299"
-    assert len(files) == 1 + 300 + 2 + 2 + 1  # checkpoint, records, bundles, tiles of level 0 and 1
+    assert open_record(entry, split_records(files[records_path(18)])[11], site.auditor).request == b"request 299"
+    assert len(files) == 1 + 19 + 2 + 2 + 1  # checkpoint, records, bundles, tiles of level 0 and 1
     for path in (
         "checkpoint",
         "tile/0/000",
         "tile/0/001.p/44",
         "tile/entries/001.p/44",
         "tile/1/000.p/1",
-        "record/299",
+        "records/018",
     ):
         assert requests.get(f"{server.url}/log/{path}", timeout=5).content == files[path]
     published = requests.get(f"{server.url}/log/published", timeout=5).json()
@@ -104,7 +104,7 @@ def test_what_is_published_is_the_whole_log_as_files(site: Any, server: Server) 
 def test_publishing_bit_by_bit_gives_what_publishing_at_once_gives(
     site: Any, server: Server, sizes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Across full tiles, a thousand records, and steps of one publication."""
+    """Across full tiles and files of records, and steps of one publication."""
     monkeypatch.setattr("os.fsync", lambda _: None)
     monkeypatch.setattr("node.serving.publishing.STEP", 300)
     for count in sizes:
@@ -133,7 +133,7 @@ def test_the_content_store_may_be_emptied(site: Any, server: Server) -> None:
     (site.settings.content.path / "blocks").mkdir()
     written(server, 3)
     assert server.anchor.turn() == 0
-    assert files_of(site, server).keys() >= {record_path(at) for at in range(6)}
+    assert len(split_records(files_of(site, server)[records_path(0)])) == 6
 
 
 def test_the_chain_may_be_away_for_long(site: Any, server: Server) -> None:
@@ -297,7 +297,7 @@ def test_auditors_are_those_of_the_settings_with_the_keys_of_the_chain(site: Any
     site.act(RegisterAuditor(fresh.public), by=site.reader)
     server.anchor.turn()
     receipts += asked(server, 1)
-    sealed = [requests.get(f"{server.url}/log/record/00{at}", timeout=5).content for at in (0, 1)]
+    sealed = split_records(requests.get(f"{server.url}/log/records/000", timeout=5).content)
     open_record(receipts[0].entry, sealed[0], site.auditor)
     open_record(receipts[1].entry, sealed[1], fresh)
     with pytest.raises(NotARecipient):
@@ -310,12 +310,3 @@ def test_who_is_no_auditor_cannot_be_named(site: Any, open_server: Callable[[], 
         site.settings = replace(site.settings, audit_log=replace(log, auditors=auditors))
         with pytest.raises(LocalFault, match=why):
             open_server()
-
-
-def test_a_record_has_one_path() -> None:
-    for sequence in (0, 7, 999, 1000, 1234067):
-        assert parse_record_path(record_path(sequence)) == sequence
-    wrong = ("record/7", "record/0007", "record/x000/007", "record/x001/x234/067/", "tile/0/007", "record/../007")
-    for path in (*wrong, f"record/{'x999/' * 6}999"):
-        with pytest.raises(TileInvalid):
-            parse_record_path(path)

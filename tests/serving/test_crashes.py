@@ -34,7 +34,7 @@ from ledger.log.receipt import Receipt, Server, check_receipt, open_record
 from ledger.log.records import Checkpointed
 from ledger.log.sealing import Auditor, AuditorKey
 from ledger.log.store import LogStore
-from ledger.log.tiles import record_path
+from ledger.log.tiles import RECORDS, records_path, split_records
 from ledger.log.tree import TileTree, fsck
 from ledger.outbox import Status
 from ledger.outbox_store import OutboxStore
@@ -285,7 +285,9 @@ def _check(place: Place) -> None:
         receipt = Receipt.decode(kept.receipt)
         owed = check_receipt(receipt, server, kept.request, kept.response, bundle=BUNDLE, head_block=head)
         owed.settle(anchored.size, anchored.root, tree.inclusion(receipt.entry.sequence))
-        record = open_record(receipt.entry, files[record_path(receipt.entry.sequence)], place.world.reads)
+        file, at = divmod(receipt.entry.sequence, RECORDS)
+        sealed = split_records(files[records_path(file)])[at]
+        record = open_record(receipt.entry, sealed, place.world.reads)
         assert (record.request, record.response) == (kept.request, kept.response)
     outbox = OutboxStore(
         place.folder / "state" / "outbox.sqlite", chain.chain_id, chain.rounds_address, place.key.address

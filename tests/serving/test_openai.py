@@ -15,6 +15,7 @@ import requests
 
 from ledger.canonical import MAX_INTEGER
 from ledger.log.receipt import Receipt, ReceiptRefused, ReceiptRule, open_record
+from ledger.log.tiles import split_records
 from node.serving.ask import ask, split_stream
 from node.serving.daemon import Server
 from node.serving.keys import KeysInvalid, add_key, load_keys
@@ -73,7 +74,7 @@ def test_every_answer_has_a_receipt_about_its_very_bytes(site: Any, server: Serv
     assert caught.value.rule is ReceiptRule.RESPONSE
     tree = server.log.tree()
     owed.settle(tree.size, tree.root(), tree.inclusion(receipt.entry.sequence))
-    sealed = requests.get(f"{server.url}/log/record/000", timeout=5).content
+    (sealed,) = split_records(requests.get(f"{server.url}/log/records/000", timeout=5).content)
     record = open_record(receipt.entry, sealed, site.auditor)
     assert (record.request, record.response) == (kept.request, kept.response)
 
@@ -133,7 +134,7 @@ def test_keys_are_asked_for_where_they_were_made(site: Any, open_server: Callabl
         assert caught.value.code == "invalid_api_key"
         with pytest.raises(openai.AuthenticationError):
             wrong.models.list()
-    assert requests.get(f"{server.url}/log/record/000", timeout=5).status_code == 200, "the log is for everybody"
+    assert requests.get(f"{server.url}/log/records/000", timeout=5).status_code == 200, "the log is for everybody"
     for text in ("", "Bearer", f"Basic {key}", "Bearer \u00e9"):
         assert not load_keys(path, "0.0.0.0").allows(text)
 

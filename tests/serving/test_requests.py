@@ -22,6 +22,7 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi import checks as described
 
 from ledger.log.receipt import Entry, open_record
+from ledger.log.tiles import RECORDS, split_records
 from node.serving import web
 from node.serving.ask import AskRefused, split_stream
 from node.serving.daemon import Server, opened
@@ -61,8 +62,8 @@ def raw(server: Server, data: bytes, wait_s: float = 10.0) -> bytes:
 
 def record(site: Any, server: Server, sequence: int) -> Any:
     entry = Entry.decode(server.log.tree().entry(sequence))
-    sealed = requests.get(f"{server.url}/log/record/{sequence:03d}", timeout=5).content
-    return open_record(entry, sealed, site.auditor)
+    found = requests.get(f"{server.url}/log/records/{sequence // RECORDS:03d}", timeout=5).content
+    return open_record(entry, split_records(found)[sequence % RECORDS], site.auditor)
 
 
 def test_the_description_holds_for_whatever_is_sent(server: Server) -> None:
@@ -133,7 +134,7 @@ def test_a_page_in_a_browser_cannot_ask(server: Server) -> None:
 
 
 def test_nothing_else_is_served(server: Server) -> None:
-    for path in ("/", "/v1", "/log/tile/../journal", "/log/record/..%2f..%2fkey.json", "/state", "/docs", "/ipfs/x/y"):
+    for path in ("/", "/v1", "/log/tile/../journal", "/log/records/..%2f..%2fkey.json", "/state", "/docs", "/ipfs/x/y"):
         answer = raw(server, f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
         assert answer.split()[1] == b"404", path
 
@@ -255,7 +256,7 @@ def test_a_full_disk_answers_nobody_and_keeps_what_was_promised(
     def full(*_: Any) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    for where in ("node.serving.records.os.fsync", "ledger.log.journal.os.pwrite"):
+    for where in ("node.serving.records.os.fdatasync", "ledger.log.journal.os.pwrite"):
         with monkeypatch.context() as patch:
             patch.setattr(where, full)
             answer = post(server, json.dumps(GOOD))

@@ -25,10 +25,10 @@ from ledger.log.actions import LogAction, NameAuditors, PostCheckpoint, Register
 from ledger.log.kept import Kept
 from ledger.log.note import encode_note
 from ledger.log.receipt import Decoding, Entry, Receipt, Record, enter, issue
-from ledger.log.sealing import Auditor, AuditorKey
+from ledger.log.sealing import Auditor, AuditorKey, Envelope
 from ledger.log.statements import Checkpoint, Promise, sign
 from ledger.log.store import LogStore
-from ledger.log.tiles import record_path
+from ledger.log.tiles import RECORDS, encode_records, records_path, split_records
 from ledger.report import Name, passed
 from ledger.signing import Key
 from ledger.twin import TwinChain
@@ -94,12 +94,12 @@ class House:
             *[bytes(32)] * 4,
         )
         sealed_to = Auditor(self.auditor.address if at is None else at, (to or self.reader_key).public)
-        return *enter(replace(blank, **changes), record, [sealed_to]), record
+        return *enter(replace(blank, **changes), record, Envelope.to([sealed_to])), record
 
     def answer(self, number: int, **changes: Any) -> Receipt:
         entry, sealed, record = self.draft(number, **changes)
         self.log.append([entry.encode()])
-        self.write(record_path(self.log.size - 1), sealed)
+        self.put_record(self.log.size - 1, sealed)
         receipt = issue(self.key.secret, entry, record)
         self.receipts.append(receipt)
         return receipt
@@ -109,8 +109,18 @@ class House:
         drafts = [self.draft(number, sequence=number) for number in range(self.log.size, self.log.size + count)]
         first = self.log.append([entry.encode() for entry, _, _ in drafts])
         for place, (entry, sealed, record) in enumerate(drafts, first):
-            self.write(record_path(place), sealed)
+            self.put_record(place, sealed)
             self.receipts.append(issue(self.key.secret, entry, record))
+
+    def put_record(self, place: int, sealed: bytes, folder: Path | None = None) -> None:
+        """In its file, whose others stay: of this house, or of a copy."""
+        path = (folder or self.folder) / records_path(place // RECORDS)
+        found = split_records(path.read_bytes()) if path.exists() else []
+        found[place % RECORDS : place % RECORDS + 1] = [sealed]
+        self.write(str(path), encode_records(found))
+
+    def record(self, place: int) -> bytes:
+        return split_records((self.folder / records_path(place // RECORDS)).read_bytes())[place % RECORDS]
 
     def write(self, path: str, data: bytes) -> None:
         (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
@@ -156,7 +166,7 @@ class House:
         """What it would publish as a directory."""
         paths = [path for path in sorted(self.folder.rglob("*")) if path.is_file()]
         named = {path.relative_to(self.folder).as_posix(): path.read_bytes() for path in paths}
-        return {name: data for name, data in named.items() if name.startswith(("tile/", "record/", "checkpoint"))}
+        return {name: data for name, data in named.items() if name.startswith(("tile/", "records/", "checkpoint"))}
 
 
 Pages = Callable[[str], tuple[int, str, bytes] | None]

@@ -15,7 +15,7 @@ from ledger.log import watching
 from ledger.log.access import ranges
 from ledger.log.actions import NameAuditors, RegisterAuditor
 from ledger.log.sealing import AuditorKey
-from ledger.log.tiles import record_path
+from ledger.log.tiles import records_path
 
 Run = Callable[..., Result]
 STRANGER = AuditorKey.of(sha256(b"a stranger").digest())
@@ -97,12 +97,12 @@ def test_records_are_read_once_and_so_many_in_a_look(house: Any, watch: Any, mon
 def test_a_record_that_is_withheld_is_looked_for_again_and_is_no_accusation(
     house: Any, watch: Any, tmp_path: Path
 ) -> None:
-    sealed = (house.folder / record_path(4)).read_bytes()
-    for change in (lambda path: path.unlink(), lambda path: path.write_bytes(sealed[:-1])):
-        change(house.folder / record_path(4))
+    sealed = (house.folder / records_path(0)).read_bytes()
+    for change in (lambda path: path.write_bytes(sealed[:-1]), lambda _: house.put_record(4, house.record(3))):
+        change(house.folder / records_path(0))
         _, alarms = watch(*auditor(house))
         assert [text.endswith(": 4") for text in told(alarms, "UNREADABLE")] == [True]
-    (house.folder / record_path(4)).write_bytes(sealed)
+    (house.folder / records_path(0)).write_bytes(sealed)
     assert told(watch(*auditor(house))[1], "UNREADABLE") == []
 
 
@@ -146,7 +146,7 @@ def test_verify_says_since_which_block_and_nothing_where_nobody_asks(house: Any,
     assert f"in block {house.dropped} the server dropped" in link["evidence"]
     unasked = json.loads(run("inference", "verify", kept, "--log", house.folder, "--json").stdout)["links"]
     assert "record" not in [one["link"] for one in unasked]
-    (house.folder / record_path(4)).unlink()
+    (house.folder / records_path(0)).unlink()
     kept = house.keep(4, tmp_path / "other")
     assert run("inference", "verify", kept, "--log", house.folder, *auditor(house), "--json").exit_code == 3
     assert run("inference", "verify", kept, "--log", house.folder, "--auditor", "0x12", "--json").exit_code == 2

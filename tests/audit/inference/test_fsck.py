@@ -14,7 +14,7 @@ from typer.testing import Result
 from ledger.content import Cid, EmbeddedStore
 from ledger.log import reader
 from ledger.log.sealing import AuditorKey
-from ledger.log.tiles import record_path
+from ledger.log.tiles import records_path
 
 Run = Callable[..., Result]
 
@@ -80,17 +80,30 @@ def test_a_bundle_that_is_gone_leaves_nothing_that_passes(house: Any, fsck: Run,
 
 def test_a_record_that_is_dropped_rewritten_or_swapped_is_found(house: Any, fsck: Run, tmp_path: Path) -> None:
     copy = house.copy(tmp_path / "copy")
-    (copy / record_path(7)).unlink()
-    (copy / record_path(8)).write_bytes(house.draft(8, sequence=8)[1])  # the same words, sealed anew
-    first, second = copy / record_path(9), copy / record_path(10)
-    data = first.read_bytes(), second.read_bytes()
-    first.write_bytes(data[1])
-    second.write_bytes(data[0])
-    flip(copy / record_path(11), 900)
+    flip(copy / records_path(0), sum(4 + len(house.record(at)) for at in range(12)) - 1)  # in that of entry 11
+    house.put_record(7, b"", copy)
+    house.put_record(8, house.draft(8, sequence=8)[1], copy)  # the same words, sealed anew
+    house.put_record(9, house.record(10), copy)
+    house.put_record(10, house.record(9), copy)
     result = fsck(copy)
     (entries,) = (link for link in json.loads(result.stdout)["links"] if link["link"] == "entries")
     assert (result.exit_code, failing(result)) == (1, {"entries"})
     assert [flaw.partition(":")[0] for flaw in entries["data"]["flaws"]] == [f"entry {place}" for place in range(7, 12)]
+
+
+@pytest.mark.parametrize("at", [0, 3, 4, 400, -1])
+def test_one_bit_of_a_file_of_records_is_found(house: Any, fsck: Run, tmp_path: Path, at: int) -> None:
+    """In a record, or in a length before one."""
+    copy = house.copy(tmp_path / "copy")
+    flip(copy / records_path(1), at)
+    assert failing(fsck(copy)) == {"entries"}
+
+
+def test_records_that_are_not_there_are_missed(house: Any, fsck: Run, tmp_path: Path) -> None:
+    copy = house.copy(tmp_path / "copy")
+    (copy / records_path(16)).unlink()  # of the last 14
+    (entries,) = (link for link in json.loads(fsck(copy).stdout)["links"] if link["link"] == "entries")
+    assert (entries["status"], entries["data"]["count"]) == ("FAIL", 14)
 
 
 def test_a_history_that_was_rewritten_and_all_put_right_contradicts_the_chain(
@@ -172,8 +185,9 @@ def test_what_does_not_answer_is_no_flaw(
     """Half way through the server goes silent, or fails."""
     honest = honest_pages(house.folder)
     monkeypatch.setattr(reader, "TIMEOUT_S", 0.3)
+    monkeypatch.setattr(reader, "MAX_RECORDS_BYTES", 1 << 24)
     for hostile in (None, (500, "text/plain", b"oops"), (200, "application/octet-stream", bytes(1 << 25))):
-        with serve_pages(lambda path, hostile=hostile: hostile if path.endswith("/020") else honest(path)) as url:
+        with serve_pages(lambda path, bad=hostile: bad if path.endswith("/records/012") else honest(path)) as url:
             result = fsck(url)
         assert (result.exit_code, failing(result)) == (3, set())
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ledger.log.actions import AnswerOmission, NameAuditors, ReportFork, ReportOmission, ReportRewrite
+from ledger.log.actions import AnswerOmission, NameAuditors, Register, ReportFork, ReportOmission, ReportRewrite
 from ledger.log.follower import replay_log, settled_log
 from ledger.log.history import LogHistory, LogRule, LogRuleBroken
 from ledger.log.inclusion import Standing, verify_receipt
@@ -234,6 +234,23 @@ def test_a_node_that_hides_the_server_or_its_checkpoint_makes_no_receipt_pass(ev
         assert verified.report.status is Status.FAIL
         assert verified.standing is not Standing.INCLUDED
     assert verify_receipt(eventful.chain, eventful.kept(1), reader).standing is Standing.INCLUDED
+
+
+def test_from_the_contracts_first_block_on_nothing_can_be_hidden_before_what_is_shown(
+    new_house: Any, tmp_path: Path
+) -> None:
+    """A node that shows one server and hides another, which registered before; or shows nothing at all."""
+    house = new_house(tmp_path / "log")
+    house.answers(1)
+    house.anchor()
+    house.do(Register(7), house.payer)
+    other: Lie = lambda told: [at for at in told if getattr(at.event, "server", b"") == house.payer.address]  # noqa: E731
+    nothing: Lie = lambda told: []  # noqa: E731
+    for lie, unasked in ((other, Status.PASS), (nothing, Status.NOT_PROVEN)):
+        lying = LyingChain(house.chain, lie, lambda found: found)
+        assert settled_log(lying)[1][1].status is unasked, "the walk begins with the first event that is shown"
+        assert settled_log(lying, 1)[1][1].status is Status.FAIL
+    assert settled_log(house.chain, 1)[1][1].status is Status.PASS
 
 
 def test_an_honest_replay_keeps_the_block_it_hangs_on(eventful: Any) -> None:

@@ -27,7 +27,7 @@ from ledger.log.reader import FolderFiles, LogReader
 from ledger.log.receipt import Entry
 from ledger.log.replaying import Replayed
 from ledger.log.sealing import AuditorKey
-from ledger.log.tiles import Tile, decode_bundle, encode_bundle, record_path
+from ledger.log.tiles import Tile, decode_bundle, encode_bundle
 from ledger.ports import ChainMoved
 from ledger.report import Anchor, Status
 
@@ -231,7 +231,7 @@ def test_a_record_that_a_mirror_changed_accuses_nobody(
     house.answers(2)
     house.anchor()
     on_chain(house.chain)
-    house.write(record_path(0), (house.folder / record_path(1)).read_bytes())
+    house.put_record(0, house.record(1))
     code, links = replay(house, 0, house.reader_key)
     assert (code, links["record"]) == (3, "NOT PROVEN")
 

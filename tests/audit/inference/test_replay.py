@@ -22,7 +22,7 @@ from ledger.log.key_file import create_key_file, open_key_file
 from ledger.log.receipt import issue
 from ledger.log.replaying import Asked, NoReplayer, Replayed, installed_replayer
 from ledger.log.sealing import AuditorKey
-from ledger.log.tiles import record_path
+from ledger.log.tiles import records_path
 from ledger.report import Status
 from ledger.signing import KeystoreFault, create_keystore
 from proofs.errors import PeerFault
@@ -112,9 +112,9 @@ def test_a_record_that_is_another_or_gone_is_not_replayed(
     house: Any, asked: list[Asked], replay: Run, tmp_path: Path
 ) -> None:
     copy = house.copy(tmp_path / "copy")
-    (copy / record_path(7)).write_bytes((copy / record_path(8)).read_bytes())
-    (copy / record_path(9)).unlink()
-    rewritten, gone = replay(7, house.reader_key, copy), replay(9, house.reader_key, copy)
+    house.put_record(7, house.record(8), copy)
+    (copy / records_path(1)).unlink()
+    rewritten, gone = replay(7, house.reader_key, copy), replay(16, house.reader_key, copy)
     for found in (rewritten, gone):  # a carrier may have done either: fsck judges a copy, a replay the server
         assert (found.exit_code, links(found)["record"]) == (3, "NOT PROVEN")
     assert asked == []
@@ -129,7 +129,7 @@ def test_a_record_whose_texts_are_not_those_of_the_entry_is_refused(
     entry, sealed, _ = house.draft(0)
     lying = replace(entry, response=sha256(b"another").digest())
     house.log.append([lying.encode()])
-    house.write(record_path(0), sealed)
+    house.put_record(0, sealed)
     house.anchor()
     result = replay(0, house.reader_key, house.folder)
     assert (result.exit_code, links(result)["record"]) == (1, "FAIL")

@@ -17,7 +17,7 @@ from ledger.log import reader
 from ledger.log.kept import Kept
 from ledger.log.receipt import issue
 from ledger.log.records import Outcome
-from ledger.log.tiles import record_path
+from ledger.log.tiles import records_path
 from ledger.signing import create_keystore
 
 Run = Callable[..., Result]
@@ -253,7 +253,7 @@ def test_the_list_tells_of_every_server_what_the_chain_holds(house: Any, fresh: 
     assert (server["entries"], server["root"]) == (0, None)
 
 
-def test_a_record_is_not_needed_to_verify_a_receipt(house: Any, run: Run, tmp_path: Path) -> None:
+def test_no_record_is_needed_to_verify_a_receipt(house: Any, run: Run, tmp_path: Path) -> None:
     copy = house.copy(tmp_path / "copy")
-    (copy / record_path(7)).unlink()
+    (copy / records_path(0)).unlink()
     assert run("inference", "verify", house.keep(7, tmp_path / "kept"), "--log", copy).exit_code == 0
