@@ -18,7 +18,7 @@ test: $(ENV) $(TOOLS)              ## what CI runs
 
 test-long: $(ENV) $(TOOLS)         ## the long profile: more fuzzing, more crashes, hours
 	CANDOR_LONG=1 $(BIN)/python contracts/build.py test
-	CANDOR_LONG=1 $(BIN)/python -m pytest --timeout=7200 $(ARGS)
+	CANDOR_LONG=1 $(BIN)/python -m pytest -n 2 --dist loadfile --timeout=7200 $(ARGS)
 
 test-contracts: $(ENV) $(TOOLS)    ## the contracts' own tests, and: is the committed bytecode what the sources give?
 	$(BIN)/python contracts/build.py check
