@@ -23,6 +23,7 @@ import tomli_w
 from devnet.federation import SCRYPT_N, Federation, Site, common_settings, door, free_ports, fund, make_key
 from devnet.processes import Supervisor
 from ledger.audit_door import EXIT_OF
+from ledger.audit_open import FirstOf
 from ledger.base_program import Base
 from ledger.base_settings import ArchitectureUnknown
 from ledger.bundle import CONFIG, read_weights
@@ -214,8 +215,8 @@ def _audit(
 def no_program(federation: Federation, bundle: bytes) -> str:
     """Why H (proofs/gradient) has no program for the model of a bundle; "" if it has one. Looked up here: a server that
     should prove, and only says that it cannot, fails the demo."""
-    store = EmbeddedStore(federation.aggregators[0].content, writable=False)
-    files = store.get_directory(bundle, federation.limits)
+    stores = [(site.name, EmbeddedStore(site.content, writable=False)) for site in federation.sites]
+    files = FirstOf(stores).get_directory(bundle, federation.limits)
     config = Config.decode(files[CONFIG])
     try:
         Base.open(resolve(federation.plan.preset.base_path)).program(config, read_weights(files, config))

@@ -144,7 +144,7 @@ def test_a_mixture_goes_from_the_config_to_the_audit(
     assert "aggregate is FAIL: another average" in tree.evidence
 
     engine = load(world.chain, store, world.chain.rounds_address, LATEST, SMALL.base_path, "cpu")
-    assert origin_link(world.history, engine.bundle, 3).status is Status.PASS
+    assert origin_link(world.history, engine.bundle, 3, ()).status is Status.PASS
     assert len(engine.classify([engine.encode("they paid"), engine.encode("never")])) == 2
 
     # what is refused: the line is named, and nobody takes part

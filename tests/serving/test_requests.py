@@ -38,7 +38,7 @@ CHECKS: Any = (
 )
 OPERATIONS = {
     *(f"GET /{path}" for path in ("health", "metrics", "v1/models", "v1/models/{model}")),
-    *(f"GET /log/{path}" for path in ("checkpoint", "published", "tile/{path}", "record/{path}")),
+    *(f"GET /log/{path}" for path in ("checkpoint", "published", "tile/{path}", "records/{path}")),
     *(f"POST /v1/{path}" for path in ("completions", "chat/completions", "classify", "prove")),
 }
 GOOD = {"model": "parrot", "prompt": "a", "max_tokens": 2}

@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
-import node.gradients
 from ledger.config import Config, TaskSpec
-from node.gradients import NotPerExample
+from node.gradients import NotPerExample, PerExampleGradients
 from node.model import LoadedBase, NothingToPredict, attach
 from node.selftest import check_gradients
 from node.settings import DataSettings
@@ -61,20 +60,18 @@ def test_a_member_whose_gradients_are_not_per_example_does_not_train(
     trainer: ModelTrainer, config_for: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Tried once for each config, before the member commits; the layer is named."""
-    honest, calls = node.gradients._gradients, []
+    honest = PerExampleGradients.add
 
-    def coupled(*given: Any) -> Any:
-        calls.append(given)
-        for parameter, value in honest(*given):
-            yield parameter, value.mean(dim=0, keepdim=True).expand_as(value)
+    def coupled(self: Any, parameter: Any, value: Any) -> None:
+        honest(self, parameter, value.mean(dim=0, keepdim=True).expand_as(value))
 
-    monkeypatch.setattr(node.gradients, "_gradients", coupled)
+    monkeypatch.setattr(PerExampleGradients, "add", coupled)
     config = config_for("bert", method="dora")
     with pytest.raises(NotPerExample, match=r"layer\.0\.attention\.self\.query\.lora_B\.weight: "):
         trainer.check(config)
-    monkeypatch.setattr(node.gradients, "_gradients", honest)
+    monkeypatch.setattr(PerExampleGradients, "add", honest)
     trainer.check(config)
-    monkeypatch.setattr(node.gradients, "_gradients", coupled)
+    monkeypatch.setattr(PerExampleGradients, "add", coupled)
     trainer.check(config)
 
 

@@ -103,9 +103,7 @@ def test_each_pick_is_asked_of_the_committed_contributions_after_the_second_beac
     assert tuple(challenge.pick for challenge in asked) == case.answers.picks
     assert {challenge.beacon for challenge in asked} == {PROVE_BEACON}
     assert {challenge.mechanism.beacon for challenge in asked} == {BEACON}
-    assert (
-        {challenge.slots_root for challenge in asked} == {case.bundle.proof[32:64]} == {slots_root(case.bundle.proof)}
-    )
+    assert {challenge.slots_root for challenge in asked} == {case.bundle.proof[:32]} == {slots_root(case.bundle.proof)}
     assert {challenge.tolerance for challenge in asked} == {8}
     assert {challenge.mechanism.words_root for challenge in asked} == {case.facts.claim.words_root}
 
