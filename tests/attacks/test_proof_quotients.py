@@ -111,9 +111,9 @@ class TestPieces:
         with pytest.raises(ProximityFailed):
             verify(statement, proof)
         monkeypatch.setattr(verifier, "check_proximity", lambda *_: None)
-        verify(statement, proof)
+        verifier.verify(statement, proof)
         with pytest.raises(CellsFailed):
-            verify(*forger.prove(later=two_in_a_bit))
+            verifier.verify(*forger.prove(later=two_in_a_bit))
 
     def answering(self, forger: Forger) -> Callable[[int, np.ndarray], None]:
         """(identities/Z − the other pieces)/x^(2k + t') in the last piece's place, at all n columns."""
@@ -153,7 +153,7 @@ class TestSums:
         lies = {"released": off_by_one(forger), "quotiented": lie}
         refused(forger, ProximityFailed, **lies)
         leave_out_the_rest(monkeypatch)
-        verify(*forger.prove(**lies))
+        verifier.verify(*forger.prove(**lies))
 
     def test_that_rest_written_as_columns_of_the_product(self, forger: Forger) -> None:
         """The same in the code: rows that are no polynomials of degree below k, so that x times them is one."""
