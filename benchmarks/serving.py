@@ -39,6 +39,7 @@ from ledger.log.receipt import Receipt
 from ledger.log.sealing import Auditor, AuditorKey
 from ledger.log.statements import Checkpoint
 from ledger.log.store import LogStore
+from ledger.log.tiles import RECORDS
 from ledger.records import Policy
 from ledger.signing import Key, create_keystore
 from ledger.twin import TwinChain
@@ -263,6 +264,7 @@ def log_and_gas() -> None:
             domain = Domain(chain.chain_id, chain.log_address)
             log = filled(Path(folder) / str(size), size)
             gas = _gas(chain, key, domain, log, size)
+            log.append([b"no record"] * (-log.size % RECORDS))  # records begin with a file of theirs
             records = RecordFolder(log.folder)
             scribe = Scribe(log, records, key, Identity(domain, key.address, bytes(32)), Standing(1, 300, (auditor,)))
             rates = [_appends(scribe, group) for group in (1, 16, 64)]
