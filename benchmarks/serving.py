@@ -264,7 +264,8 @@ def log_and_gas() -> None:
             domain = Domain(chain.chain_id, chain.log_address)
             log = filled(Path(folder) / str(size), size)
             gas = _gas(chain, key, domain, log, size)
-            log.append([b"no record"] * (-log.size % RECORDS))  # records begin with a file of theirs
+            if rest := -log.size % RECORDS:
+                log.append([b"no record"] * rest)  # records begin with a file of theirs
             records = RecordFolder(log.folder)
             scribe = Scribe(log, records, key, Identity(domain, key.address, bytes(32)), Standing(1, 300, (auditor,)))
             rates = [_appends(scribe, group) for group in (1, 16, 64)]
