@@ -237,9 +237,7 @@ def test_whether_a_model_can_be_proven_of_is_looked_up_in_its_own_bundle(
     config, weights = make_config(preset, epsilon=8.0, rounds=3, policy=policy_for(preset, 3), base=base)
     aggregate = AggregateBundle(config, 31337, bytes(20), 1, bytes(32), (), weights)
     bundle = EmbeddedStore(tmp_path).put_directory(aggregate.files())
-    aggregator = SimpleNamespace(content=tmp_path)
-    federation: Any = SimpleNamespace(
-        aggregators=[aggregator], plan=SimpleNamespace(preset=preset), limits=bundle_limits(config)
-    )
+    site = SimpleNamespace(name="aggregator-0", content=tmp_path)
+    federation: Any = SimpleNamespace(sites=[site], plan=SimpleNamespace(preset=preset), limits=bundle_limits(config))
     found = no_program(federation, bundle)
     assert (found == "", method in found) == (known, not known)
