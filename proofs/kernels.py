@@ -381,6 +381,8 @@ def _together(lines: Rows, scalars: Rows, factors: NDArray[np.uint32], into: NDA
 def together(lines: Rows, factors: NDArray[np.uint64], alpha: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """relation.together. lines (n, 7·r): the first values of r rows of inverses, the second, the third, and the four
     coefficients of the inverses; factors (r, 4) -> (n, 4)."""
+    if _on_gpu():
+        return np.asarray(_gpu().together(lines, factors, alpha))
     back = np.uint64(pow(1 << 32, -1, P))
     first, second, third = ext_powers(alpha, 4)[1:]
     r_squared = np.full(DEGREE, (1 << 64) % P, dtype=np.uint64)

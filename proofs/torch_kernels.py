@@ -7,13 +7,14 @@ the same integers everywhere, and so are the proofs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from proofs.field import DEGREE, GENERATOR, P, powers, root_of_unity
+from proofs.field import DEGREE, GENERATOR, NON_RESIDUE, P, ext_powers, powers, root_of_unity
 
 BATCH = 64  # rows that are encoded at a time: 64 · 2^17 · 8 bytes
 Rows = NDArray[np.uint32]
@@ -62,6 +63,28 @@ def row_products(weights: Rows, values: Rows) -> NDArray[np.uint64]:
     """As `proofs.kernels.row_products`: (n, 4·r), (n, r) -> (n, 4)."""
     by_row = _tensor(weights).reshape(*values.shape, DEGREE)
     return (((by_row * _tensor(values)[:, :, None]) % P).sum(dim=1) % P).cpu().numpy().astype(np.uint64)
+
+
+def together(lines: Rows, factors: NDArray[np.uint64], alpha: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """As `proofs.kernels.together`: (n, 7·r), (r, 4), (4,) -> (n, 4)."""
+    a, b, c, *inverse = _tensor(lines).chunk(3 + DEGREE, dim=1)
+    first, second, third = ext_powers(alpha, 4)[1:].tolist()
+    one, two, three = (a + b + c) % P, (a * b + (a + b) % P * c % P) % P, a * b % P * c % P
+    whole = [(third[e] + (P - second[e]) * one % P + first[e] * two % P) % P for e in range(DEGREE)]
+    slope = [(3 * second[e] + (2 * (P - first[e])) % P * one % P) % P for e in range(DEGREE)]
+    whole[0], slope[0] = (whole[0] + P - three) % P, (slope[0] + two) % P
+    cells = [(found + P - minus) % P for found, minus in zip(_in_k(inverse, whole), slope, strict=True)]
+    products = _in_k(cells, [_tensor(factors[:, e])[None] for e in range(DEGREE)])
+    return (torch.stack(products, dim=2).sum(dim=1) % P).cpu().numpy().astype(np.uint64)
+
+
+def _in_k(a: Sequence[torch.Tensor], b: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """a·b in K, by coefficient."""
+    found = []
+    for e in range(DEGREE):
+        terms = [a[i] * b[e - i] % P * (1 if i <= e else NON_RESIDUE) for i in range(DEGREE)]
+        found.append(sum(terms[1:], start=terms[0]) % P)
+    return found
 
 
 def _tensor(values: NDArray[np.unsignedinteger]) -> torch.Tensor:

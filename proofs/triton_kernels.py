@@ -4,8 +4,8 @@
 arithmetic is that of `proofs.kernels`: elements are integers in [0, p), constants alone are in Montgomery form
 (R = 2^32), sums stay exact in 64 bits. The results are the same integers, and so are the proofs.
 
-Tested in Triton's interpreter (TRITON_INTERPRET=1, on the CPU). No GPU has run them yet: how fast they are is NOT
-MEASURED.
+`together` is torch's here too. Tested in Triton's interpreter (TRITON_INTERPRET=1, on the CPU). No GPU has run them:
+how fast they are is NOT MEASURED.
 """
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
@@ -24,19 +24,17 @@ from numpy.typing import NDArray
 
 from proofs.field import DEGREE, NON_RESIDUE, P
 from proofs.kernels import _tables, montgomery
+from proofs.torch_kernels import device, together
 
 BATCH = 64  # rows that are encoded at a time
 BLOCK = 256  # elements a program works on
 Rows = NDArray[np.uint32]
+__all__ = ["combine", "encode", "row_products", "square_sums", "sum_products", "together"]
 
 _P = tl.constexpr(P)
 _MINUS_INVERSE = tl.constexpr((-pow(P, -1, 1 << 32)) % (1 << 32))
 _LOW = tl.constexpr(0xFFFFFFFF)
 _NON_RESIDUE = tl.constexpr(NON_RESIDUE)
-
-
-def device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @triton.jit

@@ -195,9 +195,6 @@ def layout_of(circuit: Circuit, row: int, elsewhere: Sequence[Sections] = ()) ->
     raise CircuitRefused(f"rows of {row} cells are too short for this circuit")
 
 
-_KEYED = (("1", 0), *((f"e{e}", 1 + e) for e in range(DEGREE)))  # index, and a key in K
-
-
 def _check_keyed(circuit: Circuit) -> None:
     """What is looked up must be fixed when α is drawn: in phase 1, by relations with cells of phase 0."""
     strips: dict[str, list[int]] = {}
@@ -208,7 +205,7 @@ def _check_keyed(circuit: Circuit) -> None:
     for group in circuit.groups.values():
         if not group.phase or not group.lookups:
             continue
-        if [lookup.columns for lookup in group.lookups] != [_KEYED]:
+        if [lookup.columns for lookup in group.lookups] != [KEYED]:
             raise CircuitRefused(f"{group.name}: what is looked up is not index and key")
         if sorted(strips.get(group.name, [])) != list(range(group.size)):
             raise CircuitRefused(f"{group.name}: cells that are looked up could be chosen when α is known")

@@ -127,23 +127,23 @@ def by_the_formula(values: np.ndarray, inverses: np.ndarray, factors: np.ndarray
 
 @pytest.mark.parametrize("count", [0, 1, 9])
 @pytest.mark.parametrize("kind", ["random", "edges", "small edges"])
-def test_identities_of_values_that_share_inverses(count: int, kind: str) -> None:
-    """The kernel, its twin in numpy, and the formula of the specification, at the ends of the field too."""
+def test_identities_of_values_that_share_inverses(twin: Any, count: int, kind: str) -> None:
+    """The kernels, their twin in numpy, and the formula of the specification, at the ends of the field too."""
     for alpha in (edges((4,), "random"), edges((4,), kind), np.full(4, P - 1, dtype=np.uint64)):
         values, inverses, factors = edges((50, 3 * count), kind), edges((4, 50, count), kind), edges((count, 4), kind)
         wanted = by_the_formula(values, inverses, factors, alpha)
         assert np.array_equal(relation.together(values, inverses, factors, alpha), wanted)
         lines = np.concatenate([*(values[:, place::3] for place in range(3)), *inverses], axis=1).astype(np.uint32)
-        assert np.array_equal(kernels.together(lines, factors, alpha), wanted)
+        assert np.array_equal(twin.together(lines, factors, alpha), wanted)
 
 
-def test_a_thousand_rows_of_the_largest_elements_do_not_overflow() -> None:
+def test_a_thousand_rows_of_the_largest_elements_do_not_overflow(twin: Any) -> None:
     largest = np.full((2, 3 * 1000), P - 1, dtype=np.uint64), np.full((4, 2, 1000), P - 1, dtype=np.uint64)
     factors, alpha = np.full((1000, 4), P - 1, dtype=np.uint64), np.full(4, P - 1, dtype=np.uint64)
     wanted = by_the_formula(largest[0][:, :3], largest[1][..., :1], factors[:1], alpha)
     wanted = wanted * np.uint64(1000) % np.uint64(P)
     lines = np.full((2, 7 * 1000), P - 1, dtype=np.uint32)
-    assert np.array_equal(kernels.together(lines, factors, alpha), wanted)
+    assert np.array_equal(twin.together(lines, factors, alpha), wanted)
     assert np.array_equal(relation.together(*largest, factors, alpha), wanted)
 
 

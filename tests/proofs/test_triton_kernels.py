@@ -63,6 +63,7 @@ CASES: dict[str, tuple[Any, ...]] = {
     "square_sums of a part": (rows(50, 41)[:, 3:20],),
     "sum_products": (rows(300, 20), rows(300, 20), wide(20, 4)),
     "row_products": (rows(300, 4 * 13), rows(300, 13)),
+    "together": (rows(60, 7 * 16), wide(16, 4), wide(1, 4)[0]),
 }
 
 
