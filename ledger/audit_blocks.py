@@ -112,7 +112,7 @@ def blocks_link(
     told: dict[int, list[Shown]] = {}
     for shown in events:
         told.setdefault(shown.block_number, []).append(shown)
-    if not told and since is None and not 0 < first_block <= head.number:
+    if not told and since is None and walk.trusted is None and not 0 < first_block <= head.number:
         return not_proven(Name.HEADERS, "there are no events; that no block holds one is on the node's word")
     last, trusted = head.number, walk.trusted
     starts = [*told, *((trusted.number,) if trusted else ()), *((first_block,) if first_block else ())]

@@ -322,10 +322,11 @@ class SettingsTable:
             raise self.fault(key, f"expected {size} bytes in hex")
         return bytes.fromhex(value)
 
-    def integer(self, key: str, default: int | None = None, *, least: int = 0) -> int:
+    def integer(self, key: str, default: int | None = None, *, least: int = 0, most: int = (1 << 63) - 1) -> int:
         value = self._take(key, default)
-        if type(value) is not int or not least <= value < 1 << 63:
-            raise self.fault(key, f"expected an integer of at least {least}")
+        if type(value) is not int or not least <= value <= most:
+            bound = f" and at most {most}" if most >> 62 == 0 else ""
+            raise self.fault(key, f"expected an integer of at least {least}{bound}")
         return value
 
     def number(self, key: str, default: float | None = None, *, least: float) -> float:

@@ -28,7 +28,7 @@ class Shut(StrEnum):
     NEVER_NAMED = "the auditor was not named while the answer was promised"
     LIST_CHANGED = "the list of auditors was changed while the answer was promised, and it is sealed past this one"
     LEFT_OUT = "the auditor was named all the while, and it is sealed to others"
-    OTHER_KEY = "it is sealed to a key that the auditor never registered"
+    OTHER_KEY = "it is sealed to a key that was not the auditor's while the answer was promised"
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,7 @@ def shut(history: LogHistory, host: Hosted, entry: Entry, sealed: bytes, auditor
     """None where the auditor can open it, by the head of the record. sealed: of this entry, by its digest. Raises
     SealInvalid, KeyInvalid for a record that is none."""
     keys = [to.key for to in recipients(sealed) if to.address == auditor]
-    known = {key for _, key in history.keys.get(auditor, ())}
-    if any(key in known for key in keys):
+    if history.keys_of(auditor, entry.issued_block, entry.due_block) & set(keys):
         return None
     if keys:
         return Shut.OTHER_KEY
@@ -86,7 +85,7 @@ def access_link(history: LogHistory, host: Hosted, entry: Entry, sealed: bytes |
     except PeerFault as error:
         return failed(Name.RECORD, f"{who} cannot open it: {error}")
     if why is None:
-        return passed(Name.RECORD, f"sealed to a key that {who} registered; that it opens, only its key shows (replay)")
+        return passed(Name.RECORD, f"sealed to a key of {who}; that it opens, only its key shows (replay)")
     changes = "; ".join(one.text for one in dropped(host, [auditor]))
     return failed(Name.RECORD, f"{who} cannot open it: {why}" + (f"; {changes}" if changes else ""), why=why.name)
 

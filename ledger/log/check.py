@@ -125,13 +125,13 @@ class _Entries:
 
     def _sealed(self, entry: Entry, sealed: bytes) -> Iterator[str]:
         """To one of the lists of auditors that were in force while it was promised, each by a key of its own."""
-        keys = self.found.history.keys
+        promised, keys_of = (entry.issued_block, entry.due_block), self.found.history.keys_of
         try:
-            to = {to.address for to in recipients(sealed) if any(to.key == key for _, key in keys.get(to.address, ()))}
+            to = {to.address for to in recipients(sealed) if to.key in keys_of(to.address, *promised)}
         except PeerFault as error:
             yield f"its record: {error}"
             return
-        lists = [set(named) for named in self.host.lists(entry.issued_block, entry.due_block)]
+        lists = [set(named) for named in self.host.lists(*promised)]
         if lists and all(not named <= to for named in lists):
             absent = sorted("0x" + address.hex() for address in lists[-1] - to)
             yield f"its record is not sealed to {', '.join(absent)}, whom the server had named"

@@ -10,10 +10,10 @@ PeerFault
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final
+from typing import Final, TypeVar
 
 from ledger.eip712 import Domain, SignatureInvalid
 from ledger.log.records import (
@@ -89,6 +89,17 @@ class Report:
         return Outcome.OPEN if head <= self.event.answer_by else Outcome.OMITTED
 
 
+T = TypeVar("T")
+
+
+def in_force(told: Sequence[tuple[int, T]], first: int, last: int) -> Iterator[T]:
+    """What stood at the end of one of these blocks; told: (block, what), ascending, each until the next."""
+    for at, (block, found) in enumerate(told):
+        ends = told[at + 1][0] if at + 1 < len(told) else last + 1
+        if block <= last and ends > max(first, block):
+            yield found
+
+
 @dataclass
 class Hosted:
     """One server. named: (block, auditors), each list in force until the next. reports: by the promise's digest."""
@@ -122,11 +133,8 @@ class Hosted:
         return self.points[low] if low < len(self.points) else None
 
     def lists(self, first: int, last: int) -> Iterator[tuple[bytes, ...]]:
-        """Every list of auditors that was in force in one of these blocks."""
-        for at, (block, auditors) in enumerate(self.named):
-            ends = self.named[at + 1][0] if at + 1 < len(self.named) else last + 1
-            if block <= last and ends > first:
-                yield auditors
+        """Every list of auditors that was in force at the end of one of these blocks."""
+        return in_force(self.named, first, last)
 
     def count(self, outcome: Outcome, head: int) -> int:
         return sum(report.outcome(head) is outcome for report in self.reports.values())
@@ -156,6 +164,11 @@ class LogHistory:
             return Auditor(address, self.keys[address][-1][1])
         except (KeyError, KeyInvalid):
             return None
+
+    def keys_of(self, auditor: bytes, first: int, last: int) -> set[bytes]:
+        """Every key of this auditor that was in force at the end of one of these blocks: one that was replaced before
+        opens nothing that comes after."""
+        return set(in_force(self.keys.get(auditor, ()), first, last))
 
     def take(self, at: Anchored) -> None:
         """One more event. Raises LogRuleBroken."""

@@ -173,15 +173,6 @@ class Entry:
         """Once: a server asks for it with every step of an answer."""
         return canonical.encode(self.to_json())
 
-    def naming(self, sealed: bytes) -> Entry:
-        """An entry that names no record yet, with this digest of its record; its text is not made anew."""
-        if any(self.sealed):
-            raise LocalFault("this entry names a record already")
-        found, text = replace(self, sealed=sealed), b'"sealed":"%s"'
-        blank, named = (text % digest.hex().encode() for digest in (NO_DIGEST, sealed))
-        found.__dict__["_encoded"] = self.encode().replace(blank, named)
-        return found
-
     @classmethod
     def decode(cls, data: bytes) -> Entry:
         """Raises ReceiptRefused."""
@@ -331,7 +322,7 @@ def enter(unsealed: Entry, record: Record, envelope: Envelope) -> tuple[Entry, b
     texts: dict[str, Any] = record.digests()
     drafted = replace(unsealed, **texts, sealed=NO_DIGEST)
     sealed = envelope.seal(record.encode(), drafted.context)
-    return drafted.naming(canonical.digest(sealed)), sealed
+    return replace(drafted, sealed=canonical.digest(sealed)), sealed
 
 
 def issue(secret: bytes, entry: Entry, record: Record) -> Receipt:

@@ -176,12 +176,9 @@ def opened_record(at: Place, entry: Entry, key: AuditorKey) -> tuple[Record | No
 def _promised(at: Place, entry: Entry, key: AuditorKey) -> bool:
     """Had the server named an auditor whose key this was, in every list that was in force? A key that was replaced
     while the entry was promised binds nobody: which one the server saw is not known."""
-    owners = set()
-    for address, registered in at.found.history.keys.items():
-        known = [one for one in registered if one[0] <= entry.due_block]
-        if known and known[-1][0] <= entry.issued_block and known[-1][1] == key.public:
-            owners.add(address)
-    lists = list(at.host.lists(entry.issued_block, entry.due_block))
+    promised, history = (entry.issued_block, entry.due_block), at.found.history
+    owners = {address for address in history.keys if history.keys_of(address, *promised) == {key.public}}
+    lists = list(at.host.lists(*promised))
     return bool(owners and lists) and all(owners & set(named) for named in lists)
 
 

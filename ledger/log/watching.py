@@ -196,7 +196,8 @@ class Watchtower:
             return
         known, first = self.memory.shut(of, auditor), self.memory.looked(of, auditor)
         fresh = range(first, max(first, min(host.size, first + MAX_RECORDS)))
-        again = [index for index, why in known.items() if why == MISSING and index < host.size][:MAX_RECORDS]
+        withheld = [index for index, why in known.items() if why == MISSING and index < host.size]
+        again = sorted({*withheld[: MAX_RECORDS // 2], *withheld[-MAX_RECORDS // 2 :]})  # what is kept back hides none
         trees = [(reader, reader.tree(host.size)) for reader in readers]
         seen = {index: _shut(found, host, trees, index, auditor) for index in (*again, *fresh)}
         self.memory.look(of, auditor, fresh.stop, seen)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast
 
+from ledger.log.sealing import MAX_RECORD_BYTES
 from node.settings import BaseSettings, Device, SettingsFile, SettingsTable, base_settings, model_path
 
 LATEST: Final = "latest"
@@ -105,7 +106,7 @@ def _is_address(text: str) -> bool:
 def _limits(table: SettingsTable) -> LimitSettings:
     return LimitSettings(
         keys=table.path("keys") if table.has("keys") else None,
-        body_bytes=table.integer("body_bytes", 1 << 18, least=1),
+        body_bytes=table.integer("body_bytes", 1 << 18, least=1, most=MAX_RECORD_BYTES // 2),
         prompt_tokens=table.integer("prompt_tokens", 4096, least=1),
         max_tokens=table.integer("max_tokens", 512, least=1),
         queue=table.integer("queue", 128, least=1),

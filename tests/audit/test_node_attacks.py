@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ledger.audit import audit
-from ledger.audit_blocks import GROUP_BLOCKS, TrustedBlock, Walk
+from ledger.audit_blocks import GROUP_BLOCKS, TrustedBlock, Walk, blocks_link
 from ledger.audit_code import immutables
 from ledger.compiled import bytecode
 from ledger.eip712 import Domain
@@ -180,6 +180,21 @@ def test_a_trusted_block_is_one_that_the_walk_meets(federation: Any) -> None:
     beyond = Walk(trusted=TrustedBlock(chain.head().number + 1, b"\x01" * 32))
     report = audit(chain, federation.store, walk=beyond)
     assert (report.status, report.find(Name.HEADERS).status) == (Status.NOT_PROVEN, Status.NOT_PROVEN)
+
+
+def test_a_trusted_block_is_met_where_no_event_is_shown_too(federation: Any) -> None:
+    """A node that shows another chain, on which nothing ever happened."""
+    chain = federation.chain
+    head = chain.head()
+    told = {
+        chain.header(2).hash: (Status.PASS, "block 2 is the trusted one"),
+        b"\x01" * 32: (Status.FAIL, "the trusted one has the hash 0101"),
+    }
+    for known, (status, text) in told.items():
+        link = blocks_link(chain, b"\x55" * 20, (), [], head, Walk(trusted=TrustedBlock(2, known)))
+        assert (link.status, text in link.evidence) == (status, True)
+    beyond = blocks_link(chain, b"\x55" * 20, (), [], head, Walk(trusted=TrustedBlock(head.number + 1, head.hash)))
+    assert (beyond.status, beyond.missing) == (Status.NOT_PROVEN, True)
 
 
 def test_a_long_walk_holds_one_group_of_headers_and_tells_how_far_it_is(found_federation: Any) -> None:

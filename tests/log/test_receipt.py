@@ -231,12 +231,11 @@ def test_showing_one_text_gives_nothing_away_of_the_others() -> None:
 
 def test_what_was_written_once_is_what_is_written_anew() -> None:
     """Entry and receipt keep what they encoded, and put it together."""
-    for entry in (ENTRY, BLANK.naming(sha256(b"x").digest()), BLANK.naming(bytes(32))):
+    for entry in (ENTRY, BLANK, replace(BLANK, sealed=sha256(b"x").digest())):
+        assert entry.encode() == entry.encode()
         assert entry.encode() == canonical.encode(entry.to_json())
         assert Entry.decode(entry.encode()) == entry
     assert ENTRY.context == replace(ENTRY, sealed=bytes(32)).context == replace(ENTRY, sealed=b"\1" * 32).context
-    with pytest.raises(LocalFault, match="already"):
-        ENTRY.naming(bytes(32))
     told = canonical.decode(RECEIPT.encode(), max_bytes=1 << 14)
     assert told["entry"] == ENTRY.to_json()
     assert told["decoding"] == DECODING.to_json()

@@ -50,6 +50,7 @@ def test_what_init_writes_can_be_read_and_is_not_overwritten(config: Path) -> No
         ("promise_blocks = 300", "promise_blocks = 0", "log.promise_blocks"),
         ('bundle = "latest"', 'bundle = "newest"', "model.bundle"),
         ("batch = 16", "batch = 0", "limits.batch"),
+        ("body_bytes = 262144", "body_bytes = 16777216", "limits.body_bytes"),  # no record would hold it
         ("queue = 128", "quue = 128", "limits.quue"),
         ("[limits]", "[limit]", "limit"),
     ],

@@ -14,6 +14,7 @@ from typer.testing import Result
 from ledger.log import watching
 from ledger.log.access import ranges
 from ledger.log.actions import NameAuditors, RegisterAuditor
+from ledger.log.history import in_force
 from ledger.log.sealing import AuditorKey
 from ledger.log.tiles import records_path
 
@@ -109,7 +110,8 @@ def test_a_record_that_is_withheld_is_looked_for_again_and_is_no_accusation(
 def test_sealed_past_an_auditor_that_is_named_or_to_a_key_of_somebody_else(
     new_house: Any, on_chain: Any, run: Run, tmp_path: Path
 ) -> None:
-    """Named all the while: left out, or given a key that it never registered. A changed key of its own will do."""
+    """Named all the while: left out, or given a key that it never registered. A changed key of its own will do, but not
+    the one before, once it was changed: an auditor that lost its key would read nothing any more."""
     house = new_house(tmp_path / "log")
     on_chain(house.chain)
     newer = AuditorKey.of(sha256(b"a newer key").digest())
@@ -120,11 +122,14 @@ def test_sealed_past_an_auditor_that_is_named_or_to_a_key_of_somebody_else(
     house.answer(3, to=newer)
     house.anchor()
     house.mine(40)
-    house.answer(4, to=STRANGER, at=OTHERS)
+    house.answer(4)
+    house.anchor()
+    house.mine(40)
+    house.answer(5, to=STRANGER, at=OTHERS)
     house.do(NameAuditors(()), house.key)
     house.anchor()
     found = []
-    for number in range(5):
+    for number in range(6):
         kept = house.keep(number, tmp_path / str(number))
         result = run("inference", "verify", kept, "--log", house.folder, *auditor(house), "--json")
         (link,) = [one for one in json.loads(result.stdout)["links"] if one["link"] == "record"]
@@ -134,8 +139,22 @@ def test_sealed_past_an_auditor_that_is_named_or_to_a_key_of_somebody_else(
         (1, "FAIL", "LEFT_OUT"),
         (0, "PASS", None),
         (0, "PASS", None),
+        (1, "FAIL", "OTHER_KEY"),
         (1, "FAIL", "LIST_CHANGED"),
     ]
+    result = run("inference", "fsck", "--log", house.folder, "--json")
+    (link,) = [one for one in json.loads(result.stdout)["links"] if one["link"] == "entries"]
+    assert [flaw.partition(":")[0] for flaw in link["data"]["flaws"]] == ["entry 0", "entry 1", "entry 4"]
+
+
+def test_what_was_in_force_is_what_stood_at_the_end_of_a_block() -> None:
+    """Others named and unnamed within one block are no list that a record may be sealed to."""
+    told = [(1, "a"), (5, "b"), (5, "a"), (9, "c")]
+    assert list(in_force(told, 3, 7)) == ["a", "a"]
+    assert list(in_force(told, 5, 5)) == ["a"]
+    assert list(in_force(told, 8, 9)) == ["a", "c"]
+    assert list(in_force(told, 9, 20)) == ["c"]
+    assert list(in_force(told, 0, 0)) == []
 
 
 def test_verify_says_since_which_block_and_nothing_where_nobody_asks(house: Any, run: Run, tmp_path: Path) -> None:
