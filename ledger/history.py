@@ -28,9 +28,9 @@ class History:
     def global_bundle(self) -> bytes | None:
         """What the next round must start from: the last Final aggregate, else the first opening's; None before that."""
         for number in range(self.latest, 0, -1):
-            finalised = self.rounds[number].finalised
-            if finalised is not None:
-                return finalised.aggregate_bundle
+            final = self.rounds[number].final_bundle
+            if final is not None:
+                return final
         return self.rounds[1].opened.global_bundle if self.rounds else None
 
     def after(self, logged: Logged) -> History:

@@ -42,13 +42,11 @@ class Parent:
 
 def final_round(history: History, bundle: bytes) -> RoundState | None:
     """The round that made this bundle final."""
-    ended = (state for state in history.rounds.values() if state.finalised is not None)
-    return next((state for state in ended if state.finalised and state.finalised.aggregate_bundle == bundle), None)
+    return next((state for state in history.rounds.values() if state.final_bundle == bundle), None)
 
 
-def read_final(contents: Contents, state: RoundState, config: Config) -> tuple[Config, Weights]:
-    """The aggregate of a FINAL round under the round's config, verified. Raises Rejected, ContentMissing."""
-    bundle = state.finalised.aggregate_bundle if state.finalised else b""
+def read_final(contents: Contents, bundle: bytes, state: RoundState, config: Config) -> tuple[Config, Weights]:
+    """The aggregate that a round ended with, under the round's config, verified. Raises Rejected, ContentMissing."""
     config = aggregated(config, state.accepted)
     files = contents.get_directory(bundle, bundle_limits(config))
     if files.get(CONFIG) != config.encode():
@@ -68,7 +66,7 @@ def read_parents(contents: Contents, history: History, config: Config) -> tuple[
             )
         of_round = Config.decode(contents.get_raw(state.opened.config_digest, MAX_CONFIG_BYTES))
         check_parent(config, of_round, state.number)
-        found.append(Parent(bundle, *read_final(contents, state, of_round)))
+        found.append(Parent(bundle, *read_final(contents, bundle, state, of_round)))
     return tuple(found)
 
 

@@ -78,6 +78,11 @@ class RoundState:
         return self.opened.round
 
     @property
+    def final_bundle(self) -> bytes | None:
+        """The aggregate that the round ended with; None where it has not ended, or ended void."""
+        return self.finalised.aggregate_bundle if self.finalised else None
+
+    @property
     def policy(self) -> Policy:
         return self.opened.policy
 

@@ -78,18 +78,17 @@ def load_of(history: History, store: Contents, wanted: Wanted, base_path: str, d
 
     Raises NotFinal, DeviceMissing, BaseUnusable, BaseMismatch, Rejected, ParentRefused, and the faults of the store.
     """
-    state = _final(history, wanted)
-    config, weights = read_final(store, state, Configs(store).of(state))
+    bundle, state = _final(history, wanted)
+    config, weights = read_final(store, bundle, state, Configs(store).of(state))
     parents = read_parents(store, history, config)
     model = attach(load_base(base_path), config, parents).to(pick_device(device))
     model.load_weights(weights)
-    return Engine(model, state.finalised.aggregate_bundle if state.finalised else b"")
+    return Engine(model, bundle)
 
 
-def _final(history: History, wanted: Wanted) -> RoundState:
-    ended = [state for _, state in sorted(history.rounds.items()) if state.finalised is not None]
-    if wanted != LATEST:
-        ended = [state for state in ended if state.finalised and state.finalised.aggregate_bundle == wanted]
+def _final(history: History, wanted: Wanted) -> tuple[bytes, RoundState]:
+    rounds = [(state.final_bundle, state) for _, state in sorted(history.rounds.items())]
+    ended = [(bundle, state) for bundle, state in rounds if bundle is not None and wanted in (LATEST, bundle)]
     if not ended:
         named = wanted.hex() if isinstance(wanted, bytes) else "any bundle"
         raise NotFinal(f"no round of 0x{history.domain.contract.hex()} has ended with {named}; remedy: wait for FINAL")

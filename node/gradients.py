@@ -127,13 +127,16 @@ class PerExampleGradients:
         for block in self.experts:
             modules.append(block.outer)
             forwards.append(capturing_forward(block, batch, take))
+        before = [vars(module).get("forward") for module in modules]  # hooks of other libraries stand there
         try:
             for module, forward in zip(modules, forwards, strict=True):
                 module.forward = forward
             yield
         finally:
-            for module in modules:
-                module.__dict__.pop("forward", None)
+            for module, own in zip(modules, before, strict=True):
+                del module.forward
+                if own is not None:
+                    module.forward = own
 
 
 def _capturing_forward(owner: PerExampleGradients, layer: Layer, batch: int) -> Callable[[torch.Tensor], Any]:
@@ -142,10 +145,10 @@ def _capturing_forward(owner: PerExampleGradients, layer: Layer, batch: int) -> 
     base: Any = module.forward if layer.a is None else module.get_base_layer()
 
     def forward(x: torch.Tensor) -> Any:
-        if torch.is_grad_enabled() and x.shape[0] != batch:
+        if x.shape[0] != batch:
             raise NotPerExample(
-                f"{layer.name} sees {x.shape[0]} rows where the batch has {batch} examples; "
-                "its tokens are flattened, so per-example clipping is impossible there"
+                f"{layer.name} sees {x.shape[0]} rows where the batch has {batch} examples; its first axis is not that "
+                "of the examples, so per-example clipping is impossible there"
             )
         y = base(x)
         if layer.a is None:

@@ -117,7 +117,7 @@ def test_a_mixture_goes_from_the_config_to_the_audit(
 
     state = world.until_ended(3)
     assert (state.phase, state.accepted) == (Phase.FINAL, (0, 1))
-    _, reached = read_final(store, state, mixture)
+    _, reached = read_final(store, state.final_bundle, state, mixture)
     assert all(units.any() for units in reached.values()), "gates start at zero, and were trained"
 
     report = audit(world.chain, store)
