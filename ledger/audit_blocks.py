@@ -4,7 +4,8 @@ the events that the node shows.
 A node's list of logs is its word. A header is not: whoever compares the head's hash with a source that he trusts can
 trust every header below it, their receipts roots, and their blooms, which rule out events that nobody shows. Headers
 are read in groups, and none is kept: a walk takes time and no memory. Where the blocks are more than the auditor allows
-(`Walk`), or the node shows no receipts, the link says NOT PROVEN and why, and counts as missing.
+(`Walk`), or the node shows no receipts, or no event and nobody said where to begin, the link says NOT PROVEN and why,
+and counts as missing.
 
 An exported file has no receipts to ask for: its events were read from proven ones (ledger.exported).
 """
@@ -20,7 +21,7 @@ from ledger.events import TOPICS, encode_log
 from ledger.evidence import decode_receipt, may_hold, receipts_root
 from ledger.headers import Header
 from ledger.ports import ChainMoved, ChainUnavailable
-from ledger.report import Link, Name, failed, missing, not_proven, passed
+from ledger.report import Link, Name, failed, missing, passed
 from ledger.rpc import RpcRefused
 from proofs.errors import PeerFault
 
@@ -113,7 +114,10 @@ def blocks_link(
     for shown in events:
         told.setdefault(shown.block_number, []).append(shown)
     if not told and since is None and walk.trusted is None and not 0 < first_block <= head.number:
-        return not_proven(Name.HEADERS, "there are no events; that no block holds one is on the node's word")
+        text = (
+            "there are no events, which is on the node's word: with --from-block, the contract's first block, headers"
+        )
+        return missing(Name.HEADERS, f"{text} are walked from there")
     last, trusted = head.number, walk.trusted
     starts = [*told, *((trusted.number,) if trusted else ()), *((first_block,) if first_block else ())]
     first = since.number if since else min(starts, default=last)

@@ -124,6 +124,20 @@ def test_starting_after_a_registration_is_wrong_usage_and_no_accusation(house: A
     assert run("inference", "list", "--from-block", "1").exit_code == 0
 
 
+def test_that_there_is_nothing_at_all_is_believed_only_where_blocks_were_walked(
+    new_house: Any, on_chain: Any, run: Run, tmp_path: Path
+) -> None:
+    """Whoever shows no events may hide them all: that is not code 0."""
+    house = new_house(tmp_path / "log", register=False)
+    house.mine(3)
+    on_chain(house.chain)
+    told = run("inference", "list")
+    assert (told.exit_code, "with --from-block" in told.stdout.replace("\n", " ")) == (3, True)
+    assert run("inference", "list", "--from-block", "1").exit_code == 0
+    assert run("verify", "--all").exit_code == 3
+    assert run("verify", "--all", "--from-block", "1").exit_code == 0
+
+
 def test_covered_too_late_is_included_and_still_a_broken_promise(fresh: Any, run: Run, tmp_path: Path) -> None:
     fresh.mine(40)
     fresh.anchor()
