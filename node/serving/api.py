@@ -23,6 +23,7 @@ from fastapi import Depends, FastAPI, Header, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
 from ledger.database import StorageFault
@@ -47,6 +48,7 @@ GENERATES: Final = {
     "classification": "classification",
 }
 UNWELL: Final = "the server cannot answer now"
+GONE: Final = "the client went away"  # told to nobody
 
 
 @dataclass(frozen=True)
@@ -269,6 +271,8 @@ class Api:
                         raise Refused(413, f"a request has at most {most} bytes", headers=close)
         except TimeoutError:
             raise Refused(408, f"the body did not come within {self._limits.body_s:g} s", headers=close) from None
+        except ClientDisconnect:
+            raise Refused(408, GONE) from None
         return bytes(data)
 
     # ---- what it shows
@@ -340,7 +344,7 @@ async def _attended(request: Request, work: Awaitable[T]) -> T:
             return doing.result()
         doing.cancel()
         await asyncio.gather(doing, return_exceptions=True)
-        raise Refused(408, "the client went away")
+        raise Refused(408, GONE)
     finally:
         listener.cancel()
 

@@ -214,6 +214,21 @@ def test_a_client_that_goes_away_stops_the_model_and_leaves_what_it_got_in_the_l
         split_stream(kept)
 
 
+def test_a_client_that_goes_away_within_its_request_is_nobodys_fault(
+    site: Any, server: Server, until: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It may do so a thousand times a second: the log stays as it was."""
+    host, port = server.url.removeprefix("http://").split(":")
+    head = "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n"
+    for sent in ("", '{"model": "parrot", '):
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall((head + sent).encode())
+    count = 'candor_serve_requests_total{route="/v1/completions",status="408"} 2.0'
+    until(lambda: count in requests.get(f"{server.url}/metrics", timeout=5).text)
+    assert caplog.text == ""
+    assert (server.log.size, site.engine.batches) == (0, [])
+
+
 def test_a_client_that_waits_for_a_whole_answer_and_goes_away_stops_the_model_too(
     site: Any, server: Server, until: Callable[..., Any]
 ) -> None:
