@@ -1,8 +1,8 @@
 """What a watchtower remembers of servers, durable when a method returns: that of ledger.log.watching.
 
-Looking again and again has to cost what is new. So a checkpoint that was compared with the anchored log is settled, and
-compared no more while the anchored root that it was compared with stands; and a record that was looked at for an
-auditor is not read again.
+Looking again and again has to cost what is new, and a look at which nothing is new writes nothing. So a checkpoint that
+was compared with the anchored log is settled, and compared no more while the anchored root that it was compared with
+stands; and a record that was looked at for an auditor is not read again.
 """
 
 from __future__ import annotations
@@ -73,10 +73,24 @@ class Memory:
 
     def remember(self, of: Of, sights: Iterable[Sight]) -> None:
         rows = [
-            (*of, str(sight.checkpoint.size), sight.checkpoint.root, sight.signature, sight.place) for sight in sights
+            (*of, str(sight.checkpoint.size), sight.checkpoint.root, sight.signature, sight.place)
+            for sight in sights
+            if not self._seen(of, sight.checkpoint)
         ]
-        with self._database.write() as cursor:
-            cursor.executemany("INSERT OR IGNORE INTO seen VALUES (?,?,?,?,?,?,?)", rows)
+        if rows:
+            with self._database.write() as cursor:
+                cursor.executemany("INSERT OR IGNORE INTO seen VALUES (?,?,?,?,?,?,?)", rows)
+
+    def _seen(self, of: Of, checkpoint: Checkpoint) -> bool:
+        query = f"SELECT 1 FROM seen WHERE {WHERE} AND size=? AND root=?"
+        return bool(self._database.read(query, (*of, str(checkpoint.size), checkpoint.root)))
+
+    def anchor(self, of: Of, sights: Iterable[Sight], roots: Mapping[int, bytes]) -> None:
+        """These are anchored now, as all of `roots` are, by size: they are seen, and settled by that."""
+        sights = list(sights)
+        self.remember(of, sights)
+        self._forget(of, roots)
+        self.settle(of, [sight.checkpoint for sight in sights], roots)
 
     def doubled(self, of: Of, most: int) -> list[Sight]:
         """Every sight of a size of which there are several, of at most so many sizes."""
@@ -85,13 +99,9 @@ class Memory:
         return [_sight(row) for row in self._database.read(query, (*of, *of, most))]
 
     def unsettled(self, of: Of, roots: Mapping[int, bytes], most: int) -> list[Sight]:
-        """At most so many sights that were not compared with the anchored log, whose roots by size are these.
-
-        A size beyond the end is not compared yet, and an anchored one is settled by being anchored.
-        """
+        """At most so many sights that were not compared with the anchored log, whose roots by size are these. A size
+        beyond the end is not compared yet."""
         last = max(roots, default=0)
-        self._forget(of, roots)
-        self.settle(of, [Checkpoint(size, root) for size, root in roots.items()], roots)
         query = (
             f"SELECT seen.size, seen.root, signature, place FROM seen LEFT JOIN settled ON {OF_SETTLED} "
             f"AND seen.size=settled.size AND seen.root=settled.root WHERE seen.chain_id=? AND seen.contract=? AND "
@@ -105,23 +115,26 @@ class Memory:
         """These are what the log with the last of these anchored roots had."""
         last = max(roots, default=0)
         rows = [(*of, str(one.size), one.root, str(last), roots[last]) for one in checkpoints]
-        with self._database.write() as cursor:
-            cursor.executemany("INSERT OR IGNORE INTO settled VALUES (?,?,?,?,?,?,?)", rows)
+        if rows:
+            with self._database.write() as cursor:
+                cursor.executemany("INSERT OR IGNORE INTO settled VALUES (?,?,?,?,?,?,?)", rows)
 
     def _forget(self, of: Of, roots: Mapping[int, bytes]) -> None:
         """What was settled by a root that is anchored no more, after a reorganisation, is open again."""
         query = f"SELECT DISTINCT anchored_size, anchored_root FROM settled WHERE {WHERE}"
         gone = [row for row in self._database.read(query, of) if roots.get(int(row[0])) != bytes(row[1])]
-        with self._database.write() as cursor:
-            delete = f"DELETE FROM settled WHERE {WHERE} AND anchored_size=? AND anchored_root=?"
-            cursor.executemany(delete, [(*of, *row) for row in gone])
+        if gone:
+            with self._database.write() as cursor:
+                delete = f"DELETE FROM settled WHERE {WHERE} AND anchored_size=? AND anchored_root=?"
+                cursor.executemany(delete, [(*of, *row) for row in gone])
 
     def longest(self, of: Of, place: str, size: int) -> int:
         """The most entries that this place has shown before; `size` counts from now on."""
-        with self._database.write() as cursor:
-            found = cursor.execute(f"SELECT size FROM longest WHERE {WHERE} AND place=?", (*of, place)).fetchone()
-            before = int(found[0]) if found else 0
-            cursor.execute("INSERT OR REPLACE INTO longest VALUES (?,?,?,?,?)", (*of, place, str(max(before, size))))
+        found = self._database.read(f"SELECT size FROM longest WHERE {WHERE} AND place=?", (*of, place))
+        before = int(found[0][0]) if found else 0
+        if size > before:
+            with self._database.write() as cursor:
+                cursor.execute("INSERT OR REPLACE INTO longest VALUES (?,?,?,?,?)", (*of, place, str(size)))
         return before
 
     # ---- records, for one auditor

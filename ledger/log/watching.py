@@ -93,6 +93,7 @@ class Watchtower:
     walk: Walk = WALK
     auditors: tuple[bytes, ...] = ()
     _before: LogReplay | None = None
+    _remembered: tuple[Hosted | None, int] = (None, 0)
 
     def look(self, readers: Sequence[LogReader], receipts: Sequence[Kept] = ()) -> list[Alarm]:
         """One look at everything. readers: the same log from several places. receipts: what users left here to be
@@ -105,7 +106,7 @@ class Watchtower:
             if link.status is Status.FAIL or link.missing
         ]
         of = (str(found.history.domain.chain_id), found.history.domain.contract, host.address)
-        self.memory.remember(of, (Sight(p.checkpoint, p.signature, f"the chain, block {p.block}") for p in host.points))
+        self._anchored(of, host)
         for reader in readers:
             alarms += self._at(of, found, host, reader)
             alarms += self._published(of, found, host, reader)
@@ -123,6 +124,15 @@ class Watchtower:
         if not any(link.status is Status.FAIL or link.missing for link in chain):
             self._before = found
         return found, chain
+
+    def _anchored(self, of: Of, host: Hosted) -> None:
+        """Remembers checkpoints that are new on the chain; after a reorganisation, the whole history is."""
+        before, count = self._remembered
+        fresh = host.points[count:] if host is before else host.points
+        if fresh or host is not before:
+            sights = (Sight(point.checkpoint, point.signature, f"the chain, block {point.block}") for point in fresh)
+            self.memory.anchor(of, sights, host.roots)
+        self._remembered = host, len(host.points)
 
     def _at(self, of: Of, found: LogReplay, host: Hosted, reader: LogReader) -> Iterator[Alarm]:
         """What one place shows."""
@@ -200,7 +210,9 @@ class Watchtower:
         again = sorted({*withheld[: MAX_RECORDS // 2], *withheld[-MAX_RECORDS // 2 :]})  # what is kept back hides none
         trees = [(reader, reader.tree(host.size)) for reader in readers]
         seen = {index: _shut(found, host, trees, index, auditor) for index in (*again, *fresh)}
-        self.memory.look(of, auditor, fresh.stop, seen)
+        changed = {index: why for index, why in seen.items() if why != known.get(index, "")}
+        if fresh or changed:
+            self.memory.look(of, auditor, fresh.stop, changed)
         told: dict[str, list[int]] = {}
         for index, why in (known | seen).items():
             told.setdefault(why, []).append(index)

@@ -11,11 +11,14 @@ import pytest
 from typer.testing import Result
 
 from ledger import inference_cli
+from ledger.audit_open import FirstOf
 from ledger.content import Cid, EmbeddedStore
 from ledger.log import watching
 from ledger.log.actions import ReportOmission
+from ledger.log.follower import log_domain
 from ledger.log.kept import Kept
 from ledger.log.memory import Memory
+from ledger.log.reader import LogReader, open_log
 from ledger.log.receipt import issue
 from ledger.log.statements import Checkpoint
 from ledger.log.store import LogStore
@@ -163,6 +166,36 @@ def test_what_was_compared_with_a_root_that_is_gone_is_compared_again(
     house.anchor()
     look(house.folder)
     assert sorted(compared) == [7, 7, 10], "and the one that is anchored no more is one of those never anchored"
+
+
+def test_a_look_at_which_nothing_is_new_writes_nothing(house: Any, tmp_path: Path) -> None:
+    """And of what is new, only that; a fresh process finds in its file what it would write."""
+    written: list[str] = []
+
+    def tower() -> watching.Watchtower:
+        made = watching.Watchtower(
+            house.chain, Memory(tmp_path / "seen"), house.key.address, auditors=(house.auditor.address,)
+        )
+        made.memory._database._connection.set_trace_callback(
+            lambda sql: written.extend(word for word in ("INTO", "DELETE", "BEGIN") if word in sql)
+        )
+        return made
+
+    reader = LogReader(open_log(str(house.folder), FirstOf([])), log_domain(house.chain), house.key.address)
+    first = tower()
+    written.clear()
+    assert first.look([reader]) == []
+    assert written.count("INTO") == 2 + 2 + 1 + 1  # seen, settled, longest, looked
+    for again in (first, tower()):
+        written.clear()
+        for _ in range(2):
+            assert again.look([reader]) == []
+        assert written.count("INTO") == (0 if again is first else 2), "settled ones, which are there"
+    house.answers(2)
+    house.anchor()
+    written.clear()
+    assert first.look([reader]) == []
+    assert written.count("INTO") == 1 + 1 + 1 + 1
 
 
 def test_a_watch_reads_only_what_is_new_of_the_chain(house: Any, tmp_path: Path) -> None:
