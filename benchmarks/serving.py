@@ -57,8 +57,8 @@ from node.settings import ChainSettings, ContentSettings, HttpSettings, KeySetti
 AUDITED, PLAIN = "with auditing", "without"
 POLL_S: Final = 1.0
 CLIENTS: Final = 24
-REQUESTS: Final = 25  # of each client and turn
-TURNS: Final = 7
+REQUESTS: Final = 10  # of each client and turn: what else goes on around lasts longer than a pair of turns
+TURNS: Final = 21
 LONGEST_TEXT: Final = 60  # fits both presets
 SIZES: Final = (10**3, 10**5, 10**6)
 ETHER: Final = 10**18

@@ -338,11 +338,9 @@ def salted(salt: bytes, text: bytes) -> bytes:
 
 
 def enter(unsealed: Entry, record: Record, envelope: Envelope) -> tuple[Entry, bytes]:
-    """The entry of a record, and the record sealed. Of `unsealed` the digests are filled in here."""
-    texts: dict[str, Any] = record.digests()
-    drafted = replace(unsealed, **texts, sealed=NO_DIGEST)
-    sealed = envelope.seal(record.encode(), drafted.context)
-    return replace(drafted, sealed=canonical.digest(sealed)), sealed
+    """The entry of a record, and the record sealed. unsealed: with the record's digests; `sealed` is filled in here."""
+    sealed = envelope.seal(record.encode(), unsealed.context)
+    return replace(unsealed, sealed=canonical.digest(sealed)), sealed
 
 
 def issue(secret: bytes, entry: Entry, record: Record) -> Receipt:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -23,9 +23,10 @@ MODE: Final = 0o644  # whoever serves the folder reads them
 
 @dataclass(frozen=True)
 class _Tail:
-    """Where the record of the next entry goes: sequence; descriptor of its file; place in it."""
+    """Where the record of the next entry goes: sequence; its file, and a descriptor of that; place in it."""
 
     sequence: int
+    path: Path
     file: int
     end: int
 
@@ -88,19 +89,19 @@ class RecordFolder:
             os.ftruncate(tail.file, tail.end)
         data = encode_records(sealed)
         write_all(tail.file, data, tail.end)
-        self._unsynced.add(self._path(first))
-        self._tail = _Tail(first + len(sealed), tail.file, tail.end + len(data))
+        self._unsynced.add(tail.path)
+        self._tail = replace(tail, sequence=first + len(sealed), end=tail.end + len(data))
 
     def _opened(self, sequence: int) -> _Tail:
         """Behind the record before this one."""
         path, place = self._path(sequence), sequence % RECORDS
         if not place:
             make_folder(path.parent)
-            return _Tail(sequence, os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, MODE), 0)
+            return _Tail(sequence, path, os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, MODE), 0)
         before = split_records(path.read_bytes(), place) if path.exists() else []
         if len(before) < place:
             raise LogDamaged(f"{path}: {len(before)} records, and the log has the entries of {place}: restore it")
-        return _Tail(sequence, os.open(path, os.O_RDWR | os.O_CLOEXEC), len(encode_records(before)))
+        return _Tail(sequence, path, os.open(path, os.O_RDWR | os.O_CLOEXEC), len(encode_records(before)))
 
     def _sync(self, path: Path) -> None:
         """A file, or a folder."""

@@ -28,6 +28,7 @@ import hmac
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Final
 
 from cryptography.exceptions import InvalidTag
@@ -115,6 +116,10 @@ class Envelope:
     head: bytes
     seed: bytes = field(repr=False)
 
+    @cached_property
+    def _head_digest(self) -> bytes:
+        return canonical.digest(self.head)
+
     @classmethod
     def to(cls, auditors: Sequence[Auditor]) -> Envelope:
         """With a fresh seed. Raises LocalFault for nobody, or for too many."""
@@ -132,7 +137,7 @@ class Envelope:
         if len(record) > MAX_RECORD_BYTES:
             raise LocalFault(f"{len(record)} bytes cannot be sealed, {MAX_RECORD_BYTES} can")
         cipher = ChaCha20Poly1305(_content_key(self.seed, context))
-        body = cipher.encrypt(_NONCE, _padded(record), context + canonical.digest(self.head))
+        body = cipher.encrypt(_NONCE, _padded(record), context + self._head_digest)
         return len(self.head).to_bytes(4) + self.head + body
 
 

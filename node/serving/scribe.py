@@ -89,9 +89,7 @@ def draft(
             issued_block=standing.head,
             due_block=standing.head + standing.promise_blocks,
             bundle=identity.bundle,
-            request=NO_DIGEST,
-            response=NO_DIGEST,
-            terms=NO_DIGEST,
+            **record.digests(),
             sealed=NO_DIGEST,
         )
         entry, sealed = enter(unsealed, record, envelope)

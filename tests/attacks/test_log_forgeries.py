@@ -313,7 +313,7 @@ def receipt_for(stage: Stage, changes: dict[str, Any]) -> tuple[Receipt, Server]
         stage.chain.chain_id, stage.chain.log_address, SERVER.address, 0, 0, head, head + 9, *[keccak(b"m")] * 5
     )
     auditor = Auditor(bytes(20), AuditorKey.of(keccak(b"auditor")).public)
-    entry = replace(enter(blank, record, Envelope.to([auditor]))[0], **changes)
+    entry = replace(enter(replace(blank, **record.digests()), record, Envelope.to([auditor]))[0], **changes)
     return issue(SERVER.secret, entry, record), Server(stage.domain, SERVER.address, 50)
 
 

@@ -291,7 +291,7 @@ def test_a_user_an_auditor_and_a_server_from_question_to_evidence(host: Host, tm
         blank = Entry(
             lab.chain.chain_id, lab.chain.log_address, host.address, number, 0, head, head + 5, *[bytes(32)] * 5
         )
-        entry, sealed = enter(replace(blank, bundle=keccak(text="model")), record, Envelope.to(to))
+        entry, sealed = enter(replace(blank, bundle=keccak(text="model"), **record.digests()), record, Envelope.to(to))
         if number < 2:
             assert log.append([entry.encode()]) == entry.sequence
         answers.append((Receipt.decode(issue(host.key.secret, entry, record).encode()), record, sealed, head))

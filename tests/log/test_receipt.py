@@ -48,7 +48,7 @@ REQUEST, RESPONSE = b'{"prompt":"is my loan approved?"}', b'{"text":"no"}'
 DECODING = Decoding(64, Fraction(7, 10), Fraction(9, 10), 40, 1234, ("\n",))
 RECORD = Record(DECODING, sha256(b"salt").digest(), REQUEST, RESPONSE)
 BLANK = Entry(31337, DOMAIN.contract, KEY.address, 5, 1_750_000_000_000, 100, 140, BUNDLE, *[bytes(32)] * 4)
-ENTRY, SEALED = enter(BLANK, RECORD, Envelope.to([Auditor(b"\xbb" * 20, AUDITOR.public)]))
+ENTRY, SEALED = enter(replace(BLANK, **RECORD.digests()), RECORD, Envelope.to([Auditor(b"\xbb" * 20, AUDITOR.public)]))
 RECEIPT = issue(KEY.secret, ENTRY, RECORD)
 GOLDEN_ENTRY = "544259dfbf6d01b955597b6697b29bacf32088cbd9a407a9ac483b834f763466"
 GOLDEN_SIGNATURE = (
@@ -251,8 +251,9 @@ def test_what_was_written_once_is_what_is_written_anew() -> None:
 
 
 def test_equal_questions_look_different() -> None:
-    again = enter(BLANK, replace(RECORD, salt=fresh_salt()), Envelope.to([Auditor(bytes(20), AUDITOR.public)]))[0]
-    assert again.request != ENTRY.request
+    again = replace(RECORD, salt=fresh_salt()).digests()
+    assert again.keys() == RECORD.digests().keys()
+    assert not set(again.values()) & set(RECORD.digests().values())
     with pytest.raises(LocalFault):
         salted(b"short", b"")
 

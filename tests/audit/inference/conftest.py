@@ -94,7 +94,7 @@ class House:
             *[bytes(32)] * 4,
         )
         sealed_to = Auditor(self.auditor.address if at is None else at, (to or self.reader_key).public)
-        return *enter(replace(blank, **changes), record, Envelope.to([sealed_to])), record
+        return *enter(replace(blank, **changes | record.digests()), record, Envelope.to([sealed_to])), record
 
     def answer(self, number: int, **changes: Any) -> Receipt:
         entry, sealed, record = self.draft(number, **changes)
