@@ -120,10 +120,10 @@ class Toy:
         self.circuit.relations.append(Keyed(cells[0], tuple(cells[1:]), ids, values))
 
     def elsewhere(self, section: str, rows: Units) -> None:
-        """Some cells, of which the second group names two of the first once more."""
+        """Some cells, one of them named twice, of which the second group names two of the first once more."""
         rng = np.random.default_rng(len(rows))
         places = rng.choice(rows.size, 9, replace=False)
-        for part in (places[:6], places[4:]):
+        for part in (places[[0, 1, 2, 3, 4, 5, 0]], places[4:]):
             row, lane = np.divmod(part, rows.shape[1])
             units = rows[row, lane] if self.circuit.proving else None
             found = foreign(self.circuit, f"{section} from {part[0]}", section, row, lane, (len(part),), units)

@@ -50,8 +50,7 @@ from node.serving.anchor import Anchor
 from node.serving.asking import CLASSIFYING
 from node.serving.daemon import Server, opened
 from node.serving.desk import Writes
-from node.serving.records import RecordFolder
-from node.serving.scribe import Answer, Identity, Pen, Scribe, Standing
+from node.serving.scribe import Answer, Identity, Pen, Scribe, Standing, Told
 from node.serving.settings import LimitSettings, LogSettings, ServeSettings
 from node.settings import ChainSettings, ContentSettings, HttpSettings, KeySettings
 
@@ -77,18 +76,20 @@ def main() -> None:
 class Unprinted(Engine):
     """Nobody will replay what it says."""
 
-    def print_of(self, state: States) -> bytes:
-        return b""
+    def prints_of(self, states: States) -> list[bytes]:
+        return [b""] * len(states)
 
 
 class Unwritten:
     """In the pen's place: the same receipt for everybody, and nothing on the disk."""
 
     def __init__(self, pen: Pen) -> None:
-        self._receipt: Future[Receipt] = pen.submit(Answer(b"{}", b"{}", CLASSIFYING))
+        made: Future[Receipt | BaseException] = Future()
+        pen.submit(Answer(b"{}", b"{}", CLASSIFYING), made.set_result)
+        self._receipt = made.result()
 
-    def submit(self, answer: Answer) -> Future[Receipt]:
-        return self._receipt
+    def submit(self, answer: Answer, told: Told) -> None:
+        told(self._receipt)
 
 
 @dataclass(frozen=True)
@@ -266,14 +267,12 @@ def log_and_gas() -> None:
             gas = _gas(chain, key, domain, log, size)
             if rest := -log.size % RECORDS:
                 log.append([b"no record"] * rest)  # records begin with a file of theirs
-            records = RecordFolder(log.folder)
-            scribe = Scribe(log, records, key, Identity(domain, key.address, bytes(32)), Standing(1, 300, (auditor,)))
+            scribe = Scribe(log, key, Identity(domain, key.address, bytes(32)), Standing(1, 300, (auditor,)))
             rates = [_appends(scribe, group) for group in (1, 16, 64)]
             inclusion, consistency = _proofs(log, size)
             shown = [f"{rate:,.0f}" for rate in rates]
             shown += [f"{inclusion * 1e3:.2f} ms", f"{consistency * 1e3:.2f} ms", f"{gas:,}"]
             print(f"  {size:>10,}" + "".join(f"{each:>14}" for each in shown))
-            records.close()
             log.close()
     print("  gas: of the one transaction that anchors the next thousand answers, so for a thousand inferences")
 

@@ -37,15 +37,15 @@ class Point(StrEnum):
     OUTBOX_SETTLED = "outbox-settled"  # outcome stored
     FOLLOWER_APPLIED = "follower-applied"  # events and cursor stored
     ADVANCE_INTENT = "advance-intent"
-    LOG_APPENDED = "log-appended"  # entries in the journal of an inference log, no answer sent yet
+    LOG_APPENDED = "log-appended"  # entries and sealed records in the journal of an inference log, no answer sent yet
     LOG_TILE = "log-tile"  # a full tile of hashes, its bundle not yet
     LOG_BUNDLE = "log-bundle"  # a full bundle, whose entries the journal still has
+    LOG_RECORDS = "log-records"  # files of sealed records that the journal still has
     LOG_TRIMMED = "log-trimmed"  # the journal without them
     LOG_SIGNED = "log-signed"  # the guard of a log has recorded the checkpoint that it signed
     LOG_PUBLISHED = "log-published"  # the partial tiles of the present size
     SERVE_REGISTER_INTENT = "serve-register-intent"
     SERVE_AUDITORS_INTENT = "serve-auditors-intent"
-    SERVE_RECORD = "serve-record"  # sealed records of answers whose entries are in no log yet
     SERVE_CHECKPOINT = "serve-checkpoint"  # the file `checkpoint` beside the tiles
     SERVE_CONTENT = "serve-content"  # the log's directory in the content store, not yet remembered
     SERVE_PUBLISHED = "serve-published"  # remembered as the last one that was published

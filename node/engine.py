@@ -309,13 +309,13 @@ class Engine:
         states, logits = self.pooled(batch, leave_out)
         shares = torch.softmax(torch.from_numpy(logits).double(), dim=1).tolist()
         return [
-            Classified(tuple(scores), int(row.argmax()), self.print_of(state))
-            for scores, row, state in zip(shares, logits, states, strict=True)
+            Classified(tuple(scores), int(row.argmax()), made)
+            for scores, row, made in zip(shares, logits, self.prints_of(states), strict=True)
         ]
 
-    def print_of(self, state: States) -> bytes:
-        """The fingerprint of one text's pooled state (d,)."""
-        return fingerprint.of_pooled(state).encode()
+    def prints_of(self, states: States) -> list[bytes]:
+        """The fingerprints of n texts' pooled states (n, d)."""
+        return [made.encode() for made in fingerprint.of_pooled(states)]
 
     @torch.no_grad()
     def pooled(self, batch: Sequence[Sequence[int]], leave_out: Collection[bytes] = ()) -> tuple[States, Scores]:

@@ -108,13 +108,16 @@ def sizes(kind: Kind, width: int, count: int) -> list[int]:
 
 def of_answer(states: States, tokens: Sequence[int]) -> Fingerprint:
     """states (n, d): those that the n tokens of an answer were chosen from."""
-    windows = (states[start : start + WINDOW] for start in range(0, len(states), WINDOW))
-    return Fingerprint("generated", states.shape[1], tuple(tokens), tuple(map(_window, windows)))
+    width = states.shape[1]
+    parts = (states[start : start + WINDOW] for start in range(0, len(states), WINDOW))
+    windows = [window for part in parts for window in _windows(part.reshape(1, -1), width)]
+    return Fingerprint("generated", width, tuple(tokens), tuple(windows))
 
 
-def of_pooled(state: States) -> Fingerprint:
-    """state (d,): what the head of a classifier is given."""
-    return Fingerprint("pooled", len(state), (), (_window(state[None]),))
+def of_pooled(states: States) -> list[Fingerprint]:
+    """states (n, d): what the head of a classifier is given of each of n texts."""
+    width = states.shape[1]
+    return [Fingerprint("pooled", width, (), (window,)) for window in _windows(states, width)]
 
 
 def compare(claimed: Fingerprint, states: States) -> float:
@@ -133,7 +136,7 @@ def compare(claimed: Fingerprint, states: States) -> float:
 
 def _distance(claimed: Window, states: States) -> float:
     ours = states.astype(np.float64).reshape(-1)
-    largest = ours[_largest(states)]
+    largest = ours[_largest(states.reshape(1, -1), states.shape[1])[0]]
     norm = float(np.linalg.norm(largest))
     if norm == 0.0:
         return 0.0 if claimed.scale == 0.0 else inf
@@ -142,20 +145,22 @@ def _distance(claimed: Window, states: States) -> float:
     return max(apart, lacking) / norm
 
 
-def _window(states: States) -> Window:
+def _windows(states: States, width: int) -> list[Window]:
+    """states (n, m): in each row those of one window, flattened."""
     if not np.isfinite(states).all():
         raise FingerprintMalformed("a state is not finite")
-    places = _largest(states)
-    entries = states.astype(np.float64).reshape(-1)[places]
-    scale = float(np.float32(np.abs(entries).max()))
-    values = np.rint(entries * (PARTS / scale)) if scale else np.zeros(len(entries))
-    return Window(scale, places, values.astype(np.int16))
+    places = _largest(states, width)
+    entries = np.take_along_axis(states, places, axis=1).astype(np.float64)
+    scales = np.abs(entries).max(axis=1)
+    units = np.divide(PARTS, scales, where=scales > 0, out=np.zeros_like(scales))
+    values = np.rint(entries * units[:, None]).astype(np.int16)
+    return [Window(*each) for each in zip(scales.tolist(), places, values, strict=True)]
 
 
-def _largest(states: States) -> NDArray[np.int64]:
-    """Ascending; of equal ones the first."""
-    size = np.abs(states.reshape(-1))
-    return np.sort(np.argsort(-size, kind="stable")[: min(LARGEST, states.shape[1])])
+def _largest(states: States, width: int) -> NDArray[np.int64]:
+    """Places in each row (n, m) of its largest entries (n, k), ascending; of equal ones the first."""
+    order = np.argsort(-np.abs(states), axis=1, kind="stable")
+    return np.sort(order[:, : min(LARGEST, width)], axis=1)
 
 
 # ---- bytes
@@ -170,8 +175,9 @@ def _varint(number: int) -> bytes:
 
 
 def _encode_window(window: Window) -> bytes:
-    gaps = (np.diff(window.places, prepend=-1) - 1).tolist()
-    places = bytes(gaps) if max(gaps) <= 0x7F else b"".join(map(_varint, gaps))
+    gaps = window.places.copy()
+    gaps[1:] -= window.places[:-1] + 1
+    places = bytes(gaps.tolist()) if gaps.max() <= 0x7F else b"".join(map(_varint, gaps.tolist()))
     return struct.pack(">f", window.scale) + places + window.values.astype(">i2").tobytes()
 
 

@@ -1,7 +1,8 @@
 """Entries on their way into full bundles: a file that is only appended to, one frame and one fsync for each append.
 
     frame = length of the payload (4 bytes) ‖ index of its first entry (8) ‖ number of entries (2) ‖ check of these (4)
-            ‖ payload: each entry behind its length (2 bytes), as in a bundle
+            ‖ payload: each entry behind its length (2 bytes), as in a bundle; then, where the entries came with sealed
+              records, each record behind its length (4 bytes), as in a file of records
             ‖ SHA-256 of all of it
 
 A frame that has been fsynced has been promised to somebody, one that has not is nobody's loss. So when the file is read
@@ -17,14 +18,14 @@ LocalFault
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
 from ledger.database import StorageFault
-from ledger.log.tiles import LENGTH_BYTES, framed
+from ledger.log.tiles import LENGTH_BYTES, encode_records, framed, split_records
 from proofs.errors import LocalFault
 
 HEAD_BYTES: Final = 18
@@ -39,8 +40,11 @@ class LogDamaged(LocalFault):
 
 @dataclass(frozen=True)
 class Frame:
+    """What one append made durable. records: one for each entry, or none at all."""
+
     first: int
     entries: tuple[bytes, ...]
+    records: tuple[bytes, ...] = ()
 
     @property
     def end(self) -> int:
@@ -49,7 +53,9 @@ class Frame:
     def encode(self) -> bytes:
         if not 0 < len(self.entries) <= MAX_FRAME_ENTRIES:
             raise LocalFault(f"a frame has 1 to {MAX_FRAME_ENTRIES} entries, not {len(self.entries)}")
-        payload = b"".join(map(framed, self.entries))
+        if len(self.records) not in (0, len(self.entries)):
+            raise LocalFault(f"{len(self.records)} records beside {len(self.entries)} entries")
+        payload = b"".join(map(framed, self.entries)) + encode_records(self.records)
         head = len(payload).to_bytes(4) + self.first.to_bytes(8) + len(self.entries).to_bytes(2)
         body = head + _check(head) + payload
         return body + sha256(body).digest()
@@ -60,18 +66,19 @@ def decode_frames(data: bytes, where: str) -> tuple[list[Frame], int]:
     frames: list[Frame] = []
     at = 0
     while at < len(data):
-        frame = _decode(data, at, f"{where}, byte {at}")
-        if frame is None:
+        found = _decode(data, at, f"{where}, byte {at}")
+        if found is None:
             return frames, at
+        frame, end = found
         if frames and frame.first != frames[-1].end:
             raise LogDamaged(f"{where}, byte {at}: entry {frames[-1].end} is followed by {frame.first}")
         frames.append(frame)
-        at += len(frame.encode())
+        at = end
     return frames, at
 
 
-def _decode(data: bytes, at: int, where: str) -> Frame | None:
-    """None for a frame that a crash interrupted."""
+def _decode(data: bytes, at: int, where: str) -> tuple[Frame, int] | None:
+    """The frame, and where it ends; None for one that a crash interrupted."""
     head = data[at : at + HEAD_BYTES]
     if len(head) < HEAD_BYTES or not (any(head) or any(data[at:])):
         return None
@@ -85,18 +92,23 @@ def _decode(data: bytes, at: int, where: str) -> Frame | None:
         if end + DIGEST_BYTES == len(data) and not any(digest):
             return None
         raise LogDamaged(f"{where}: the entries of a frame have changed")
-    entries = tuple(_entries(body[HEAD_BYTES:]))
-    if len(entries) != int.from_bytes(head[12:14]):
-        raise LogDamaged(f"{where}: {len(entries)} entries in a frame of {int.from_bytes(head[12:14])}")
-    return Frame(int.from_bytes(head[4:12]), entries)
+    entries, records = _parts(body[HEAD_BYTES:], int.from_bytes(head[12:14]), where)
+    return Frame(int.from_bytes(head[4:12]), entries, records), end + DIGEST_BYTES
 
 
-def _entries(payload: bytes) -> Iterator[bytes]:
+def _parts(payload: bytes, count: int, where: str) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
+    """(entries, records)."""
+    entries: list[bytes] = []
     at = 0
-    while at < len(payload):
+    for _ in range(count):
         start = at + LENGTH_BYTES
         at = start + int.from_bytes(payload[at:start])
-        yield payload[start:at]
+        entries.append(payload[start:at])
+    records = split_records(payload[at:], count)
+    whole = b"".join(map(framed, entries)) + encode_records(records) == payload
+    if not (count and whole and len(records) in (0, count)):
+        raise LogDamaged(f"{where}: a frame of {count} entries has other bytes than these, or {len(records)} records")
+    return tuple(entries), tuple(records)
 
 
 def _check(head: bytes) -> bytes:
@@ -129,12 +141,16 @@ class Journal:
             self.close()
             raise
 
-    def append(self, first: int, entries: Sequence[bytes]) -> None:
+    @property
+    def size_bytes(self) -> int:
+        return self._end
+
+    def append(self, frame: Frame) -> None:
         """Durable when it returns. Raises StorageFault, and then nothing was appended: a failed write is cut off again.
         After a failed fsync nobody knows what is on the disk: nothing more is taken until the file is opened anew."""
         if self._broken:
             raise StorageFault(f"{self.path}: {self._broken}; check the disk, and start again")
-        data = Frame(first, tuple(entries)).encode()
+        data = frame.encode()
         try:
             write_all(self._file, data, self._end)
         except OSError as error:

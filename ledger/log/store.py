@@ -1,18 +1,22 @@
 """The log on this disk. What `append` returned from is durable: only then may an answer be sent.
 
-    FOLDER/journal          entries that are in no full bundle yet (ledger.log.journal)
+    FOLDER/journal          entries that are in no full bundle yet, and their sealed records (ledger.log.journal)
+    FOLDER/records/…        the sealed records, for readers (ledger.log.record_folder)
     FOLDER/tile/…           tiles and bundles, as C2SP tlog-tiles names them (ledger.log.tiles)
     FOLDER/lock             held by the one process that writes
 
 In this order, each step durable before the next begins:
-  1. the frame in the journal, fsynced: the leaf is promised, `append` returns
+  1. the frame in the journal, entries and records, fsynced: the leaf is promised, `append` returns. The files of
+     records have them too by then, so that whoever finds an entry finds its record, but nobody waits for their fsync
   2. with 256 entries together: the hash tiles that they complete, lowest first, each written beside, fsynced, renamed,
      its folder fsynced
   3. the bundle with the entries themselves, likewise: from here on the bundle counts, and a bundle has all its tiles
-  4. the journal without them, likewise
-A crash between any two leaves a log of the same size and root: steps 2 and 3 write the same bytes again, and entries
-that the journal still has although their bundle is there are skipped. `publish` adds the partial tiles of the present
-size; they must be with readers before a checkpoint of that size is.
+  4. the files of records, fsynced
+  5. the journal without that bundle's entries, and without records, likewise; 4 and 5 also when it has grown long
+A crash between any two leaves a log of the same size and root: steps 2 and 3 write the same bytes again, entries that
+the journal still has although their bundle is there are skipped, and records that it has are put into their files once
+more. `publish` adds the partial tiles of the present size; they must be with readers before a checkpoint of that size
+is.
 
 What nobody can see from here: a journal cut short by something else than a crash. Hence `at_least`.
 """
@@ -25,10 +29,12 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from ledger.crash import Point, reached
 from ledger.database import StorageFault
 from ledger.log.journal import Frame, Journal, LogDamaged, decode_frames, fault, write_durably
+from ledger.log.record_folder import RecordFolder
 from ledger.log.tiles import (
     ENTRIES,
     MAX_ENTRY_BYTES,
@@ -47,6 +53,7 @@ from proofs.errors import LocalFault, PeerFault
 from proofs.merkle import Frontier, leaf_hash
 
 Rows = list[list[bytes]]
+MAX_JOURNAL_BYTES: Final = 1 << 26  # an opening reads all of it
 
 
 class LogInUse(LocalFault):
@@ -64,6 +71,7 @@ class LogStore:
         self.folder = folder
         self._mutex = threading.RLock()
         self._lock = _take_lock(folder)
+        self._records = RecordFolder(folder)
         try:
             self._bundles = _count_bundles(folder)
             self._journal = Journal(folder / "journal")
@@ -76,6 +84,7 @@ class LogStore:
             self._frontier = _frontier(self._bundles, self._rows, self._pending)
             if self.size < at_least:
                 raise LogDamaged(f"{folder}: {self.size} entries, and {at_least} are known elsewhere: restore the rest")
+            self._journal.frames = []
             with suppress(StorageFault):  # reading is possible on a full disk too
                 self._fold()
         except BaseException:
@@ -109,6 +118,11 @@ class LogStore:
         with self._mutex:
             found = self._stored(path)
             return self._unfinished(tile) if found is None else found
+
+    def records(self, index: int, size: int) -> list[bytes]:
+        """The sealed records of file `index` in a log of `size` entries, as far as they lie there. Raises
+        StorageFault."""
+        return self._records.get(index, size)
 
     def fsck(self, roots: Mapping[int, bytes] | None = None) -> Iterator[Flaw]:
         """As ledger.log.tree.fsck, over what is on this disk, the journal included. `roots`: those of checkpoints."""
@@ -148,16 +162,18 @@ class LogStore:
 
     # ---- writing
 
-    def append(self, entries: Sequence[bytes]) -> int:
-        """Index of the first. All of them are durable when it returns, with one fsync: collect what is waiting. Raises
-        StorageFault, and then none of them is in the log; LocalFault for an entry that is too long."""
+    def append(self, entries: Sequence[bytes], records: Sequence[bytes] = ()) -> int:
+        """Index of the first. All of them are durable when it returns, with one fsync: collect what is waiting.
+        records: sealed, one for each entry. Raises StorageFault, and then none of them is in the log; LocalFault for an
+        entry that is too long; LogDamaged if the records before these are gone."""
         for entry in entries:
             if len(entry) > MAX_ENTRY_BYTES:
                 raise LocalFault(f"an entry of {len(entry)} bytes, at most {MAX_ENTRY_BYTES} fit")
         with self._mutex:
             self._fold()  # what a full disk left undone
             first = self.size
-            self._journal.append(first, entries)
+            self._records.put(first, records)
+            self._journal.append(Frame(first, tuple(entries), tuple(records)))
             reached(Point.LOG_APPENDED)
             self._pending += entries
             self._frontier = self._frontier.extend([leaf_hash(entry) for entry in entries])
@@ -180,8 +196,11 @@ class LogStore:
             return tiles
 
     def _fold(self) -> None:
-        """Steps 2 to 4, for as many full bundles as there are."""
-        folded = False
+        """Steps 2 to 5, for as many full bundles as there are."""
+        while self._unput:
+            self._records.put(self._unput[0].first, self._unput[0].records)
+            del self._unput[0]
+        folded = self._journal.size_bytes > MAX_JOURNAL_BYTES
         while len(self._pending) >= WIDTH:
             entries, rows = self._pending[:WIDTH], [list(row) for row in self._rows]
             for tile, hashes in self._completed(entries, rows):
@@ -192,6 +211,7 @@ class LogStore:
             self._pending, self._rows, self._bundles = self._pending[WIDTH:], rows, self._bundles + 1
             folded = True
         if folded:
+            self._records.sync()
             self._journal.restart(self._bundles * WIDTH, self._pending)
             reached(Point.LOG_TRIMMED)
 
@@ -210,6 +230,7 @@ class LogStore:
     def close(self) -> None:
         """Idempotent."""
         self._journal.close()
+        self._records.close()
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
@@ -217,8 +238,9 @@ class LogStore:
     # ---- opening
 
     def _from_journal(self) -> list[bytes]:
-        """Entries behind the last bundle."""
+        """Entries behind the last bundle; the records of all that it has go into their files with the next `_fold`."""
         start, frames = self._bundles * WIDTH, self._journal.frames
+        self._unput = [frame for frame in frames if frame.records]
         pending = _behind(frames, start)
         if len(pending) < WIDTH and (self.folder / Tile(0, self._bundles).path).exists():
             raise LogDamaged(f"{self.folder}: bundle {self._bundles} is gone, and its tile is there")

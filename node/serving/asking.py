@@ -179,7 +179,8 @@ def chat(body: ChatRequest, engine: Engine, bounds: Bounds) -> Asked:
 def classification(body: ClassifyRequest, engine: Engine, bounds: Bounds) -> Asked:
     """Raises Refused."""
     tokens = _tokens(body.input, engine, min(bounds.prompt_tokens, engine.max_tokens), "input")
-    return Asked(tokens, replace(CLASSIFYING, leave_out=_left_out(body, engine)))
+    left_out = _left_out(body, engine)
+    return Asked(tokens, replace(CLASSIFYING, leave_out=left_out) if left_out else CLASSIFYING)  # encoded already
 
 
 def _generation(body: Sampling, engine: Engine, bounds: Bounds, prompt: str, wanted: int, explicit: bool) -> Asked:

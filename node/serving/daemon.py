@@ -8,6 +8,7 @@ anchor tries once more to get everything onto the chain. What does not get there
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -35,7 +36,6 @@ from node.serving.log_pages import Shelf
 from node.serving.meter import Meter
 from node.serving.proving import ProofDesk, proves_on
 from node.serving.publishing import Publisher
-from node.serving.records import RecordFolder
 from node.serving.scribe import Identity, Pen, Scribe, Standing
 from node.serving.settings import ServeSettings
 from node.serving.web import WebServer
@@ -111,11 +111,9 @@ def opened(
         local = EmbeddedStore(settings.content.path)
         engine = engine or _engine(settings, chain, local)
         identity = Identity(identity.domain, identity.server, engine.bundle)
-        records = RecordFolder(log.folder)
-        stack.callback(records.close)
-        scribe = Scribe(log, records, key, identity, _standing(chain, key, settings))
+        scribe = Scribe(log, key, identity, _standing(chain, key, settings))
         mirrors = [KuboStore(settings.content.kubo, settings.content.timeout_s)] if settings.content.kubo else []
-        publisher = Publisher(log, records, local, mirrors, state_file(settings, PUBLISHED))
+        publisher = Publisher(log, local, mirrors, state_file(settings, PUBLISHED))
         rhythm = Rhythm(settings.audit_log.checkpoint_s, settings.audit_log.publish_s)
         auditors = settings.audit_log.auditors
         anchor = Anchor(chain, key, identity, auditors, log, guard, scribe, publisher, sender, rhythm, meter, told)
@@ -129,7 +127,7 @@ def opened(
         stack.callback(batcher.close)
         name = settings.name or f"candor-{engine.bundle.hex()[:16]}"
         desk = Desk(engine, batcher, pen(writer), name, limits.request_s, meter)
-        shelf = Shelf(log, records, GatewayServer(local), lambda: publisher.last)
+        shelf = Shelf(log, GatewayServer(local), lambda: publisher.last)
         http = HttpLimits(limits.body_bytes, BODY_S, WRITE_S)
         bounds = Bounds(limits.prompt_tokens, limits.max_tokens)
         proofs = ProofDesk(log, proves_on(engine) if limits.proofs else None, told)
@@ -139,6 +137,8 @@ def opened(
             api, settings.http.host, settings.http.port, connections=limits.connections, farewell_s=FAREWELL_S
         )
         stack.callback(web.close)
+        gc.freeze()  # the model stays: a collection that walks all of its objects would hold up every answer
+        stack.callback(gc.unfreeze)
         web.start()
         meter.set(address=f"0x{key.address.hex()}", model=name, bundle=engine.bundle.hex(), url=web.url)
         meter.beat()

@@ -28,7 +28,7 @@ from node.serving.batching import Batcher, EngineFailed, Ticket
 from node.serving.engine import Classified, Engine, Outcome, Step
 from node.serving.meter import Meter
 from node.serving.replies import Head, Kind
-from node.serving.scribe import Answer
+from node.serving.scribe import Answer, Told
 from proofs.errors import CandorError
 
 Send = Callable[[bytes], Awaitable[None]]
@@ -38,7 +38,7 @@ T = TypeVar("T")
 class Writes(Protocol):
     """The pen."""
 
-    def submit(self, answer: Answer) -> Future[Receipt]: ...
+    def submit(self, answer: Answer, told: Told) -> None: ...
 
 
 class StreamBroken(Exception):
@@ -126,12 +126,12 @@ class Desk:
                 return
             try:
                 answer = Answer(request, body(heard.result()), asked.decoding)
-                self.pen.submit(answer).add_done_callback(lambda receipt: leave(answer, receipt))
+                self.pen.submit(answer, lambda found: leave(answer, found))
             except Exception as error:  # whatever it is: who waits must hear
                 self.courier.bring(written, error)
 
-        def leave(answer: Answer, receipt: Future[Receipt]) -> None:
-            self.courier.bring(written, receipt.exception() or (answer.response, receipt.result()))
+        def leave(answer: Answer, found: Receipt | BaseException) -> None:
+            self.courier.bring(written, found if isinstance(found, BaseException) else (answer.response, found))
 
         heard.add_done_callback(write)
         try:
@@ -203,7 +203,9 @@ class Stream:
         if self.asked.usage:
             tail += replies.usage_chunk(self.head, len(self.asked.tokens), outcome)
         answer = Answer(self.request, bytes(self._sent) + tail, self.asked.decoding)
-        receipt = await asyncio.wrap_future(self.desk.pen.submit(answer))
+        written: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
+        self.desk.pen.submit(answer, lambda found: self.desk.courier.bring(written, found))
+        receipt = await written
         self._sent.clear()  # written: nothing is left to be broken off
         self.desk.meter.tokens(len(self.asked.tokens), len(outcome.tokens))
         await send(tail + replies.receipt_chunk(self.head, receipt) + replies.DONE)
@@ -221,7 +223,7 @@ class Stream:
     def _break(self) -> None:
         """Whatever left this server stands in the log."""
         if self._sent:
-            self.desk.pen.submit(Answer(self.request, bytes(self._sent), self.asked.decoding))
+            self.desk.pen.submit(Answer(self.request, bytes(self._sent), self.asked.decoding), lambda _: None)
 
 
 def _public(error: CandorError) -> str:

@@ -27,7 +27,6 @@ from ledger.log.tiles import RECORDS, TileInvalid, encode_records, parse_path, p
 from ledger.log.tree import TileMissing, read_tile
 from node.serving.asking import Refused
 from node.serving.publishing import Published
-from node.serving.records import RecordFolder
 
 BYTES = "application/octet-stream"
 TEXT = "text/plain; charset=utf-8"
@@ -38,7 +37,6 @@ class Shelf:
     """What is shown."""
 
     log: LogStore
-    records: RecordFolder
     gateway: GatewayServer
     published: Callable[[], Published | None]
 
@@ -90,7 +88,7 @@ def log_router(shelf: Shelf, errors: dict[int | str, dict[str, Any]]) -> APIRout
             index = parse_records_path(f"records/{path}")
         except TileInvalid:
             index = size
-        found = shelf.records.get(index, size) if index * RECORDS < size else []
+        found = shelf.log.records(index, size) if index * RECORDS < size else []
         if not found:
             raise Refused(404, "this log has no such records")
         return Response(encode_records(found), media_type=BYTES)

@@ -22,7 +22,6 @@ from ledger.log.statements import Checkpoint
 from ledger.log.store import LogStore
 from ledger.log.tiles import RECORDS, WIDTH, encode_records, records_path, tiles_of
 from ledger.log.tree import read_tile
-from node.serving.records import RecordFolder
 
 STEP: Final = 1024  # entries whose files are in memory at once
 
@@ -46,10 +45,8 @@ class Published:
 class Publisher:
     """One at a time. `mirrors` receive what the local store does."""
 
-    def __init__(
-        self, log: LogStore, records: RecordFolder, local: BlockStore, mirrors: Sequence[PutBlocks], memory: Path
-    ) -> None:
-        self._log, self._records, self._local, self._mirrors, self._memory = log, records, local, mirrors, memory
+    def __init__(self, log: LogStore, local: BlockStore, mirrors: Sequence[PutBlocks], memory: Path) -> None:
+        self._log, self._local, self._mirrors, self._memory = log, local, mirrors, memory
         self.last = read_published(memory)
 
     def publish(self, checkpoint: Checkpoint, signed: bytes) -> Published:
@@ -89,7 +86,7 @@ class Publisher:
 
     def _file(self, index: int, size: int) -> bytes:
         """Of records, with those that a log of `size` entries has."""
-        found, wanted = self._records.get(index, size), min(RECORDS, size - index * RECORDS)
+        found, wanted = self._log.records(index, size), min(RECORDS, size - index * RECORDS)
         if len(found) < wanted:
             raise LogDamaged(f"{records_path(index)}: {len(found)} records, and {wanted} entries: restore it")
         return encode_records(found)

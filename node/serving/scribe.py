@@ -2,11 +2,10 @@
 
 For a group of answers that are ready, in this order, each step durable before the next begins:
   1. their sequence numbers are the next ones of the log; entries and sealed records follow (`draft`, no I/O)
-  2. the sealed records (node.serving.records)
-  3. the entries (LogStore.append: one fsync for all)
-  4. the receipts are signed; from here on the answers may leave
-A crash after 2 leaves records of no entry, after 3 entries that nobody holds a receipt for: both harmless. A full disk
-refuses 2 or 3: then the whole group is not answered, and nothing was promised.
+  2. entries and sealed records (LogStore.append: one fsync for all)
+  3. the receipts are signed; from here on the answers may leave
+A crash after 2 leaves entries that nobody holds a receipt for, which is harmless. A full disk refuses 2: then the whole
+group is not answered, and nothing was promised.
 
 `Pen` is the thread that does so for whoever waits: while one group is being fsynced the next one gathers.
 
@@ -21,8 +20,6 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, InvalidStateError
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -31,10 +28,10 @@ from ledger.log.receipt import NO_DIGEST, Decoding, Entry, Receipt, Record, ente
 from ledger.log.sealing import Auditor, Envelope
 from ledger.log.store import LogStore
 from ledger.signing import Key
-from node.serving.records import RecordFolder
 from proofs.errors import LocalFault
 
 GROUP: Final = 64  # answers that share an fsync
+Told = Callable[[Receipt | BaseException], None]
 
 
 class NotWriting(LocalFault):
@@ -105,8 +102,8 @@ def draft(
 class Scribe:
     """Writes groups of answers, one group at a time."""
 
-    def __init__(self, log: LogStore, records: RecordFolder, key: Key, identity: Identity, standing: Standing) -> None:
-        self._log, self._records, self._key, self._identity = log, records, key, identity
+    def __init__(self, log: LogStore, key: Key, identity: Identity, standing: Standing) -> None:
+        self._log, self._key, self._identity = log, key, identity
         self._now = (standing, Envelope.to(standing.auditors))
         self._halted = ""
 
@@ -125,8 +122,7 @@ class Scribe:
             raise NotWriting(self._halted)
         first, time_ms = self._log.size, int(time.time() * 1000)
         drafts = draft(self._identity, *self._now, first, time_ms, answers)
-        self._records.put(first, [each.sealed for each in drafts])
-        placed = self._log.append([each.entry.encode() for each in drafts])
+        placed = self._log.append([each.entry.encode() for each in drafts], [each.sealed for each in drafts])
         if placed != first:
             raise LocalFault("somebody else appends to this log")
         return [issue(self._key.secret, each.entry, each.record) for each in drafts]
@@ -137,21 +133,20 @@ class Pen:
 
     def __init__(self, write: Callable[[Sequence[Answer]], list[Receipt]]) -> None:
         self._write = write
-        self._waiting: queue.SimpleQueue[tuple[Answer, Future[Receipt]] | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[tuple[Answer, Told] | None] = queue.SimpleQueue()
         self._mutex = threading.Lock()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="pen", daemon=True)
         self._thread.start()
 
-    def submit(self, answer: Answer) -> Future[Receipt]:
-        """The receipt, once the answer may leave."""
-        future: Future[Receipt] = Future()
+    def submit(self, answer: Answer, told: Told) -> None:
+        """`told` is given the receipt once the answer may leave, or why it may not. It is called by the pen's thread,
+        and must neither wait nor raise."""
         with self._mutex:
-            if self._closed:
-                future.set_exception(NotWriting("the server is stopping"))
-            else:
-                self._waiting.put((answer, future))
-        return future
+            if not self._closed:
+                self._waiting.put((answer, told))
+                return
+        told(NotWriting("the server is stopping"))
 
     def close(self) -> None:
         """Idempotent."""
@@ -179,14 +174,11 @@ class Pen:
             self._settle(group)
         return found[-1] is not None
 
-    def _settle(self, group: Sequence[tuple[Answer, Future[Receipt]]]) -> None:
+    def _settle(self, group: Sequence[tuple[Answer, Told]]) -> None:
+        found: Sequence[Receipt | BaseException]
         try:
-            receipts = self._write([answer for answer, _ in group])
+            found = self._write([answer for answer, _ in group])
         except BaseException as error:  # whatever it is: who waits must not wait for ever
-            for _, future in group:
-                with suppress(InvalidStateError):  # who waited has gone
-                    future.set_exception(error)
-            return
-        for (_, future), receipt in zip(group, receipts, strict=True):
-            with suppress(InvalidStateError):
-                future.set_result(receipt)
+            found = [error] * len(group)
+        for (_, told), each in zip(group, found, strict=True):
+            told(each)

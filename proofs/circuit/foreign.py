@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 
 from proofs.circuit.builder import Circuit
 from proofs.circuit.weights import BASIS, Weights
-from proofs.circuit.wire import Group, Units, Wire, strips_of
-from proofs.field import Field
+from proofs.circuit.wire import CircuitRefused, Group, Units, Wire, strips_of
+from proofs.field import Field, P
 from proofs.relation import Term
 
 _ONE = BASIS[0][None]
+_P = np.uint64(P)
 
 
 @dataclass(eq=False)
@@ -28,15 +29,18 @@ class Foreign(Group):
 def foreign(
     circuit: Circuit, name: str, section: str, rows: Units, places: Units, shape: tuple[int, ...], units: Units | None
 ) -> Wire:
-    """The wire of such cells, of that shape; units (*shape,) where they are known."""
+    """The wire of such cells, of that shape; units (*shape,) where they are known. Raises CircuitRefused."""
     group = Foreign(f"elsewhere {name}", 1, 1, section=section, rows=rows.reshape(-1), places=places.reshape(-1))
+    if group.name in circuit.foreign:
+        raise CircuitRefused(f"two groups of cells from elsewhere of the name {name}")
     circuit.foreign[group.name] = group
     group.append(rows.size, None if units is None else [units.reshape(-1, 1)])
     return strips_of(group, 0, 0, shape)
 
 
 def foreign_terms(circuit: Circuit, weights: Weights) -> list[Term]:
-    """The part of the sum equation that lies in another proof's rows: by lane or by row, whichever are fewer."""
+    """The part of the sum equation that lies in another proof's rows: by lane or by row, whichever are fewer. A cell
+    that a wire names more than once has all of its weights."""
     found = list[Term]()
     for name, group in circuit.foreign.items():
         strips = weights.columns.get((name, 0))
@@ -54,13 +58,13 @@ def _terms(group: Foreign, factors: Field) -> list[Term]:
         for lane in lanes:
             mine = group.places == lane
             table = np.zeros((int(group.rows.max()) + 1, 4), dtype=np.uint64)
-            table[group.rows[mine]] = factors[mine]
-            found.append(Term(int(lane), _ONE, {group.section: (0, table)}))
+            np.add.at(table, group.rows[mine], factors[mine])
+            found.append(Term(int(lane), _ONE, {group.section: (0, table % _P)}))
         return found
     for row in rows:
         mine = group.rows == row
         start, end = int(group.places[mine].min()), int(group.places[mine].max()) + 1
         line = np.zeros((end - start, 4), dtype=np.uint64)
-        line[group.places[mine] - start] = factors[mine]
-        found.append(Term(start, line, {group.section: (int(row), _ONE)}))
+        np.add.at(line, group.places[mine] - start, factors[mine])
+        found.append(Term(start, line % _P, {group.section: (int(row), _ONE)}))
     return found

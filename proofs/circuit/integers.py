@@ -58,6 +58,8 @@ def in_bytes(circuit: Circuit, total: Total, constant: int, count: int, like: Wi
             claimed = claimed + term.with_(fraction=0, limbs=None)
         claimed = claimed.plus(added)
         if index == count:
+            if claimed.bound >= P:
+                raise ProgramRefused(f"a sum of {claimed.bound} could wrap modulo p")
             circuit.equal(claimed)
             return found
         bits = signed_bits((bound >> BYTE) + 1)

@@ -59,14 +59,20 @@ def limbs(circuit: Circuit, x: Wire, bits: int = LIMB_BITS) -> list[Limb]:
 
 
 def pieces(circuit: Circuit, x: Wire, bits: int = LIMB_BITS) -> list[Limb]:
-    """Limbs of so many bits: those that the circuit holds already, or new ones."""
+    """Limbs of so many bits: those that the circuit holds already, or new ones. Raises CircuitRefused."""
     if x.limbs is not None and x.limbs[1][0] == bits:
         return list(x.limbs)
     plan = limb_plan(x.bound, bits)
-    if len(plan) == 1:
-        return [(0, x)]
+    return [(0, x)] if len(plan) == 1 else cut_up(circuit, x, plan)
+
+
+def cut_up(circuit: Circuit, x: Wire, plan: Sequence[tuple[int, int]]) -> list[Limb]:
+    """New cells for the limbs of x. Raises CircuitRefused where x is so long that those of x ± p could be its own."""
     found = limb_cells(circuit, x.shape, x.lanes, plan, x.units)
-    circuit.equal(joined(found) - x.with_(fraction=0))
+    whole = joined(found)
+    if whole.bound + x.bound >= P:
+        raise CircuitRefused(f"a value of up to {x.bound} in limbs of up to {whole.bound} could wrap modulo p")
+    circuit.equal(whole - x.with_(fraction=0))
     return found
 
 

@@ -148,12 +148,13 @@ class Weights:
 
     def _keyed(self, relation: Keyed) -> None:
         (of_ids,), (of_key,) = self._draw(1), self._draw(1)
-        self._add(relation.index, [of_ids], self._lambda)
-        self._add(relation.ids, [minus(of_ids)], self._lambda)
+        places = self._places(relation.index.lanes)
+        self._add(relation.index, [of_ids], places)
+        self._add(relation.ids, [minus(of_ids)], places)
         for element, wire in zip(BASIS, relation.key, strict=True):
-            self._add(wire, [reduced(of_key * element)], self._lambda)
+            self._add(wire, [reduced(of_key * element)], places)
         factors = self._drawn.gamma[: relation.values.size]
-        self._add(relation.values, [minus(reduced(of_key * factor)) for factor in factors], self._lambda)
+        self._add(relation.values, [minus(reduced(of_key * factor)) for factor in factors], places)
 
     def _bilinear(self, relation: Bilinear) -> None:
         drawn, circuit = self._drawn, self._circuit
@@ -185,10 +186,10 @@ class Weights:
         """u or v is the side's combination by the test."""
         shape = side.wire.shape
         if side.contract == "lanes":
-            by_matrix = self._draw(shape[0])
-            factors = [reduced(factor * value) for factor in by_matrix for value in self._lambda]
+            by_matrix, places = self._draw(shape[0]), self._places(side.wire.lanes)
+            factors = [reduced(factor * value) for factor in by_matrix for value in places]
             cells = [reduced(minus(factor) * value) for factor in by_matrix for value in test[: shape[1]]]
-            self._add(side.wire, cells, self._lambda)
+            self._add(side.wire, cells, places)
         else:
             factors = self._draw(shape[0] * shape[1])
             if side.contract == "strips":

@@ -17,9 +17,9 @@ from proofs.circuit.rounding import (
     HALF_BITS,
     Part,
     apply,
+    cut_up,
     in_limbs,
     joined,
-    limb_cells,
     limb_plan,
     limbs,
     multiply,
@@ -87,10 +87,8 @@ def ranged(circuit: Circuit, x: Wire, bits: int) -> Wire:
     """The same numbers in limbs of their own, shown to be in `bits` bits."""
     if x.bound <= 1 << (bits - 1):
         return x
-    found = limb_cells(circuit, x.shape, x.lanes, limb_plan(1 << (bits - 1)), x.units)
-    total = joined(found)
-    circuit.equal(total - x.with_(fraction=0, limbs=None))
-    return total.with_(fraction=x.fraction, bound=1 << (bits - 1), limbs=tuple(found))
+    found = cut_up(circuit, x, limb_plan(1 << (bits - 1)))
+    return joined(found).with_(fraction=x.fraction, bound=1 << (bits - 1), limbs=tuple(found))
 
 
 def inner_product(circuit: Circuit, name: str, x: Wire, y: Wire, fraction: int, bits: int) -> Wire:

@@ -9,13 +9,15 @@ import pytest
 
 from proofs.circuit import prover, verifier
 from proofs.circuit.builder import Circuit, Table
-from proofs.circuit.integers import divide
+from proofs.circuit.foreign import foreign
+from proofs.circuit.integers import Total, divide, in_bytes
 from proofs.circuit.layout import layout_of
 from proofs.circuit.relations import Factor
-from proofs.circuit.rounding import Part, rounded
+from proofs.circuit.rounding import Part, pieces, rounded
 from proofs.circuit.wire import CircuitRefused, Wire, strips_of
 from proofs.field import P
 from proofs.gradient.circuit_attention import rotated
+from proofs.gradient.circuit_layers import ranged
 from proofs.gradient.matrix import Matrix
 from proofs.gradient.numbers import ProgramRefused
 from proofs.gradient.program import Attention, Linear
@@ -58,6 +60,28 @@ def test_a_mean_of_too_many_is_refused(length: int) -> None:
         divide(circuit, whole(circuit, length), length)
 
 
+@pytest.mark.parametrize("heads", [64, 128])
+def test_limbs_of_a_sum_that_is_too_long_are_refused(heads: int) -> None:
+    """What the heads that share a key pass back adds up: of 128 times 2^23 − 1, the limbs of that sum less p were as
+    good as its own."""
+    circuit = Circuit(1, False)
+    total = circuit.signed((heads,), 1, 24, None).summed()
+    if heads == 64:
+        assert [place for place, _ in pieces(circuit, total)] == [0, 8, 16, 24]
+        return
+    for cut in (lambda: pieces(circuit, total), lambda: ranged(circuit, total.scaled(2), 24)):
+        with pytest.raises(CircuitRefused, match="could wrap"):
+            cut()
+
+
+def test_the_last_byte_of_a_sum_does_not_wrap() -> None:
+    """Where the places of a sum end, what is left is zero: that it is a multiple of p is not enough."""
+    circuit = Circuit(1, False)
+    total = circuit.signed((256,), 1, 24, None).summed()
+    with pytest.raises(ProgramRefused, match="could wrap"):
+        in_bytes(circuit, Total(((8, total),)), 0, 1, total)
+
+
 def test_a_result_that_reaches_beyond_its_bits_is_refused() -> None:
     """Parts that stand above all bits of the result would leave one bit of carry, and no range."""
     circuit = Circuit(1, False)
@@ -78,6 +102,14 @@ def test_two_tables_of_one_name_are_refused() -> None:
     ):
         with pytest.raises(CircuitRefused, match="two tables"):
             circuit.table(other)
+
+
+def test_two_groups_of_cells_from_elsewhere_of_one_name_are_refused() -> None:
+    """The weights of one would lie where the other's cells are."""
+    circuit, first = Circuit(1, False), np.zeros(1, dtype=np.int64)
+    foreign(circuit, "x", "used", first, first, (1,), None)
+    with pytest.raises(CircuitRefused, match="two groups"):
+        foreign(circuit, "x", "used", first, first + 1, (1,), None)
 
 
 def test_what_is_turned_has_no_constant_and_no_turn() -> None:

@@ -231,10 +231,17 @@ def test_showing_one_text_gives_nothing_away_of_the_others() -> None:
 
 def test_what_was_written_once_is_what_is_written_anew() -> None:
     """Entry and receipt keep what they encoded, and put it together."""
-    for entry in (ENTRY, BLANK, replace(BLANK, sealed=sha256(b"x").digest())):
+    ends = [
+        Entry(whole, octet * 20, octet * 20, *[whole] * 4, *[octet * 32] * 5)
+        for whole, octet in ((0, b"\0"), (canonical.MAX_INTEGER, b"\xff"))
+    ]
+    for entry in (ENTRY, BLANK, replace(BLANK, sealed=sha256(b"x").digest()), *ends):
         assert entry.encode() == entry.encode()
         assert entry.encode() == canonical.encode(entry.to_json())
         assert Entry.decode(entry.encode()) == entry
+    for beyond in (-1, canonical.MAX_INTEGER + 1):
+        with pytest.raises(LocalFault):
+            replace(ENTRY, time_ms=beyond).encode()
     assert ENTRY.context == replace(ENTRY, sealed=bytes(32)).context == replace(ENTRY, sealed=b"\1" * 32).context
     told = canonical.decode(RECEIPT.encode(), max_bytes=1 << 14)
     assert told["entry"] == ENTRY.to_json()

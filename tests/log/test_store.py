@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ledger.crash import Point
 from ledger.database import StorageFault
 from ledger.log.journal import Frame, Journal, LogDamaged, decode_frames
 from ledger.log.store import LogInUse, LogStore
+from ledger.log.tiles import RECORDS, encode_records, framed, records_path
 from proofs.errors import LocalFault
 from proofs.merkle import check_consistency, check_inclusion, leaf_hash, root
 
@@ -35,7 +37,22 @@ def store(tmp_path: Path) -> Iterator[LogStore]:
     opened.close()
 
 
+def records_of(size: int, first: int = 0) -> list[bytes]:
+    return [b"record %d" % number for number in range(first, first + size)]
+
+
+def records_in(store: LogStore, first: int, last: int) -> list[bytes]:
+    """Of the entries from `first` to before `last`, as readers find them."""
+    files = [store.records(index, last) for index in range(first // RECORDS, -(-last // RECORDS))]
+    return [record for file in files for record in file][first % RECORDS :]
+
+
 def grown(folder: Path, size: int, step: int = 97) -> LogStore:
+    """With no records but those beside which the next one goes."""
+    if size % RECORDS:
+        path = folder / records_path(size // RECORDS)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode_records(records_of(size % RECORDS, size - size % RECORDS)))
     store = LogStore(folder)
     for first in range(0, size, step):
         store.append(entries_of(min(step, size - first), first))
@@ -120,7 +137,7 @@ from pathlib import Path
 from ledger.log.store import LogStore
 store = LogStore(Path(sys.argv[1]))
 while store.size < int(sys.argv[2]):
-    first = store.append([b"entry %d" % store.size])
+    first = store.append([b"entry %d" % store.size], [b"record %d" % store.size])
     print(first, flush=True)  # the answer
 store.publish()
 """
@@ -146,7 +163,8 @@ def almost_two_levels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("before", [0, 255, 65_535], ids=["empty", "one bundle filled", "two levels of tiles filled"])
 @pytest.mark.parametrize("point", LOG_POINTS)
 def test_a_kill_loses_no_answered_entry(tmp_path: Path, almost_two_levels: Path, point: Point, before: int) -> None:
-    """Killed at the point, opened again: every entry that was answered is at its place, and the log goes on."""
+    """Killed at the point, opened again: every entry that was answered is at its place with its record, and the log
+    goes on."""
     if before == 65_535:
         shutil.copytree(almost_two_levels, tmp_path, dirs_exist_ok=True)
     else:
@@ -157,18 +175,86 @@ def test_a_kill_loses_no_answered_entry(tmp_path: Path, almost_two_levels: Path,
     size = store.size
     assert before + answers <= size <= before + answers + 1
     assert store.root() == root(entries_of(size))
+    assert records_in(store, before, size) == records_of(size - before, before)
     assert list(store.fsck({size: store.root()})) == []
-    store.append(entries_of(600, size))
+    store.append(entries_of(600, size), records_of(600, size))
+    assert records_in(store, before, size + 600) == records_of(size + 600 - before, before)
     assert store.root() == root(entries_of(size + 600))
     assert list(store.fsck()) == []
     store.close()
+
+
+@pytest.mark.parametrize("point", [Point.LOG_APPENDED, Point.LOG_TILE, Point.LOG_BUNDLE])
+@pytest.mark.parametrize("left", ["nothing", "half", "zeros"])
+def test_records_that_never_reached_their_files_come_back_from_the_journal(
+    tmp_path: Path, point: Point, left: str
+) -> None:
+    """Before their files are fsynced, a power cut may take all of them, or what is in them."""
+    size = 256 if point is not Point.LOG_APPENDED else 1
+    status, _ = run(tmp_path, size, point)
+    assert status == -signal.SIGKILL
+    for path in sorted((tmp_path / "records").iterdir()):
+        whole = path.read_bytes()
+        path.write_bytes({"nothing": b"", "half": whole[: len(whole) // 2], "zeros": bytes(len(whole))}[left])
+    if left == "nothing":
+        shutil.rmtree(tmp_path / "records")
+    for _ in range(2):
+        store = LogStore(tmp_path)
+        assert records_in(store, 0, size) == records_of(size)
+        store.close()
+
+
+def test_the_journal_gives_up_no_record_before_its_file_is_durable(
+    store: LogStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    durable = os.fsync
+
+    def follow(file: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{file}").removeprefix(f"{store.folder}/"))
+        durable(file)
+
+    monkeypatch.setattr("os.fsync", follow)
+    store.append(entries_of(250), records_of(250))
+    store.append(entries_of(10, 250), records_of(10, 250))
+    files = [f"records/{index:03d}" for index in range(17)]
+    assert [path for path in synced if path.startswith("records/")] == files
+    assert "journal.new" not in synced[: synced.index(files[-1])]
+    assert synced[-2:] == ["journal.new", str(store.folder)]
+    assert Journal(store.folder / "journal").frames[0].records == ()
+
+
+def test_a_long_journal_is_cut_before_its_bundle_is_full(store: LogStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large records do not pile up in it."""
+    monkeypatch.setattr("ledger.log.store.MAX_JOURNAL_BYTES", 20_000)
+    large = [bytes([number]) * 9_000 for number in range(8)]
+    for number, record in enumerate(large):
+        store.append(entries_of(1, number), [record])
+        assert (store.folder / "journal").stat().st_size < 20_000
+    assert records_in(store, 0, 8) == large
+    assert list(store.fsck()) == []
+    store.close()
+    again = LogStore(store.folder)
+    assert (again.root(), records_in(again, 0, 8)) == (root(entries_of(8)), large)
+    again.close()
+
+
+def test_records_that_are_gone_are_noticed_at_the_opening(tmp_path: Path) -> None:
+    """Those of the journal begin in the middle of a file: those before them were durable."""
+    store = LogStore(tmp_path)
+    store.append(entries_of(258), records_of(258))
+    store.append(entries_of(2, 258), records_of(2, 258))
+    store.close()
+    (tmp_path / records_path(16)).unlink()
+    with pytest.raises(LogDamaged, match="restore it"):
+        LogStore(tmp_path)
 
 
 def test_a_torn_last_frame_is_cut_at_whatever_byte_it_ends(tmp_path: Path) -> None:
     grown(tmp_path, 20, 5).close()
     journal = tmp_path / "journal"
     whole = journal.read_bytes()
-    torn = Frame(20, (b"never answered", b"nor this")).encode()
+    torn = Frame(20, (b"never answered", b"nor this"), (b"nor its record", b"nor its")).encode()
     tails = [torn[:length] for length in range(len(torn))]
     tails += [torn[:-32] + bytes(32), torn[:40] + bytes(len(torn) - 40), bytes(len(torn)), bytes(4096)]
     for tail in tails:
@@ -186,7 +272,10 @@ def test_a_torn_last_frame_is_cut_at_whatever_byte_it_ends(tmp_path: Path) -> No
 @pytest.mark.parametrize("frame", [0, 1, 2])
 def test_a_changed_bit_in_the_journal_is_never_taken_for_a_torn_write(tmp_path: Path, frame: int) -> None:
     """It may be a promised entry: no byte of it may be cut off in silence, in the last frame neither."""
-    grown(tmp_path, 6, 2).close()
+    store = LogStore(tmp_path)
+    for first in (0, 2, 4):
+        store.append(entries_of(2, first), records_of(2, first))
+    store.close()
     journal = tmp_path / "journal"
     whole = journal.read_bytes()
     start = len(whole) // 3 * frame
@@ -199,6 +288,32 @@ def test_a_changed_bit_in_the_journal_is_never_taken_for_a_torn_write(tmp_path: 
         assert journal.read_bytes() == changed
     journal.write_bytes(whole)
     LogStore(tmp_path).close()
+
+
+def test_a_frame_has_one_record_for_each_entry_or_none() -> None:
+    for records in ((), (b"", b"record")):
+        frame = Frame(7, (b"a", b""), records)
+        assert decode_frames(frame.encode(), "journal") == ([frame], len(frame.encode()))
+    with pytest.raises(LocalFault, match="1 records beside 2 entries"):
+        Frame(7, (b"a", b""), (b"record",)).encode()
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        framed(b"a"),
+        framed(b"a") + framed(b"b") + b"x",
+        framed(b"a") + framed(b"b") + encode_records([b"one"]),
+        framed(b"a") + framed(b"b") + encode_records([b"one", b"two", b"three"]),
+        framed(b"a") + framed(b"b") + encode_records([b"one", b"two"])[:-1],
+    ],
+)
+def test_a_frame_of_other_parts_is_damage_though_its_digest_fits(payload: bytes) -> None:
+    head = len(payload).to_bytes(4) + bytes(8) + (2).to_bytes(2)
+    body = head + sha256(b"candor/frame/1" + head).digest()[:4] + payload
+    with pytest.raises(LogDamaged, match="a frame of 2 entries"):
+        decode_frames(body + sha256(body).digest(), "journal")
 
 
 def test_frames_that_do_not_follow_each_other_are_damage() -> None:

@@ -41,7 +41,6 @@ from ledger.outbox_store import OutboxStore
 from ledger.signing import Key, create_keystore
 from node.serving.ask import AskRefused, Kept, NotReached, ask
 from node.serving.asking import CLASSIFYING
-from node.serving.records import RecordFolder
 from node.serving.scribe import Answer, Identity, Scribe, Standing
 
 pytestmark = pytest.mark.anvil
@@ -50,7 +49,7 @@ BUNDLE = bytes(range(32))
 PROMISE_BLOCKS = 200
 LIMITS = Limits(1 << 12, 1 << 24, 1 << 28, 8)
 BEFORE_SERVING = {Point.SERVE_REGISTER_INTENT, Point.SERVE_AUDITORS_INTENT}
-AT_A_FULL_TILE = {Point.LOG_TILE, Point.LOG_BUNDLE, Point.LOG_TRIMMED}
+AT_A_FULL_TILE = {Point.LOG_TILE, Point.LOG_BUNDLE, Point.LOG_RECORDS, Point.LOG_TRIMMED}
 POINTS = [point for point in Point if point.name.startswith(("LOG_", "SERVE_", "OUTBOX_"))]
 
 # Imports once, then forks a server for each order; a killed one is waited for, and its status told.
@@ -225,12 +224,10 @@ def almost_a_bundle(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr("os.fsync", lambda _: None)
         log = LogStore(place.folder / "state" / "log")
-        records = RecordFolder(log.folder)
         auditors = (Auditor(place.world.auditor.address, place.world.reads.public),)
         identity = Identity(place.domain, place.key.address, BUNDLE)
-        scribe = Scribe(log, records, place.key, identity, Standing(1, PROMISE_BLOCKS, auditors))
+        scribe = Scribe(log, place.key, identity, Standing(1, PROMISE_BLOCKS, auditors))
         scribe.write([Answer(b"early", b"answer", CLASSIFYING)] * 255)
-        records.close()
         log.close()
 
 

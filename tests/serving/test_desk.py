@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Sequence
-from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -18,7 +17,7 @@ from node.serving.batching import Batcher, BatchLimits, TimedOut
 from node.serving.desk import Courier, Desk
 from node.serving.engine import Classified
 from node.serving.meter import Meter
-from node.serving.scribe import Answer
+from node.serving.scribe import Answer, Told
 
 ASKED = Asked((1, 2), CLASSIFYING)
 
@@ -38,11 +37,10 @@ class Held:
     """A pen that signs when it is told to."""
 
     def __init__(self) -> None:
-        self.answers: list[tuple[Answer, Future[Receipt]]] = []
+        self.answers: list[tuple[Answer, Told]] = []
 
-    def submit(self, answer: Answer) -> Future[Receipt]:
-        self.answers.append((answer, Future()))
-        return self.answers[-1][1]
+    def submit(self, answer: Answer, told: Told) -> None:
+        self.answers.append((answer, told))
 
 
 def desk_of(pen: Any, count: int, go: threading.Event | None = None) -> Desk:
@@ -75,14 +73,14 @@ def test_no_answer_leaves_before_its_own_receipt() -> None:
         assert not any(task.done() for task in tasks)
         receipts: list[Any] = [object() for _ in range(4)]
         for at in (2, 0):
-            pen.answers[at][1].set_result(receipts[at])
+            pen.answers[at][1](receipts[at])
         await until(lambda: sum(task.done() for task in tasks) == 2)
         for at in (2, 0):
             number = int(pen.answers[at][0].request.split()[-1])
             body, receipt = tasks[number].result()
             assert (body, receipt) == (pen.answers[at][0].response, receipts[at])
-        pen.answers[1][1].set_exception(StorageFault("full"))
-        pen.answers[3][1].set_exception(StorageFault("full"))
+        pen.answers[1][1](StorageFault("full"))
+        pen.answers[3][1](StorageFault("full"))
         found = await asyncio.gather(*tasks, return_exceptions=True)
         assert sum(isinstance(each, StorageFault) for each in found) == 2
         desk.batcher.close()
@@ -102,8 +100,8 @@ def test_who_stopped_waiting_is_not_written_and_whoever_stops_later_spoils_nothi
         await until(lambda: len(pen.answers) == 2)
         early.cancel()
         await until(early.done)
-        for _, future in pen.answers:
-            future.set_result(object())  # type: ignore[arg-type]
+        for _, told in pen.answers:
+            told(object())  # type: ignore[arg-type]
         body, _ = await patient
         assert b'"label":"b"' in body
         assert (gone.cancelled(), early.cancelled()) == (True, True)
@@ -116,7 +114,7 @@ def test_whoever_waits_hears_of_every_fault() -> None:
     """Of the engine's thread, of the answer's own making, of the pen."""
 
     class Broken(Held):
-        def submit(self, answer: Answer) -> Future[Receipt]:
+        def submit(self, answer: Answer, told: Told) -> None:
             raise RuntimeError("no pen")
 
     async def scene() -> None:

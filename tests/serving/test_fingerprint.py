@@ -129,7 +129,7 @@ def test_a_distance_is_relative_and_of_the_worst_window() -> None:
 def test_small_entries_that_are_called_the_largest_are_far_off() -> None:
     """Though each of their values is right."""
     states = random_states(1, 512)
-    true = of_pooled(states[0])
+    (true,) = of_pooled(states)
     order = np.argsort(np.abs(states[0]))
     places = np.sort(order[:128])
     scale = float(np.abs(states[0][places]).max())
@@ -180,7 +180,7 @@ def test_one_fingerprint_has_one_sequence_of_bytes(data: st.DataObject) -> None:
     assert found.encode() == bytes(cut)
 
 
-GOOD = of_pooled(np.array([1.0, -2.0, 0.5], np.float32)).encode()
+GOOD = of_pooled(np.array([[1.0, -2.0, 0.5]], np.float32))[0].encode()
 
 
 def test_the_bytes_are_these_for_ever() -> None:

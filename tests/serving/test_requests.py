@@ -8,8 +8,9 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from typing import Any
 
 import hypothesis
@@ -228,10 +229,10 @@ def test_the_end_of_a_stream_waits_for_the_log(site: Any, server: Server, monkey
     writing, go_on = threading.Event(), threading.Event()
     append = server.log.append
 
-    def slowly(entries: Any) -> int:
+    def slowly(*group: Any) -> int:
         writing.set()
         assert go_on.wait(20)
-        return append(entries)
+        return append(*group)
 
     monkeypatch.setattr(server.log, "append", slowly)
     pieces: list[bytes] = []
@@ -253,12 +254,17 @@ def test_a_full_disk_answers_nobody_and_keeps_what_was_promised(
 ) -> None:
     assert post(server, json.dumps(GOOD)).status_code == 200
 
-    def full(*_: Any) -> int:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    write = os.pwrite
+    for taken in (0, 1):  # of a group's writes: its records, its frame
+        writes = count()
 
-    for where in ("node.serving.records.os.fdatasync", "ledger.log.journal.os.pwrite"):
+        def full(*where: Any, taken: int = taken, writes: Iterator[int] = writes) -> int:
+            if next(writes) % (taken + 1) == taken:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return write(*where)
+
         with monkeypatch.context() as patch:
-            patch.setattr(where, full)
+            patch.setattr("os.pwrite", full)
             answer = post(server, json.dumps(GOOD))
             assert (answer.status_code, answer.headers["Retry-After"]) == (503, "10")
             broken = post(server, json.dumps(GOOD | {"stream": True, "max_tokens": 1}))

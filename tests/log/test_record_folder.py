@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from ledger.crash import Point
 from ledger.database import StorageFault
 from ledger.log.journal import LogDamaged
+from ledger.log.record_folder import RecordFolder
 from ledger.log.tiles import RECORDS, encode_records, records_path
-from node.serving.records import RecordFolder
 
 
 def sealed(first: int, count: int, seed: int = 0) -> list[bytes]:
@@ -72,7 +72,7 @@ def test_what_a_crash_left_behind_is_cut_off(
     assert (folder / records_path(last)).read_bytes() == expected, "nothing is behind them"
 
 
-@pytest.mark.parametrize("where", ["os.pwrite", "os.fdatasync", "os.ftruncate", "node.serving.records.sync_folder"])
+@pytest.mark.parametrize("where", ["os.pwrite", "os.ftruncate", "os.open"])
 def test_a_group_that_the_disk_refuses_is_put_again(
     records: RecordFolder, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
@@ -109,8 +109,35 @@ def test_nothing_is_written_behind_records_that_are_gone(records: RecordFolder) 
             records.put(5, sealed(5, 1))
 
 
-def test_each_file_is_a_point_where_tests_pull_the_plug(records: RecordFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[Point] = []
-    monkeypatch.setattr("node.serving.records.reached", seen.append)
+def test_a_sync_reaches_every_file_and_their_folder_once(
+    records: RecordFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    points: list[Point] = []
+    monkeypatch.setattr("os.fsync", lambda file: synced.append(os.readlink(f"/proc/self/fd/{file}")))
+    monkeypatch.setattr("ledger.log.record_folder.reached", points.append)
     records.put(0, sealed(0, 40))
-    assert seen == [Point.SERVE_RECORD] * 3
+    synced.clear()  # the new folder's name
+    for expected in (["", "000", "001", "002"], []):
+        records.sync()
+        assert [path.removeprefix(f"{records.folder}/records").lstrip("/") for path in synced] == expected
+        synced.clear()
+    assert points == [Point.LOG_RECORDS]
+    records.put(40, sealed(40, 1))
+    records.sync()
+    assert len(synced) == 2
+
+
+def test_after_a_failed_fsync_no_sync_succeeds(records: RecordFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel may have dropped the pages and called them clean."""
+
+    def fails(_: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    records.put(0, sealed(0, 5))
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", fails)
+        with pytest.raises(StorageFault):
+            records.sync()
+    with pytest.raises(StorageFault, match="start again"):
+        records.sync()

@@ -1,8 +1,8 @@
 """Sealed records on this disk, beside the tiles: FOLDER/records/<index>, those of 16 entries in a file, in their order.
 
-A record is written before its entry, so every entry of the log has its record, whatever happens. What a crash or a full
-disk leaves behind the record of the last entry belongs to nobody: it is cut off, and the next answer's record takes its
-place.
+`put` writes them where readers find them, and no more: what makes them durable is the frame of the log's journal that
+has them too (ledger.log.store), until `sync` has made their files so. What a crash or a full disk leaves behind the
+record of the last entry belongs to nobody: it is cut off, and the next answer's record takes its place.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Final
 
 from ledger.crash import Point, reached
-from ledger.log.journal import LogDamaged, fault, make_folder, sync_folder, write_all
+from ledger.database import StorageFault
+from ledger.log.journal import LogDamaged, fault, make_folder, write_all
 from ledger.log.tiles import RECORDS, encode_records, records_path, split_records
 
 MODE: Final = 0o644  # whoever serves the folder reads them
@@ -35,10 +36,12 @@ class RecordFolder:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._tail: _Tail | None = None
+        self._unsynced: set[Path] = set()
+        self._broken = ""
 
     def put(self, first: int, sealed: Sequence[bytes]) -> None:
-        """Records of the entries from index `first` on. Durable when it returns. Raises StorageFault, and LogDamaged if
-        those before them are gone."""
+        """Records of the entries from index `first` on. Raises StorageFault, and LogDamaged if those before them are
+        gone."""
         at = first
         while at < first + len(sealed):
             end = min(at - at % RECORDS + RECORDS, first + len(sealed))
@@ -47,8 +50,18 @@ class RecordFolder:
             except OSError as error:
                 self.close()
                 raise fault(self._path(at), error) from error
-            reached(Point.SERVE_RECORD)
             at = end
+
+    def sync(self) -> None:
+        """What was put is durable when it returns. Raises StorageFault; after a failed fsync nobody knows what is on
+        the disk, so it does for ever: the journal has the records, and they are put again when it is opened anew."""
+        if self._broken:
+            raise StorageFault(f"{self.folder}: {self._broken}; check the disk, and start again")
+        for path in sorted({*self._unsynced, *(path.parent for path in self._unsynced)}):
+            self._sync(path)
+        if self._unsynced:
+            self._unsynced.clear()
+            reached(Point.LOG_RECORDS)
 
     def get(self, index: int, size: int) -> list[bytes]:
         """The records of file `index` in a log of `size` entries, as far as they lie there. Raises StorageFault."""
@@ -67,18 +80,15 @@ class RecordFolder:
             self._tail = None
 
     def _append(self, first: int, sealed: Sequence[bytes]) -> None:
-        """To one file, with one fsync."""
-        fresh = first % RECORDS == 0
+        """To one file."""
         tail = self._tail
-        if fresh or tail is None or tail.sequence != first:
+        if first % RECORDS == 0 or tail is None or tail.sequence != first:
             self.close()
             tail = self._tail = self._opened(first)
             os.ftruncate(tail.file, tail.end)
         data = encode_records(sealed)
         write_all(tail.file, data, tail.end)
-        os.fdatasync(tail.file)
-        if fresh:
-            sync_folder(self._path(first).parent)
+        self._unsynced.add(self._path(first))
         self._tail = _Tail(first + len(sealed), tail.file, tail.end + len(data))
 
     def _opened(self, sequence: int) -> _Tail:
@@ -91,6 +101,20 @@ class RecordFolder:
         if len(before) < place:
             raise LogDamaged(f"{path}: {len(before)} records, and the log has the entries of {place}: restore it")
         return _Tail(sequence, os.open(path, os.O_RDWR | os.O_CLOEXEC), len(encode_records(before)))
+
+    def _sync(self, path: Path) -> None:
+        """A file, or a folder."""
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise fault(path, error) from error
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            self._broken = f"an fsync of records failed ({error.strerror})"
+            raise fault(path, error) from error
+        finally:
+            os.close(descriptor)
 
     def _path(self, sequence: int) -> Path:
         return self.folder / records_path(sequence // RECORDS)
