@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 import numpy as np
+from numpy.typing import NDArray
 
 from proofs import columns as trees
 from proofs.field import DEGREE, Field, P, evaluated, inverse, lagrange, matmul, mul
@@ -39,6 +40,13 @@ class Claim:
     cells: Evaluated
     sums: Evaluated
     target: Field
+
+
+def unevenness(values: NDArray[np.integer], bins: int = 16) -> float:
+    """χ² of integers below p in equal bins, in standard deviations above its mean."""
+    counts = np.bincount((values.reshape(-1).astype(np.int64) * bins // P), minlength=bins)
+    expected = values.size / bins
+    return float((np.square(counts - expected).sum() / expected - (bins - 1)) / np.sqrt(2 * (bins - 1)))
 
 
 def simulated(sizes: Sizes, own: Chosen, claim: Claim, seed: int, spoiled: str = "") -> tuple[list[bytes], bytes]:

@@ -1,7 +1,10 @@
-"""What a proof of a circuit shows: a simulator that has the circuit without values, and challenges known beforehand."""
+"""What a proof of a circuit shows: a simulator that has the circuit without values, and challenges known beforehand;
+and how the columns of an honest proof are spread.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
 
@@ -10,13 +13,17 @@ import pytest
 
 from benchmarks import simulator
 from benchmarks.circuits import Toy
-from benchmarks.simulator import Chosen, Claim
-from proofs.circuit import verifier
+from benchmarks.simulator import Chosen, Claim, unevenness
+from proofs import answering
+from proofs.circuit import prover, verifier
 from proofs.circuit.equations import cell_equations, shared_equations
 from proofs.circuit.layout import layout_of
+from proofs.commitment import Committed, commit
 from proofs.field import P
+from proofs.parameters import SALT_BYTES
 from proofs.proof import CellsFailed, OpeningInvalid, ProofInvalid, ProofMalformed, ProximityFailed, SumsFailed
 from proofs.relation import Plain
+from proofs.transcript import Transcript
 from proofs.verifier import Opened
 
 STATEMENT, ROW, LANES = b"\1" * 32, 512, 3
@@ -81,3 +88,75 @@ def test_the_other_two_tests_bite_at_every_column_too(
     monkeypatch.setattr(simulator, solved, beside)
     with pytest.raises(error):
         verify(simulated(1), 1)
+
+
+# --------------------------------------------------------------------------------- how an honest proof's columns look
+
+
+@dataclass(frozen=True)
+class Made:
+    """The trees of an honest proof, and the columns that it opens."""
+
+    trees: list[Committed]
+    positions: list[int]
+
+    @property
+    def opened(self) -> np.ndarray:
+        """(t, rows of all trees)."""
+        return np.concatenate([tree.columns(self.positions) for tree in self.trees], axis=1)
+
+    @property
+    def random(self) -> set[bytes]:
+        """The last cells of each row, and the salts."""
+        pads = {row.tobytes() for tree in self.trees for row in tree.rows[:, LAYOUT.lanes :]}
+        return pads | {tree.salts[at : at + SALT_BYTES] for tree in self.trees for at in salts_at()}
+
+
+def salts_at() -> range:
+    return range(0, SALT_BYTES * LAYOUT.columns, SALT_BYTES)
+
+
+def made(seed: int, key: int) -> Made:
+    """Of the toy with values of that seed."""
+    trees, positions = list[Committed](), list[int]()
+
+    def watched(*arguments: Any) -> Committed:
+        trees.append(commit(*arguments))
+        return trees[-1]
+
+    class Spy(Transcript):
+        def positions(self, label: str, below: int, count: int) -> Any:
+            found = super().positions(label, below, count)
+            positions.extend(found.tolist())
+            return found
+
+    with (
+        patch.object(prover, "commit", watched),
+        patch.object(answering, "commit", watched),
+        patch.object(prover, "Transcript", Spy),
+    ):
+        prover.prove(STATEMENT, Toy(LANES, True, seed=seed).circuit, LAYOUT, [], bytes([key]) * 32)
+    return Made(trees, positions)
+
+
+def test_every_opened_row_is_spread_evenly_whatever_the_values() -> None:
+    """Rows of bits, of counts, and what is left over; the keys are fixed: nine deviations are far out of reach."""
+    proofs = [made(seed, key).opened for seed, key in ((1, 1), (1, 2), (2, 3), (2, 4))]
+    rows = [unevenness(row) for row in np.concatenate(proofs).T]
+    steps = [unevenness(np.diff(row.astype(np.int64)) % P) for row in np.concatenate(proofs).T]
+    assert len(rows) == sum(LAYOUT.heights)
+    assert max(rows + steps) < 9
+    assert abs(np.mean(rows)) < 4 / np.sqrt(len(rows))
+
+
+def test_without_random_cells_the_same_look_tells_rows_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proofs.commitment.field_stream", lambda _, count: np.zeros(count, dtype=np.uint64))
+    assert max(unevenness(row) for row in made(1, 1).opened.T) > 100
+
+
+def test_no_pad_and_no_salt_is_used_twice() -> None:
+    """Neither in a proof nor in that of the same values under another key."""
+    proofs = [made(1, key) for key in (1, 2)]
+    each = sum(LAYOUT.heights) + len(LAYOUT.trees) * LAYOUT.columns
+    assert [len(one.random) for one in proofs] == [each, each]
+    assert not proofs[0].random & proofs[1].random

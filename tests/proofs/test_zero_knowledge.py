@@ -16,7 +16,7 @@ import pytest
 
 from benchmarks import simulator
 from benchmarks.cases import random_texts
-from benchmarks.simulator import Chosen, Claim
+from benchmarks.simulator import Chosen, Claim, unevenness
 from proofs import answering, kernels, prover, relation
 from proofs.commitment import Committed
 from proofs.errors import CandorError
@@ -152,15 +152,6 @@ def opened_of(statement: Statement, proof: bytes) -> dict[str, np.ndarray]:
         parts = np.split(table, np.cumsum([rows for _, rows in tree])[:-1], axis=1)
         found |= {name: part for (name, _), part in zip(tree, parts, strict=True)}
     return found
-
-
-def unevenness(values: np.ndarray, bins: int = 16) -> float:
-    """χ² of integers below p in equal bins, in standard deviations above its mean."""
-    counts = np.bincount(
-        (values.reshape(-1).astype(np.uint64) * np.uint64(bins) // _P).astype(np.int64), minlength=bins
-    )
-    expected = values.size / bins
-    return float((np.square(counts - expected).sum() / expected - (bins - 1)) / np.sqrt(2 * (bins - 1)))
 
 
 @pytest.fixture(scope="module")
