@@ -12,8 +12,7 @@ and what the SVD costs by the ranks that it takes in.
     --epsilons 1,8   "none" for no privacy
     --robust, --costs, --rules-only    one of the three parts alone
 
-Writes benchmarks/aggregation.png and benchmarks/aggregation_robust.png from the first two parts, those that were whole;
-the second picture is not kept here yet: no whole run of that part is.
+Writes benchmarks/aggregation.png and benchmarks/aggregation_robust.png from the first two parts, those that were whole.
 """
 
 from __future__ import annotations

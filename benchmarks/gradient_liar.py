@@ -8,7 +8,7 @@ depends on slot and program alone, so that of the verifier is built once for eac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -90,8 +90,8 @@ class Lying(prover._Run):
         self.counted(found)
         return found
 
-    def inverses(self, tests: Tests) -> Cells:
-        found = super().inverses(tests)
+    def inverses(self, tests: Tests, of_entries: Mapping[str, np.ndarray]) -> Cells:
+        found = super().inverses(tests, of_entries)
         if not self.false_inverses:
             self._fit_shared(found, tests)
             self._fit_alone(found, tests)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proofs import columns as trees
-from proofs.field import DEGREE, Field, P, interpolate, inverse, matmul, mul, powers
+from proofs.field import DEGREE, Field, P, evaluated, inverse, lagrange, matmul, mul
 from proofs.parameters import REST, Sizes, shifts_of
 from proofs.proof import Proof
 from proofs.transcript import Transcript, field_stream
@@ -63,13 +63,12 @@ def simulated(sizes: Sizes, own: Chosen, claim: Claim, seed: int, spoiled: str =
     parts = np.split(drawn[DEGREE * k :].reshape(t, number), np.cumsum([rows for _, rows in sections])[:-1], axis=1)
     opened = {name: part.copy() for (name, _), part in zip(sections, parts, strict=True)}
     points = points_of(positions, sizes)
-    at = powers(points, k)
-    seen = Opened(points, at, np.ascontiguousarray(interpolate(np.ascontiguousarray(at.T)).T), opened)
+    seen = Opened(points, lagrange(points, k), opened)
     opened["cells"][:, :DEGREE] = first_piece(seen, claim.cells(seen), sizes)
     opened["sums_quotient"][:] = last_quotient(seen, claim.sums(seen), claim.target, sizes)
     order = [name for name, _ in sections if name != "mask_proximity"]
     rows = np.concatenate([*(opened[name] for name in order), times_x(opened[REST], seen)], axis=1)
-    opened["mask_proximity"][:] = (matmul(at, proximity) + _P - matmul(rows, factors)) % _P
+    opened["mask_proximity"][:] = (evaluated(proximity, points) + _P - matmul(rows, factors)) % _P
     if spoiled:
         opened[spoiled][t // 2, -1] ^= np.uint64(1)
     return hashed(sizes, opened, proximity, positions.tolist(), seed)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any, Final, Literal, cast, get_args
 
-from ledger.canonical import FieldInvalid, Fields
+from ledger.canonical import FieldInvalid, Fields, from_hex
 
 MAX_TENSORS = 4096
 MAX_PARAMETERS = 1 << 26
@@ -130,12 +130,13 @@ def read_adapter(fields: Fields) -> AdapterSpec:
 
 
 def _parents(fields: Fields) -> tuple[bytes, ...]:
-    found = fields.texts("parents", most=MAX_PARENTS)
-    if len(found) < 2 or any(len(item) != 64 or item.strip("0123456789abcdef") for item in found):
+    found = [from_hex(item, 32) for item in fields.texts("parents", most=MAX_PARENTS)]
+    digests = tuple(digest for digest in found if digest is not None)
+    if len(digests) < max(2, len(found)):
         raise FieldInvalid(
             f"config.adapter.parents: 2 to {MAX_PARENTS} digests of aggregates, each 64 lower-case hex digits"
         )
-    return tuple(bytes.fromhex(item) for item in found)
+    return digests
 
 
 def _experts(fields: Fields) -> tuple[str, ...]:

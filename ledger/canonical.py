@@ -139,9 +139,10 @@ class Fields:
     def octets(self, key: str, size: int) -> bytes:
         """Bytes, as twice as many lower-case hex digits."""
         value = self.take(key)
-        if not isinstance(value, str) or len(value) != 2 * size or value.strip("0123456789abcdef"):
+        found = from_hex(value, size)
+        if found is None:
             raise FieldInvalid(f"{self._where}.{key}: expected {2 * size} lower-case hex digits, found {_show(value)}")
-        return bytes.fromhex(value)
+        return found
 
     def array(self, key: str, *, max_items: int) -> list[Any]:
         value = self.take(key)
@@ -202,6 +203,13 @@ def _check(value: Any, error: type[Exception], depth: int) -> None:
             _check(item, error, depth - 1)
     else:
         raise error(f"a {type(value).__name__} has no canonical JSON")
+
+
+def from_hex(value: Any, size: int) -> bytes | None:
+    """So many bytes from twice as many lower-case hex digits; None where the value is anything else."""
+    if not isinstance(value, str) or len(value) != 2 * size or value.strip("0123456789abcdef"):
+        return None
+    return bytes.fromhex(value)
 
 
 def _show(value: Any) -> str:

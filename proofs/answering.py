@@ -38,7 +38,6 @@ from proofs.witness import Cells, WitnessRefused
 
 _P = np.uint64(P)
 CHUNK = 2048  # points at which cell identities are evaluated at a time
-SHARED = 16  # rows of inverses at a time, and the three values of each
 FINE = TOGETHER + 1  # k points for each degree of the identities
 
 
@@ -59,9 +58,18 @@ class Coded:
         self.rows = rows
 
     @cached_property
-    def values(self) -> Rows:
-        """(2k, m)."""
-        return kernels.encode(self.rows, 2)
+    def _blocks(self) -> NDArray[np.uint32]:
+        """(⌈m/16⌉, 2k, 16): what is written together lies together."""
+        return kernels.in_blocks(self.rows, 2)
+
+    def values(self, place: slice, points: slice = slice(None)) -> Rows:
+        """(n, r): of rows from `place.start` to `place.stop`."""
+        first, width = place.start // kernels.LANES, kernels.LANES
+        parts = [
+            block[points, max(place.start - at * width, 0) : place.stop - at * width]
+            for at, block in enumerate(self._blocks[first : -(-place.stop // width)], first)
+        ]
+        return np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -76,10 +84,10 @@ class Section:
         """(r, k)."""
         return self.tree.rows[self.place]
 
-    @property
-    def values(self) -> Rows:
-        """(2k, r), a view."""
-        return self.tree.values[:, self.place]
+    def values(self, points: slice = slice(None), first: int = 0, count: int | None = None) -> Rows:
+        """(n, r): of all its rows, or of so many from `first` on."""
+        start = self.place.start + first
+        return self.tree.values(slice(start, self.place.stop if count is None else start + count), points)
 
 
 class Columns(dict[str, Field]):
@@ -90,7 +98,7 @@ class Columns(dict[str, Field]):
         self._sections, self._points = sections, points
 
     def __missing__(self, name: str) -> NDArray[Any]:
-        found: NDArray[Any] = self._sections[name].values[self._points]
+        found: NDArray[Any] = self._sections[name].values(self._points)
         if not name.startswith("contributions"):
             found = found.astype(np.uint64)
         self[name] = found
@@ -165,13 +173,15 @@ def at_points(identities: Callable[[Columns], Field], sections: dict[str, Sectio
 
 def shared(values: Rows, inverses: NDArray[np.uint32], factors: Field, alpha: Field) -> Field:
     """(4k, 4): relation.together of rows of values (3·r, k) and of inverses (4, r, k) on a coset, a few at a time."""
-    total = np.zeros((FINE * inverses.shape[2], DEGREE), dtype=np.uint64)
-    for start in range(0, inverses.shape[1], SHARED):
-        part = inverses[:, start : start + SHARED]
-        mine = values[TOGETHER * start : TOGETHER * (start + SHARED)]
-        rows = [mine[place::TOGETHER] for place in range(TOGETHER)]
-        lines = kernels.encode(np.concatenate([*rows, *part]), FINE)
-        total += kernels.together(lines, factors[start : start + SHARED], alpha)
+    size, width = inverses.shape[2], kernels.LANES
+    total = np.zeros((FINE * size, DEGREE), dtype=np.uint64)
+    padded = np.zeros((len(factors) + width, DEGREE), dtype=np.uint64)  # what is no row of a block counts for nothing
+    padded[: len(factors)] = factors
+    rows = [*(values[place::TOGETHER] for place in range(TOGETHER)), *inverses]
+    for parts in zip(*(kernels.coded(one, FINE) for one in rows), strict=True):
+        start, line, _ = parts[0]
+        lines = np.concatenate([block for _, _, block in parts], axis=1)
+        total[line : line + size] += kernels.together(lines, padded[start : start + width], alpha)
     return np.asarray(total % _P, dtype=np.uint64)
 
 
@@ -210,6 +220,17 @@ def sums_of_terms(sections: dict[str, Section], terms: Sequence[Term], sizes: Si
         left, right = both[:, :DEGREE], both[:, DEGREE:]
         total += left * right % _P if plain else ext_mul(left, right)
     return np.asarray(total % _P, dtype=np.uint64)
+
+
+def weighted(weights: NDArray[np.uint32], section: Section, first: int) -> Field:
+    """Rows of weights (r, 4, k) over K, for as many rows of the section -> (2k, 4) on the coset: Σ weight·row."""
+    size, count = weights.shape[2], kernels.LANES // DEGREE
+    found = np.zeros((2 * size, DEGREE), dtype=np.uint64)
+    for start, line, block in kernels.coded(weights.reshape(-1, size), 2):
+        at, points = start // DEGREE, slice(line, line + size)
+        mine = min(count, len(weights) - at)
+        found[points] += kernels.row_products(block[:, : DEGREE * mine], section.values(points, first + at, mine))
+    return np.asarray(found % _P, dtype=np.uint64)
 
 
 def quotient_rows(cells: Field, sums: Field, mask: Rows, key: bytes, sizes: Sizes) -> Cells:

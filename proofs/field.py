@@ -25,6 +25,7 @@ DEGREE = 4
 NON_RESIDUE = 3  # X⁴ = 3
 
 LONGEST_SUM = 1 << 18  # products of 17 bits each that add up in float64
+POINTS = 16  # at which polynomials are evaluated together: what is computed on the way stays in the cache
 
 Field = NDArray[np.uint64]
 _P = np.uint64(P)
@@ -40,8 +41,13 @@ def root_of_unity(order: int) -> int:
     return pow(GENERATOR, (P - 1) // order, P)
 
 
+def reduced(values: Field) -> Field:
+    """Modulo p; numpy is faster at dividing by a constant than at taking a remainder."""
+    return np.asarray(values - values // _P * _P, dtype=np.uint64)
+
+
 def mul(a: Field, b: Field | np.uint64) -> Field:
-    return np.asarray(a * b % _P, dtype=np.uint64)
+    return reduced(np.asarray(a * b, dtype=np.uint64))
 
 
 def powers(base: Field, count: int) -> Field:
@@ -81,15 +87,14 @@ def ext(values: Field) -> Field:
 
 
 def ext_mul(a: Field, b: Field) -> Field:
-    """Product in K, (..., 4) by (..., 4), broadcasting."""
-    shape = np.broadcast_shapes(a.shape, b.shape)
-    found = np.zeros(shape, dtype=np.uint64)
-    for i in range(DEGREE):
-        for j in range(DEGREE):
-            product = mul(a[..., i], b[..., j])
-            place, factor = (i + j) % DEGREE, NON_RESIDUE if i + j >= DEGREE else 1
-            found[..., place] += product * np.uint64(factor)
-    return np.asarray(found % _P, dtype=np.uint64)
+    """Product in K, (..., 4) by (..., 4), broadcasting. Four products of elements of F add up below 2^64."""
+    left, right = reduced(a), reduced(b)
+    turned = mul(right, np.uint64(NON_RESIDUE))
+    found = np.zeros(np.broadcast_shapes(a.shape, b.shape), dtype=np.uint64)
+    for e in range(DEGREE):
+        for i in range(DEGREE):
+            found[..., e] += left[..., i] * (right[..., e - i] if i <= e else turned[..., DEGREE + e - i])
+    return reduced(found)
 
 
 def ext_turned(a: Field, by: int) -> Field:
@@ -120,40 +125,74 @@ def ext_powers(base: Field, count: int) -> Field:
 
 @dataclass(frozen=True, eq=False)
 class Halves:
-    """A matrix in halves of 16 bits, as `matmul` needs it: made once for many products."""
+    """A matrix in halves of 16 bits, and their sums, as `matmul` needs it."""
 
     low: NDArray[np.float64]
     high: NDArray[np.float64]
+    both: NDArray[np.float64]
 
     @classmethod
     def of(cls, a: Field) -> Halves:
-        return cls((a & np.uint64(0xFFFF)).astype(np.float64), (a >> np.uint64(16)).astype(np.float64))
-
-    def columns(self, start: int, end: int) -> Halves:
-        return Halves(self.low[:, start:end], self.high[:, start:end])
-
-    def rows(self, start: int, end: int) -> Halves:
-        return Halves(self.low[start:end], self.high[start:end])
+        low, high = (a & np.uint64(0xFFFF)).astype(np.float64), (a >> np.uint64(16)).astype(np.float64)
+        return cls(low, high, low + high)
 
 
-def matmul(a: Field | Halves, b: Field | Halves) -> Field:
+def matmul(a: Field, b: Field) -> Field:
     """(m, n) by (n, c) over F, exact: three products of 16-bit halves in float64 (Karatsuba), none above 2^53."""
-    left, right = (one if isinstance(one, Halves) else Halves.of(one) for one in (a, b))
-    if len(right.low) > LONGEST_SUM:
-        first = matmul(left.columns(0, LONGEST_SUM), right.rows(0, LONGEST_SUM))
-        rest = matmul(left.columns(LONGEST_SUM, len(right.low)), right.rows(LONGEST_SUM, len(right.low)))
-        return np.asarray((first + rest) % _P, dtype=np.uint64)
+    if len(b) > LONGEST_SUM:
+        first, rest = matmul(a[:, :LONGEST_SUM], b[:LONGEST_SUM]), matmul(a[:, LONGEST_SUM:], b[LONGEST_SUM:])
+        return reduced(first + rest)
+    left, right = Halves.of(a), Halves.of(b)
     low, high = left.low @ right.low, left.high @ right.high
-    middle = (left.low + left.high) @ (right.low + right.high) - low - high
+    middle = left.both @ right.both - low - high
     found = low.astype(np.uint64)  # below 2^51, as the others
-    found += mul(middle.astype(np.uint64) % _P, np.uint64(1 << 16))
-    found += mul(high.astype(np.uint64) % _P, np.uint64((1 << 32) % P))
-    return np.asarray(found % _P, dtype=np.uint64)
+    found += mul(reduced(middle.astype(np.uint64)), np.uint64(1 << 16))
+    found += mul(reduced(high.astype(np.uint64)), np.uint64((1 << 32) % P))
+    return reduced(found)
 
 
 def ext_matmul(a: Field, b: Field) -> Field:
     """(m, n) over F by (n, 4) over K -> (m, 4)."""
     return matmul(a, b)
+
+
+def power(points: Field, exponent: int) -> Field:
+    """x^exponent, point by point."""
+    found, square = np.ones_like(points), points
+    while exponent:
+        found = mul(found, square) if exponent & 1 else found
+        exponent, square = exponent >> 1, mul(square, square)
+    return found
+
+
+def evaluated(coefficients: Field, points: Field) -> Field:
+    """Polynomials (k, c), k a power of two, at points (t,) -> (t, c): in √k parts of about √k coefficients each."""
+    count, columns = coefficients.shape
+    width = 1 << (count.bit_length() // 2)
+    parts = coefficients.reshape(-1, width, columns).swapaxes(0, 1).reshape(width, -1)
+    inner = matmul(powers(points, width), parts).reshape(len(points), -1, columns)
+    outer = powers(power(points, width), inner.shape[1])
+    return reduced(mul(inner, outer[:, :, None]).sum(axis=1))
+
+
+def lagrange(points: Field, size: int) -> Field:
+    """(t,) -> (t, k): Σ_i values_i·found_i is at each point the polynomial that has these values on H, for k = `size`.
+
+    ω^i·(x^k − 1)/(k·(x − ω^i)), for no point of H. From x^k − 1 = Π (x − ω^i) half of the factors go at a time:
+    (x^2m − ω^2mi) = (x^m − ω^mi)·(x^m + ω^mi), so that nothing is ever divided by.
+    """
+    root = root_of_unity(size)
+    found = np.empty((len(points), size), dtype=np.uint64)
+    for first in range(0, len(points), POINTS):
+        part = points[first : first + POINTS]
+        here, step = np.full((len(part), 1), pow(size, P - 2, P), dtype=np.uint64), size
+        while step > 1:
+            step //= 2
+            roots = powers(np.array([pow(root, step, P)], dtype=np.uint64), here.shape[1])
+            at = power(part, step)[:, None]
+            here = np.concatenate([mul(here, at + roots), mul(here, at + _P - roots)], axis=1)
+        found[first : first + POINTS] = mul(here, powers(np.array([root], dtype=np.uint64), size))
+    return found
 
 
 def interpolate(values: Field) -> Field:

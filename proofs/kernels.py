@@ -24,6 +24,7 @@ from proofs.field import DEGREE, GENERATOR, NON_RESIDUE, P, ext_powers, powers, 
 
 LANES = 16  # rows that are transformed side by side, so that every inner loop is as long
 Rows = NDArray[np.uint32]
+Butterflies = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 _P32 = np.uint32(P)
 _P64 = np.uint64(P)
@@ -97,20 +98,21 @@ def _down(data: Rows, twiddles: NDArray[np.uint32]) -> None:
         half, stage = half // 2, stage + 1
 
 
-@njit("void(uint32[:,::1], uint32[:,:,::1])", cache=True, nogil=True)
-def _up(data: Rows, twiddles: NDArray[np.uint32]) -> None:
+@njit("void(uint32[:,::1], uint32[:,:,::1], int64[::1], int64[::1])", cache=True, nogil=True)
+def _up(data: Rows, twiddles: NDArray[np.uint32], wanted: NDArray[np.int64], ends: NDArray[np.int64]) -> None:
     """Transform in place along axis 0 from the second stage on, bit-reversed in, natural order out (decimation in
-    time)."""
-    half, stage = 2, twiddles.shape[1] - 2
+    time). wanted: the butterflies of each stage, stage after stage, that lead to what is asked for; ends: of theirs."""
+    half, at = 2, 1
     while half < data.shape[0]:
+        stage = twiddles.shape[1] - 1 - at
         for block in range(0, data.shape[0], 2 * half):
-            for j in range(half):
+            for j in wanted[ends[at - 1] : ends[at]]:
                 twiddle, quotient = twiddles[0, stage, j], twiddles[1, stage, j]
                 for lane in range(LANES):
                     low, high = data[block + j, lane], _by(data[block + j + half, lane], twiddle, quotient)
                     data[block + j, lane] = _plus(low, high)
                     data[block + j + half, lane] = _minus(low, high)
-        half, stage = half * 2, stage - 1
+        half, at = half * 2, at + 1
 
 
 @njit("void(uint32[:,:], uint32[:,:,::1], uint32[:,::1])", cache=True, nogil=True)
@@ -122,15 +124,26 @@ def _coefficients(rows: Rows, inverse_twiddles: NDArray[np.uint32], into: Rows) 
     _down(into, inverse_twiddles)
 
 
-@njit("void(uint32[:,::1], uint32[:,::1], uint32[:,:,::1], uint32[:,::1])", cache=True, nogil=True)
-def _coset(coefficients: Rows, shift: Rows, twiddles: NDArray[np.uint32], into: Rows) -> None:
+@njit(
+    "void(uint32[:,::1], uint32[:,::1], uint32[:,:,::1], UniTuple(int64[::1], 2), uint32[:,::1])",
+    cache=True,
+    nogil=True,
+)
+def _coset(coefficients: Rows, shift: Rows, twiddles: Rows, butterflies: Butterflies, into: Rows) -> None:
     """Scaled, and through the first stage, whose twiddles are 1."""
     for i in range(0, coefficients.shape[0], 2):
         for lane in range(LANES):
             low = _by(coefficients[i, lane], shift[0, i], shift[1, i])
             high = _by(coefficients[i + 1, lane], shift[0, i + 1], shift[1, i + 1])
             into[i, lane], into[i + 1, lane] = _plus(low, high), _minus(low, high)
-    _up(into, twiddles)
+    _up(into, twiddles, *butterflies)
+
+
+@njit("void(uint32[:,::1], uint32[:,:])", cache=True, nogil=True)
+def _put(block: Rows, into: Rows) -> None:
+    for i in range(into.shape[0]):
+        for lane in range(into.shape[1]):
+            into[i, lane] = block[i, lane]
 
 
 def coded(rows: Rows, blowup: int) -> Iterator[tuple[int, int, Rows]]:
@@ -141,11 +154,12 @@ def coded(rows: Rows, blowup: int) -> Iterator[tuple[int, int, Rows]]:
         yield from _coded_on_gpu(rows, blowup)
         return
     twiddles, inverse_twiddles, shifts = _tables(size, blowup)
+    whole = _butterflies(size)
     values, block = np.zeros((2, size, LANES), dtype=np.uint32)
     for start in range(0, len(rows), LANES):
         _coefficients(rows[start : start + LANES], inverse_twiddles, values)
         for coset in range(blowup):
-            _coset(values, shifts[coset], twiddles, block)
+            _coset(values, shifts[coset], twiddles, whole, block)
             yield start, coset * size, block
 
 
@@ -169,19 +183,43 @@ def encode(rows: Rows, blowup: int) -> Rows:
         return np.asarray(_gpu().encode(rows, blowup))
     codeword = np.zeros((blowup * rows.shape[1], len(rows)), dtype=np.uint32)
     for start, line, block in coded(rows, blowup):
-        part = codeword[line : line + len(block), start : start + LANES]
-        part[:] = block[:, : part.shape[1]]
+        _put(block, codeword[line : line + len(block), start : start + LANES])
     return codeword
 
 
-def encoded_at(rows: Rows, blowup: int, lines: NDArray[np.int64]) -> Rows:
-    """Some lines of `encode`, (t, m)."""
-    found = np.zeros((len(lines), len(rows)), dtype=np.uint32)
+def in_blocks(rows: Rows, blowup: int) -> NDArray[np.uint32]:
+    """`encode` as it is made, LANES rows at a time: (⌈m/LANES⌉, blowup·k, LANES); what is no row is anything."""
+    found = np.empty((-(-len(rows) // LANES), blowup * rows.shape[1], LANES), dtype=np.uint32)
     for start, line, block in coded(rows, blowup):
-        mine = np.flatnonzero((lines >= line) & (lines < line + len(block)))
-        if len(mine):
-            found[mine, start : start + LANES] = block[lines[mine] - line, : found.shape[1] - start]
+        found[start // LANES, line : line + len(block)] = block
     return found
+
+
+def encoded_at(rows: Rows, blowup: int, lines: NDArray[np.int64]) -> Rows:
+    """Some lines of `encode`, (t, m): of the later stages of a transform, only what leads to them."""
+    found, size = np.zeros((len(lines), len(rows)), dtype=np.uint32), rows.shape[1]
+    cosets = [(coset, np.flatnonzero(lines // size == coset)) for coset in range(blowup)]
+    wanted = [(coset, mine, _butterflies_to(size, lines[mine] % size)) for coset, mine in cosets if len(mine)]
+    twiddles, inverse_twiddles, shifts = _tables(size, blowup)
+    values, block = np.zeros((2, size, LANES), dtype=np.uint32)
+    for start in range(0, len(rows), LANES):
+        _coefficients(rows[start : start + LANES], inverse_twiddles, values)
+        for coset, mine, butterflies in wanted:
+            _coset(values, shifts[coset], twiddles, butterflies, block)
+            found[mine, start : start + LANES] = block[lines[mine] % size, : found.shape[1] - start]
+    return found
+
+
+@lru_cache(maxsize=8)
+def _butterflies(size: int) -> Butterflies:
+    return _butterflies_to(size, np.arange(size))
+
+
+def _butterflies_to(size: int, lines: NDArray[np.int64]) -> Butterflies:
+    """What `_up` has to do for these lines of its output: the numbers of its butterflies in a block, and their ends."""
+    stages = [np.unique(lines % (1 << stage)) for stage in range(1, size.bit_length() - 1)]
+    ends = np.cumsum([0, *map(len, stages)])
+    return np.concatenate([np.zeros(0, dtype=np.int64), *stages]).astype(np.int64), ends.astype(np.int64)
 
 
 @lru_cache(maxsize=8)
@@ -215,29 +253,26 @@ def _with_quotients(values: Rows) -> NDArray[np.uint32]:
 
 @njit("void(uint32[:,::1], uint32[:,::1], uint64[:,::1])", cache=True, nogil=True)
 def _combine(rows: Rows, weights: Rows, into: NDArray[np.uint64]) -> None:
-    """Four products at a time: 4·(p − 1)² is below 2^64. Their halves are added up, and reduced at the end."""
+    """Four products at a time: 4·(p − 1)² is below 2^64. Their halves are added up, and reduced at the end. weights:
+    zeros after the last row, up to a whole four."""
     (count, size), outputs = rows.shape, weights.shape[1]
-    low, high = np.zeros((2, outputs, 1024), dtype=np.uint64)
+    low, high = np.zeros((outputs, 1024), dtype=np.uint64), np.zeros((outputs, 1024), dtype=np.uint64)
     for start in range(0, size, 1024):
-        width = min(1024, size - start)
+        end = min(start + 1024, size)
         low[:], high[:] = 0, 0
-        for r in range(0, count - 3, 4):
+        for r in range(0, count, 4):
+            a, b = rows[r, start:end], rows[min(r + 1, count - 1), start:end]
+            c, d = rows[min(r + 2, count - 1), start:end], rows[min(r + 3, count - 1), start:end]
             for e in range(outputs):
                 w0, w1 = uint64(weights[r, e]), uint64(weights[r + 1, e])
                 w2, w3 = uint64(weights[r + 2, e]), uint64(weights[r + 3, e])
-                for i in range(width):
-                    total = uint64(rows[r, start + i]) * w0 + uint64(rows[r + 1, start + i]) * w1
-                    total += uint64(rows[r + 2, start + i]) * w2 + uint64(rows[r + 3, start + i]) * w3
-                    low[e, i] += total & _LOW
-                    high[e, i] += total >> _SHIFT
-        for r in range(count - count % 4, count):
-            for e in range(outputs):
-                for i in range(width):
-                    total = uint64(rows[r, start + i]) * uint64(weights[r, e])
-                    low[e, i] += total & _LOW
-                    high[e, i] += total >> _SHIFT
+                lower, upper = low[e], high[e]
+                for i in range(end - start):
+                    total = uint64(a[i]) * w0 + uint64(b[i]) * w1 + (uint64(c[i]) * w2 + uint64(d[i]) * w3)
+                    lower[i] += total & _LOW
+                    upper[i] += total >> _SHIFT
         for e in range(outputs):
-            for i in range(width):
+            for i in range(end - start):
                 into[start + i, e] = ((high[e, i] % _P64 << _SHIFT) + low[e, i]) % _P64
 
 
@@ -247,7 +282,9 @@ def combine(rows: Rows, weights: NDArray[np.uint64]) -> NDArray[np.uint64]:
         return np.asarray(_gpu().combine(rows, weights))
     found = np.zeros((rows.shape[1], weights.shape[1]), dtype=np.uint64)
     if len(rows):
-        _combine(np.ascontiguousarray(rows), np.ascontiguousarray(weights.astype(np.uint32)), found)
+        padded = np.zeros((len(rows) + -len(rows) % 4, weights.shape[1]), dtype=np.uint32)
+        padded[: len(rows)] = weights
+        _combine(np.ascontiguousarray(rows), padded, found)
     return found
 
 

@@ -14,7 +14,21 @@ from numpy.typing import NDArray
 
 from proofs import columns as trees
 from proofs import relation
-from proofs.field import DEGREE, GENERATOR, Field, P, ext_mul, interpolate, inverse, matmul, mul, powers, root_of_unity
+from proofs.field import (
+    DEGREE,
+    GENERATOR,
+    Field,
+    P,
+    evaluated,
+    ext_mul,
+    inverse,
+    lagrange,
+    matmul,
+    mul,
+    power,
+    powers,
+    root_of_unity,
+)
 from proofs.parameters import BLOWUP, REST, Parameters, Sizes, parameters, shifts_of
 from proofs.proof import (
     CellsFailed,
@@ -36,13 +50,12 @@ _P = np.uint64(P)
 
 @dataclass(frozen=True, eq=False)
 class Opened:
-    """points (t,): where the opened columns lie. powers (t, k). sections: name -> (t, rows).
+    """points (t,): where the opened columns lie. sections: name -> (t, rows).
 
     basis (t, k): values on H, times it, are the values of their interpolating polynomial at the points.
     """
 
     points: Field
-    powers: Field
     basis: Field
     sections: dict[str, Field]
 
@@ -104,15 +117,6 @@ def points_of(positions: NDArray[np.int64], sizes: Sizes) -> Field:
     return np.array([GENERATOR * pow(root, int(exponent), P) % P for exponent in exponents], dtype=np.uint64)
 
 
-def power(points: Field, exponent: int) -> Field:
-    """x^exponent, point by point."""
-    found, square = np.ones_like(points), points
-    while exponent:
-        found = mul(found, square) if exponent & 1 else found
-        exponent, square = exponent >> 1, mul(square, square)
-    return found
-
-
 def vanishing(points: Field, sizes: Sizes) -> Field:
     """(x^k − 1) / Π over the random cells' points of H of (x − ω^j): zero exactly on the lanes."""
     root = np.array([root_of_unity(sizes.row)], dtype=np.uint64)
@@ -143,10 +147,7 @@ def open_columns(rest: bytes, positions: list[int], roots: Sequence[bytes], size
             sections[name] = table[:, start : start + rows]
             start += rows
     points = points_of(np.array(positions, dtype=np.int64), sizes)
-    exponents = powers(points, sizes.row)
-    # Σ_j x^j·(1/k)·Σ_i v_i·ω^(−ij) = Σ_i v_i·(1/k)·Σ_j x^j·ω^(−ij): the powers are transformed once, for all values
-    basis = np.ascontiguousarray(interpolate(np.ascontiguousarray(exponents.T)).T)
-    return Opened(points, exponents, basis, sections)
+    return Opened(points, lagrange(points, sizes.row), sections)
 
 
 def check_proximity(opened: Opened, sent: Field, factors: Field, sizes: Sizes) -> None:
@@ -154,7 +155,7 @@ def check_proximity(opened: Opened, sent: Field, factors: Field, sizes: Sizes) -
     order = [name for tree in sizes.trees for name, _ in tree if name != "mask_proximity"]
     rows = np.concatenate([*(opened.sections[name] for name in order), times_x(opened.sections[REST], opened)], axis=1)
     expected = (matmul(rows, factors) + opened.sections["mask_proximity"]) % _P
-    if not np.array_equal(matmul(opened.powers, sent), expected):
+    if not np.array_equal(evaluated(sent, opened.points), expected):
         raise ProximityFailed("the opened columns do not agree with the combination of all rows that was sent")
 
 

@@ -16,9 +16,9 @@ from proofs.circuit.builder import Circuit, Table
 from proofs.circuit.layout import GroupShape, Layout, counts_of, section
 from proofs.circuit.weights import BASIS, Weights, matmul
 from proofs.circuit.wire import Group, Units
-from proofs.field import DEGREE, Field, Halves, P, element, ext, ext_inverse, ext_mul, ext_turned, mul
+from proofs.field import DEGREE, Field, P, element, ext, ext_inverse, ext_mul, ext_turned, mul
 from proofs.field import matmul as field_matmul
-from proofs.relation import Arithmetic, in_threes, together
+from proofs.relation import Arithmetic, Term, in_threes, together
 from proofs.transcript import Transcript, field_stream
 from proofs.verifier import check_alpha
 
@@ -215,47 +215,25 @@ class InverseRows:
 
     def at_points(self, basis: Field, columns: Mapping[str, Field]) -> Field:
         """(t, 4): the same where basis (t, k) is known; columns: name -> (t, rows)."""
-        ones = (np.cumsum(basis, axis=1) % _P)[:, self.used - 1]
+        if not len(self.used):
+            return np.zeros((len(basis), DEGREE), dtype=np.uint64)
+        ends, place = np.unique(self.used, return_inverse=True)
+        parts = np.add.reduceat(basis[:, : ends[-1]], [0, *ends[:-1]], axis=1)
+        ones = (np.cumsum(parts, axis=1) % _P)[:, place]
         total = np.zeros((len(basis), DEGREE), dtype=np.uint64)
         for e in range(DEGREE):
             total += ext_turned(field_matmul(mul(ones, columns[f"inverses_{e}"]), self.factors), e)
         return np.asarray(total % _P, dtype=np.uint64)
 
 
-@dataclass(frozen=True, eq=False)
-class Counts:
-    """Entries of tables that lie in rows of counts alike: 1/(α − key) of the longest of them (n, 4), and the tables."""
-
-    inverses: Field
-    tables: tuple[str, ...]
-
-
-def counts_together(circuit: Circuit, inverses: Mapping[str, Field]) -> list[Counts]:
-    """Ranges with the same first number together: each is the beginning of the longest."""
-    alike: dict[int | str, list[str]] = {}
-    for name, table in circuit.tables.items():
-        alike.setdefault(table.first if table.counts else name, []).append(name)
-    longest = [max(names, key=lambda name: len(inverses[name])) for names in alike.values()]
-    return [Counts(inverses[name], tuple(names)) for name, names in zip(longest, alike.values(), strict=True)]
-
-
-def counts_at_points(
-    circuit: Circuit, layout: Layout, drawn_factors: Mapping[str, Field], inverses: Mapping[str, Field],
-    basis: Halves, columns: Mapping[str, Field],
-) -> Field:  # fmt: skip
-    """(t, 4): −Σ count·factor/(α − key) over all tables; basis (t, k), columns: name -> (t, rows)."""
-    wide, total = layout.blocks * layout.strip, np.zeros((1, DEGREE), dtype=np.uint64)
-    for alike in counts_together(circuit, inverses):
-        for row in range(-(-len(alike.inverses) // wide)):
-            mine = {name: min(len(inverses[name]) - row * wide, wide) for name in alike.tables}
-            at, found = 0, np.zeros((1, DEGREE), dtype=np.uint64)
-            for end, name in sorted((end, name) for name, end in mine.items() if end > 0):
-                if end > at:
-                    part = alike.inverses[row * wide + at : row * wide + end]
-                    found, at = (found + field_matmul(basis.columns(at, end), part)) % _P, end
-                factor = (_P - drawn_factors[name]) % _P
-                total = total + mul(ext_mul(found, factor), columns[counts_of(name)][:, row, None])
-    return np.asarray(total % _P, dtype=np.uint64)
+def counts_terms(layout: Layout, factors: Mapping[str, Field], inverses: Mapping[str, Field]) -> list[Term]:
+    """−Σ count·factor/(α − key) over all tables, row by row of the counts."""
+    wide, found = layout.blocks * layout.strip, list[Term]()
+    for name, entries in inverses.items():
+        factor = (_P - factors[name][None]) % _P
+        rows = range(layout.count_rows(name))
+        found += [Term(0, entries[row * wide : (row + 1) * wide], {counts_of(name): (row, factor)}) for row in rows]
+    return found
 
 
 def inverses_of(circuit: Circuit, tests: Tests) -> dict[str, Field]:

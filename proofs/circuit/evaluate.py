@@ -8,26 +8,17 @@ import numpy as np
 
 from proofs.circuit.layout import GroupShape, Layout, section
 from proofs.circuit.weights import BASIS, Key, Weights
-from proofs.field import DEGREE, Field, Halves, P, ext_turned, matmul
+from proofs.field import DEGREE, Field, P, ext_mul, matmul
 from proofs.relation import Term
 
 _P = np.uint64(P)
+BLOCKS = 64  # whose lanes are evaluated together
 
 
-def product_in_k(a: Field, b: Field) -> Field:
-    """(m, n, 4) by (n, r, 4) -> (m, r, 4)."""
-    flat = np.ascontiguousarray(b.transpose(0, 2, 1)).reshape(b.shape[0], -1)
-    total = np.zeros((a.shape[0], b.shape[1], DEGREE), dtype=np.uint64)
-    for e in range(DEGREE):
-        part = matmul(np.ascontiguousarray(a[:, :, e]), flat).reshape(a.shape[0], DEGREE, b.shape[1])
-        total += ext_turned(part.transpose(0, 2, 1), e)
-    return np.asarray(total % _P, dtype=np.uint64)
-
-
-def weighted(weights: Weights, layout: Layout, basis: Halves, values: Mapping[str, Field]) -> Field:
+def weighted(weights: Weights, layout: Layout, basis: Field, values: Mapping[str, Field]) -> Field:
     """Σ of weight(x)·row(x) over the columns of strips of many places, at each point: basis (t, k), values: section ->
     (t, rows)."""
-    total = np.zeros((len(basis.low), DEGREE), dtype=np.uint64)
+    total = np.zeros((len(basis), DEGREE), dtype=np.uint64)
     shapes = {shape.name: shape for shape in layout.groups}
     by_key: dict[Key, list[tuple[Field, Field]]] = {}
     for (name, column), strips in weights.columns.items():
@@ -40,7 +31,7 @@ def weighted(weights: Weights, layout: Layout, basis: Halves, values: Mapping[st
         for index, vector in strips.own:
             row, block = divmod(index, layout.blocks)
             at = block * layout.strip
-            total += _times(matmul(basis.columns(at, at + layout.strip), vector), rows[:, row])
+            total += _times(matmul(basis[:, at : at + layout.strip], vector), rows[:, row])
     if by_key:
         blocks = _blocks([weights.vector(key, layout.strip) for key in by_key], layout, basis)
         for at_blocks, entries in zip(blocks, by_key.values(), strict=True):
@@ -48,22 +39,25 @@ def weighted(weights: Weights, layout: Layout, basis: Halves, values: Mapping[st
     return np.asarray(total % _P, dtype=np.uint64)
 
 
-def _blocks(vectors: list[Field], layout: Layout, basis: Halves) -> list[Field]:
+def _blocks(vectors: list[Field], layout: Layout, basis: Field) -> list[Field]:
     """(t, h, 4) each: the polynomial of each vector on each block of lanes."""
-    used = basis.columns(0, layout.blocks * layout.strip)
-    by_block = Halves(*(half.reshape(-1, layout.strip) for half in (used.low, used.high)))
-    found = matmul(by_block, np.concatenate(vectors, axis=1))
-    return np.split(found.reshape(len(basis.low), layout.blocks, -1), len(vectors), axis=2)
+    all_of_them, found = np.concatenate(vectors, axis=1), list[Field]()
+    for first in range(0, layout.blocks, BLOCKS):
+        count = min(BLOCKS, layout.blocks - first)
+        here = basis[:, first * layout.strip : (first + count) * layout.strip]
+        found.append(matmul(here.reshape(-1, layout.strip), all_of_them).reshape(len(basis), count, -1))
+    return np.split(np.concatenate(found, axis=1), len(vectors), axis=2)
 
 
 def _strip_by_strip(blocks: Field, entries: list[tuple[Field, Field]]) -> Field:
-    """entries: factors (rows, h, 4) and values (t, rows); rows without any factor are passed over."""
+    """Σ over blocks b (t, h, 4) of b·Σ over rows of factor·value; entries: factors (rows, h, 4) and values (t, rows);
+    rows without any factor are passed over."""
     kept = [(factors[used], rows[:, used]) for factors, rows in entries if (used := factors.any(axis=(1, 2))).any()]
     if not kept:
         return np.zeros((len(blocks), DEGREE), dtype=np.uint64)
     factors, rows = np.concatenate([one for one, _ in kept]), np.concatenate([one for _, one in kept], axis=1)
-    at_points = product_in_k(blocks, np.ascontiguousarray(factors.transpose(1, 0, 2)))
-    return np.asarray((at_points * rows[:, :, None] % _P).sum(axis=1) % _P, dtype=np.uint64)
+    by_block = matmul(rows, factors.reshape(len(factors), -1)).reshape(blocks.shape)
+    return np.asarray(ext_mul(blocks, by_block).sum(axis=1) % _P, dtype=np.uint64)
 
 
 def cell_terms(weights: Weights, layout: Layout) -> list[Term]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -24,6 +24,7 @@ from proofs.answering import (
     sections_of,
     shared,
     sums_of_terms,
+    weighted,
 )
 from proofs.circuit.builder import Circuit
 from proofs.circuit.equations import (
@@ -75,9 +76,10 @@ def prove(
     _fill_tests(circuit, tests)
     tell("looking up")
     mask = masks(key, layout)
-    second = run.commit(TESTS, run.columns(1) | run.inverses(tests), mask)
+    inverses = inverses_of(circuit, tests)
+    second = run.commit(TESTS, run.columns(1) | run.inverses(tests, inverses), mask)
     transcript.absorb("tests", second.root)
-    drawn = drawn_last(transcript, circuit, layout, tests)
+    drawn = drawn_last(transcript, circuit, layout, tests, inverses)
     tell("combining")
     committed = [*elsewhere, values, second]
     sections = sections_of(committed, layout)
@@ -154,13 +156,13 @@ class _Run:
                 at = end
             yield name, found.reshape(rows, TOGETHER, layout.lanes)
 
-    def inverses(self, tests: Tests) -> Cells:
+    def inverses(self, tests: Tests, of_entries: Mapping[str, Field]) -> Cells:
         """What is looked up, inverted: gathered from the inverses of the tables' entries."""
         layout = self._layout
         wide, first = layout.blocks * layout.strip, 0
         found = np.empty((DEGREE, layout.inverse_rows, layout.lanes), dtype=np.uint32)
         found[:] = ext_inverse(tests.alpha[None])[0][:, None, None]
-        known = {name: one.T.astype(np.uint32) for name, one in inverses_of(self._circuit, tests).items()}
+        known = {name: one.T.astype(np.uint32) for name, one in of_entries.items()}
         for name, values in self._ranged():
             places, end = self._circuit.tables[name].places(values), first + len(values)
             for e in range(DEGREE):
@@ -214,9 +216,7 @@ class _Run:
         total = sums_of_terms(sections, terms, layout)
         total += _ends_of_rows(inverses, layout, sections)
         for name, first, rows in _weights_by_row(self._circuit, weights, layout, drawn):
-            on_points = kernels.encode(rows.reshape(-1, layout.row), 2)
-            values = sections[name].values[:, first : first + len(rows)]
-            total += kernels.row_products(on_points, np.ascontiguousarray(values))
+            total += weighted(rows, sections[name], first)
         found = from_coset(total % _P, layout)
         check_sum(found, weights.target, layout)
         return found
@@ -239,7 +239,7 @@ def _ends_of_rows(inverses: InverseRows, layout: Layout, sections: dict[str, Sec
     ones = (np.arange(layout.row) < inverses.used[chosen, None]).astype(np.uint32)
     on_points, total = kernels.encode(ones, 2), np.zeros((2 * layout.row, DEGREE), dtype=np.uint64)
     for e in range(DEGREE):
-        values = np.ascontiguousarray(sections[f"inverses_{e}"].values[:, chosen])
+        values = np.ascontiguousarray(sections[f"inverses_{e}"].values()[:, chosen])
         total += ext_turned(kernels.sum_products(on_points, values, inverses.factors[chosen]), e)
     return total
 

@@ -17,7 +17,7 @@ from proofs.circuit.equations import (
     Tests,
     cell_equations,
     count_of_equations,
-    counts_at_points,
+    counts_terms,
     inverses_of,
     shared_equations,
     table_factors,
@@ -27,7 +27,7 @@ from proofs.circuit.equations import (
 from proofs.circuit.evaluate import cell_terms, weighted
 from proofs.circuit.foreign import foreign_terms
 from proofs.circuit.layout import Layout
-from proofs.field import DEGREE, Field, Halves, P, ext_mul, matmul, mul
+from proofs.field import DEGREE, Field, P, ext_mul, matmul, mul
 from proofs.proof import split_messages
 from proofs.relation import Plain, Term
 from proofs.transcript import Transcript
@@ -79,30 +79,31 @@ def draw(transcript: Transcript, circuit: Circuit, layout: Layout, roots: Sequen
     transcript.absorb("values", roots[0])
     tests = tests_drawn(transcript, circuit)
     transcript.absorb("tests", roots[1])
-    return drawn_last(transcript, circuit, layout, tests)
+    return drawn_last(transcript, circuit, layout, tests, inverses_of(circuit, tests))
 
 
-def drawn_last(transcript: Transcript, circuit: Circuit, layout: Layout, tests: Tests) -> Drawn:
+def drawn_last(
+    transcript: Transcript, circuit: Circuit, layout: Layout, tests: Tests, inverses: dict[str, Field]
+) -> Drawn:
     """The factors of all equations, drawn when everything is committed to but their quotients."""
     cells = transcript.elements("cells", count_of_equations(circuit, layout))
     tables = table_factors(Stream(transcript.draw("table sums")), circuit)
-    return Drawn(tests, cells, transcript.draw("sums"), tables, inverses_of(circuit, tests))
+    return Drawn(tests, cells, transcript.draw("sums"), tables, inverses)
 
 
 def _check_sums(opened: Opened, circuit: Circuit, layout: Layout, drawn: Drawn) -> None:
     weights = weights_of(circuit, drawn.tests, drawn.sums)
-    basis, columns = Halves.of(opened.basis), opened.sections
-    found = weighted(weights, layout, basis, columns)
-    found = found + InverseRows.of(layout, drawn.tables).at_points(opened.basis, columns)
-    found = found + counts_at_points(circuit, layout, drawn.tables, drawn.inverses, basis, columns)
-    terms = [*cell_terms(weights, layout), *foreign_terms(circuit, weights)]
-    for term, at in zip(terms, _at_points(terms, opened, basis), strict=True):
+    found = weighted(weights, layout, opened.basis, opened.sections)
+    found = found + InverseRows.of(layout, drawn.tables).at_points(opened.basis, opened.sections)
+    counts = counts_terms(layout, drawn.tables, drawn.inverses)
+    terms = [*cell_terms(weights, layout), *foreign_terms(circuit, weights), *counts]
+    for term, at in zip(terms, _at_points(terms, opened), strict=True):
         found = found + ext_mul(at, combined_at_points(term, opened))
     told = "a relation of the circuit does not hold between what was committed to"
     check_total(opened, found, weights.target, layout, told)
 
 
-def _at_points(terms: Sequence[Term], opened: Opened, basis: Halves) -> list[Field]:
+def _at_points(terms: Sequence[Term], opened: Opened) -> list[Field]:
     """(t, 4) each: the polynomials of their weights, by one product for all of them that reach into as many lanes."""
     found = [np.zeros((len(opened.points), DEGREE), dtype=np.uint64) for _ in terms]
     long = list[int]()
@@ -124,7 +125,7 @@ def _at_points(terms: Sequence[Term], opened: Opened, basis: Halves) -> list[Fie
             part = weights[max(-start, 0) : LANES - start]
             whole[max(start, 0) : max(start, 0) + len(part), place] = part
         end = min(first + LANES, opened.basis.shape[1])
-        product = matmul(basis.columns(first, end), whole[: end - first].reshape(end - first, -1))
+        product = matmul(opened.basis[:, first:end], whole[: end - first].reshape(end - first, -1))
         for place, number in enumerate(here):
             found[number] = (found[number] + product[:, DEGREE * place : DEGREE * (place + 1)]) % _P
     return found

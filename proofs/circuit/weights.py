@@ -16,6 +16,8 @@ from proofs.field import DEGREE, Field, P, element, ext_mul, mul
 _P = np.uint64(P)
 BASIS = tuple(np.eye(DEGREE, dtype=np.uint64))
 Key = tuple[str, int | None]  # base vector, and the public vector it is multiplied by
+Part = tuple[Units, int, Field]  # strips, the coefficient of them all, and a factor for each
+FEW = 64  # strips that wait to be added with others
 
 
 def signed(values: Units, factors: Field) -> Field:
@@ -73,6 +75,8 @@ class Weights:
     columns: dict[tuple[str, int], Strips] = field(default_factory=dict)
     groups: dict[str, Group] = field(default_factory=dict)
     target: Field = field(default_factory=lambda: np.zeros(DEGREE, dtype=np.uint64))
+    _waiting: dict[tuple[str, int, Key], list[Part]] = field(default_factory=dict)
+    _constants: dict[tuple[str, int], list[tuple[Units, Field]]] = field(default_factory=dict)
 
     def base(self, name: str, lanes: int) -> Field:
         """A vector over so many lanes by its name; for a single lane, that of "lanes" is one."""
@@ -84,11 +88,17 @@ class Weights:
         """Σ factor·base·(what the wire stands for), factors (*shape, 4): cells on the left, constants to the target."""
         if wire.lanes == 1 and base != "lanes":
             factors = ext_mul(factors, self.base(base, 1)[0])
+        plain: Key = (base if wire.lanes > 1 else "one", None)
         for term in wire.terms:
+            if wire.size <= FEW and term.turn is None and term.coefficient.size == term.index.shape[-1] == 1:
+                self.groups[term.group.name] = term.group
+                alike = self._waiting.setdefault((term.group.name, term.column, plain), [])
+                alike.append((term.index, term.coefficient.item(), factors))
+                continue
             each = _each(term, factors).reshape(-1, DEGREE)
             index = term.index.reshape(-1)
             if term.turn is None:
-                self._store(term.group, term.column, (base if wire.lanes > 1 else "one", None), index, each)
+                self._store(term.group, term.column, plain, index, each)
                 continue
             turns = term.turn.reshape(-1)
             for turn in np.unique(turns):
@@ -99,10 +109,17 @@ class Weights:
                     mine, key = signed(self.turns[turn][0], mine), ("one", None)
                 self._store(term.group, term.column, key, index[chosen], mine)
         if wire.constant is not None:
-            whole = wire.constant.reshape(wire.size, -1)
-            vector = self.base(base if wire.lanes > 1 else "lanes", wire.lanes)
-            along = matmul(np.broadcast_to(whole, (wire.size, wire.lanes)), vector)
-            self.owe(ext_mul(along, factors.reshape(-1, DEGREE)))
+            whole = np.broadcast_to(wire.constant.reshape(wire.size, -1), (wire.size, wire.lanes))
+            name = base if wire.lanes > 1 else "lanes"
+            if wire.size <= FEW:
+                self._constants.setdefault((name, wire.lanes), []).append((whole, factors))
+            else:
+                self._owe_along(name, whole, factors)
+
+    def _owe_along(self, base: str, constants: Units, factors: Field) -> None:
+        """constants (n, lanes), factors (…, 4) for n strips."""
+        along = matmul(constants, self.base(base, constants.shape[1]))
+        self.owe(ext_mul(along, factors.reshape(-1, DEGREE)))
 
     def owe(self, amounts: Field) -> None:
         """Constants (n, 4) that stand on the left; the target is what they leave."""
@@ -131,6 +148,16 @@ class Weights:
 
     def reduce(self) -> None:
         """Modulo p, once everything was added: until then sums of less than 2^33 numbers below p fit."""
+        for (name, column, key), parts in self._waiting.items():
+            index = np.concatenate([strips.reshape(-1) for strips, _, _ in parts])
+            coefficients = np.repeat([one for _, one, _ in parts], [strips.size for strips, _, _ in parts])
+            factors = np.concatenate([each.reshape(-1, DEGREE) for _, _, each in parts])
+            self._store(self.groups[name], column, key, index, signed(coefficients, factors))
+        for (base, _), alike in self._constants.items():
+            constants = np.concatenate([whole for whole, _ in alike])
+            self._owe_along(base, constants, np.concatenate([each.reshape(-1, DEGREE) for _, each in alike]))
+        self._waiting.clear()
+        self._constants.clear()
         for strips in self.columns.values():
             for factors in strips.factors.values():
                 factors %= _P

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -134,14 +135,15 @@ class Wire:
     def scaled(self, factor: int | Units) -> Wire:
         """Times a public integer, or one for each strip (broadcast to the shape)."""
         given = np.asarray(factor, dtype=np.int64)
-        each = given.reshape((1,) * len(self.shape)) if given.size == 1 else np.broadcast_to(given, self.shape)
+        alone = given.size == 1
+        each = given.reshape((1,) * len(self.shape)) if alone else np.broadcast_to(given, self.shape)
+        by_strip = each[..., None]
         terms = tuple(
-            Term(term.group, term.column, term.index, term.coefficient * each[..., None], term.turn)
-            for term in self.terms
+            Term(term.group, term.column, term.index, term.coefficient * by_strip, term.turn) for term in self.terms
         )
-        constant = None if self.constant is None else self.constant * each[..., None]
-        units = None if self.units is None else self.units * each[..., None]
-        most = int(np.abs(each).max(initial=0))
+        constant = None if self.constant is None else self.constant * by_strip
+        units = None if self.units is None else self.units * by_strip
+        most = abs(given.item()) if alone else int(np.abs(each).max(initial=0))
         return Wire(self.shape, self.lanes, terms, constant, units, self.fraction, self.bound * most)
 
     def plus(self, constant: Units | int) -> Wire:
@@ -213,8 +215,11 @@ def constant_wire(units: Units, lanes: int, fraction: int) -> Wire:
     return Wire(units.shape, lanes, (), whole, whole, fraction, int(np.abs(units).max(initial=0)))
 
 
+@lru_cache
 def _ones(axes: int) -> Units:
-    return np.ones((1,) * axes, dtype=np.int64)
+    found = np.ones((1,) * axes, dtype=np.int64)
+    found.setflags(write=False)
+    return found
 
 
 def _plus(a: Units | None, b: Units | None) -> Units | None:

@@ -69,6 +69,22 @@ def test_interpolation_and_evaluation_undo_each_other(size: int) -> None:
     assert np.array_equal(field.values_on_h(coefficients), values)
 
 
+@pytest.mark.parametrize("size", [1, 2, 8, 1024])
+def test_a_polynomial_is_evaluated_from_its_values_and_from_its_coefficients(size: int) -> None:
+    values, points = elements(size, 3), elements(20) * np.uint64(3) % np.uint64(P)
+    outside = np.array([x for x in points.tolist() if pow(x, size, P) != 1], dtype=np.uint64)
+    slow = field.matmul(field.powers(outside, size), field.interpolate(values))
+    assert np.array_equal(field.evaluated(field.interpolate(values), outside), slow)
+    assert np.array_equal(field.matmul(field.lagrange(outside, size), values), slow)
+
+
+def test_four_of_the_largest_products_do_not_wrap() -> None:
+    largest = np.full((1, 4), P - 1, dtype=np.uint64)
+    assert field.ext_mul(largest, largest).tolist() == [times([P - 1] * 4, [P - 1] * 4)]
+    unreduced = largest + np.uint64(5 * P)
+    assert np.array_equal(field.ext_mul(unreduced, unreduced), field.ext_mul(largest, largest))
+
+
 def test_signed_integers_have_one_residue_each() -> None:
     assert field.element(np.array([-1, 0, P, -P, 2**31 - 1], dtype=np.int64)).tolist() == [
         P - 1,

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from proofs import columns, field, kernels, relation, torch_kernels
+from proofs.answering import Coded
 from proofs.commitment import tree_over
 from proofs.field import P
 from proofs.relation import Plain
@@ -53,6 +54,20 @@ def test_lines_of_the_code_come_without_the_whole_of_it(count: int, gpu: bool, m
     monkeypatch.setattr(kernels, "_gpu", lambda: torch_kernels)
     message, lines = rows(count, 32), np.array([0, 5, 31, 32, 100, 255])
     assert np.array_equal(kernels.encoded_at(message, 8, lines), kernels.encode(message, 8)[lines])
+
+
+@pytest.mark.parametrize("count", [0, 3, 16, 37])
+def test_the_code_lies_in_blocks_of_sixteen_rows(count: int) -> None:
+    message = rows(count, 32)
+    blocks = kernels.in_blocks(message, 2)
+    side_by_side = blocks.swapaxes(0, 1).reshape(64, -1)
+    assert np.array_equal(side_by_side[:, :count], kernels.encode(message, 2))
+    coded = Coded(message)
+    for first, end in ((0, count), (1, count), (2, 3), (15, 18), (16, 32)):
+        if first < end <= count:
+            assert np.array_equal(
+                coded.values(slice(first, end), slice(3, 50)), kernels.encode(message, 2)[3:50, first:end]
+            )
 
 
 @pytest.mark.parametrize("gpu", [False, True])
