@@ -155,7 +155,7 @@ class Circuit:
         name = self.table(Table.range(low, high))
         group = self.group(name, lanes, 1, (Lookup(name, (("1", 0),)),))
         if units is not None and units.size and (units.min() < low or units.max() > high):
-            raise ValueRefused(f"a value of {int(units.min())} to {int(units.max())} where {low} to {high} are allowed")
+            raise ValueRefused(f"a value that is not in the range of {low} to {high}")
         (wire,) = self.put(group, shape, [units])
         return wire.with_(bound=max(high, -low))
 

@@ -161,7 +161,7 @@ def _below(name: str, raw: Units, allowed: Units) -> tuple[Units, Units]:
     top = np.where(allowed > 0, raw, np.iinfo(np.int64).min).max(axis=1)
     below = np.where(allowed > 0, top[:, None] - raw, FARTHEST)
     if below.max(initial=0) > FARTHEST or (below[allowed > 0]).max(initial=0) > FARTHEST:
-        raise OutOfRange(f"{name}: scores of one row are {int(below.max())} units apart; 2^16 do not fit the table")
+        raise OutOfRange(f"{name}: scores of one row are 2^16 units apart or more, which do not fit the table")
     return top, below
 
 

@@ -100,7 +100,7 @@ def _label(circuit: Circuit, head: Head | NextToken, cells: Wire) -> Wire:
     if circuit.proving:
         label = int(cells.known()[places, 0])
         if not 0 <= label < labels:
-            raise OutOfRange(f"label {label} of {labels}")
+            raise OutOfRange(f"a label that is none of the {labels}")
         units = _one_hot(label, labels)[:, None]
     onehot = circuit.bits((labels,), 1, units)
     counted = onehot.scaled(np.arange(labels, dtype=np.int64)).summed()

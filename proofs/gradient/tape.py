@@ -61,7 +61,7 @@ INEQUALITY_VALUES = 24  # limbs and carries of one inequality k²·v ≤ n < (k 
 def check_apart(name: str, below: Units) -> None:
     """Raises OutOfRange."""
     if below.max(initial=0) >= 1 << LOOKUP_BITS:
-        raise OutOfRange(f"{name}: scores of one row are {int(below.max())} units apart; 2^16 do not fit the table")
+        raise OutOfRange(f"{name}: scores of one row are 2^16 units apart or more, which do not fit the table")
 
 
 @dataclass(frozen=True, eq=False)
