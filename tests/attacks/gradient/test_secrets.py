@@ -4,7 +4,7 @@ have cells for it, and nothing else; and where there is no proof, the reason nam
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
@@ -15,11 +15,11 @@ import pytest
 from benchmarks.circuits import SQUARES
 from benchmarks.gradient_cases import LABELS, GradientRound
 from proofs import answering
-from proofs import prover as mechanism
 from proofs.circuit import prover
 from proofs.circuit.builder import Circuit, ValueRefused
 from proofs.circuit.wire import constant_wire
 from proofs.commitment import Committed, commit
+from proofs.gradient import prover as gradient
 from proofs.gradient.circuit_attention import Scores, softmax
 from proofs.gradient.circuit_text import cells_of, example
 from proofs.gradient.claim import GradientStatement
@@ -31,23 +31,23 @@ from proofs.parameters import SALT_BYTES
 
 def random_of(case: GradientRound, statement: GradientStatement) -> tuple[set[bytes], set[bytes]]:
     """Random cells of rows and salts of leaves: of the trees that were there, and of those of this proof."""
-    found: dict[str, list[Committed]] = {"there": [], "own": []}
+    there, own, trees_of = list[Committed](), list[Committed](), gradient._trees
 
-    def watched(whose: str) -> Callable[..., Committed]:
-        def committed(*arguments: Any) -> Committed:
-            found[whose].append(commit(*arguments))
-            return found[whose][-1]
+    def opened(*arguments: Any) -> tuple[Committed, Committed]:
+        there.extend(trees_of(*arguments))
+        return there[0], there[1]
 
-        return committed
+    def committed(*arguments: Any) -> Committed:
+        own.append(commit(*arguments))
+        return own[-1]
 
     with (
-        patch.object(mechanism, "commit", watched("there")),
-        patch.object(prover, "commit", watched("own")),
-        patch.object(answering, "commit", watched("own")),
+        patch.object(gradient, "_trees", opened),
+        patch.object(prover, "commit", committed),
+        patch.object(answering, "commit", committed),
     ):
         case.prove(statement)
-    there, own = (set[bytes]().union(*map(secrets_of, found[whose])) for whose in ("there", "own"))
-    return there, own
+    return set[bytes]().union(*map(secrets_of, there)), set[bytes]().union(*map(secrets_of, own))
 
 
 def secrets_of(tree: Committed) -> set[bytes]:
