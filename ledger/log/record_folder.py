@@ -53,6 +53,13 @@ class RecordFolder:
                 raise fault(self._path(at), error) from error
             at = end
 
+    def check(self, sequence: int) -> None:
+        """Can the record of this entry be put? Raises as `put` does."""
+        try:
+            self._tail_at(sequence)
+        except OSError as error:
+            raise fault(self._path(sequence), error) from error
+
     def sync(self) -> None:
         """What was put is durable when it returns. Raises StorageFault; after a failed fsync nobody knows what is on
         the disk, so it does for ever: the journal has the records, and they are put again when it is opened anew."""
@@ -82,15 +89,19 @@ class RecordFolder:
 
     def _append(self, first: int, sealed: Sequence[bytes]) -> None:
         """To one file."""
-        tail = self._tail
-        if first % RECORDS == 0 or tail is None or tail.sequence != first:
-            self.close()
-            tail = self._tail = self._opened(first)
-            os.ftruncate(tail.file, tail.end)
-        data = encode_records(sealed)
+        tail, data = self._tail_at(first), encode_records(sealed)
         write_all(tail.file, data, tail.end)
         self._unsynced.add(tail.path)
         self._tail = replace(tail, sequence=first + len(sealed), end=tail.end + len(data))
+        if self._tail.sequence % RECORDS == 0:
+            self.close()
+
+    def _tail_at(self, sequence: int) -> _Tail:
+        if self._tail is None or self._tail.sequence != sequence:
+            self.close()
+            self._tail = self._opened(sequence)
+            os.ftruncate(self._tail.file, self._tail.end)
+        return self._tail
 
     def _opened(self, sequence: int) -> _Tail:
         """Behind the record before this one."""

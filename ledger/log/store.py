@@ -6,8 +6,7 @@
     FOLDER/lock             held by the one process that writes
 
 In this order, each step durable before the next begins:
-  1. the frame in the journal, entries and records, fsynced: the leaf is promised, `append` returns. The files of
-     records have them too by then, so that whoever finds an entry finds its record, but nobody waits for their fsync
+  1. the frame in the journal, entries and records, fsynced: the leaf is promised, `append` returns
   2. with 256 entries together: the hash tiles that they complete, lowest first, each written beside, fsynced, renamed,
      its folder fsynced
   3. the bundle with the entries themselves, likewise: from here on the bundle counts, and a bundle has all its tiles
@@ -15,8 +14,8 @@ In this order, each step durable before the next begins:
   5. the journal without that bundle's entries, and without records, likewise; 4 and 5 also when it has grown long
 A crash between any two leaves a log of the same size and root: steps 2 and 3 write the same bytes again, entries that
 the journal still has although their bundle is there are skipped, and records that it has are put into their files once
-more. `publish` adds the partial tiles of the present size; they must be with readers before a checkpoint of that size
-is.
+more. Whoever asks for records is shown those of the journal too: they are put into their files first. `publish` does
+that, and adds the partial tiles of the present size; they must be with readers before a checkpoint of that size is.
 
 What nobody can see from here: a journal cut short by something else than a crash. Hence `at_least`.
 """
@@ -87,6 +86,7 @@ class LogStore:
             self._journal.frames = []
             with suppress(StorageFault):  # reading is possible on a full disk too
                 self._fold()
+                self._put_records()
         except BaseException:
             self.close()
             raise
@@ -121,7 +121,9 @@ class LogStore:
 
     def records(self, index: int, size: int) -> list[bytes]:
         """The sealed records of file `index` in a log of `size` entries, as far as they lie there. Raises
-        StorageFault."""
+        StorageFault, LogDamaged."""
+        with self._mutex:
+            self._put_records()
         return self._records.get(index, size)
 
     def fsck(self, roots: Mapping[int, bytes] | None = None) -> Iterator[Flaw]:
@@ -172,9 +174,12 @@ class LogStore:
         with self._mutex:
             self._fold()  # what a full disk left undone
             first = self.size
-            self._records.put(first, records)
-            self._journal.append(Frame(first, tuple(entries), tuple(records)))
+            frame = Frame(first, tuple(entries), tuple(records))
+            if records and not self._unput:
+                self._records.check(first)
+            self._journal.append(frame)
             reached(Point.LOG_APPENDED)
+            self._unput += [frame] if records else []
             self._pending += entries
             self._frontier = self._frontier.extend([leaf_hash(entry) for entry in entries])
             with suppress(StorageFault):  # they are promised: the journal has them, and the next append meets the fault
@@ -186,6 +191,7 @@ class LogStore:
         `read` still answers; all the tiles of that size, so that they can be handed on. Raises StorageFault."""
         with self._mutex:
             self._fold()
+            self._put_records()
             tiles = list(tiles_of(self.size if size is None else size))
             for tile in tiles:
                 data = self._unfinished(tile) if tile.width < WIDTH else None
@@ -197,9 +203,6 @@ class LogStore:
 
     def _fold(self) -> None:
         """Steps 2 to 5, for as many full bundles as there are."""
-        while self._unput:
-            self._records.put(self._unput[0].first, self._unput[0].records)
-            del self._unput[0]
         folded = self._journal.size_bytes > MAX_JOURNAL_BYTES
         while len(self._pending) >= WIDTH:
             entries, rows = self._pending[:WIDTH], [list(row) for row in self._rows]
@@ -211,9 +214,15 @@ class LogStore:
             self._pending, self._rows, self._bundles = self._pending[WIDTH:], rows, self._bundles + 1
             folded = True
         if folded:
+            self._put_records()
             self._records.sync()
             self._journal.restart(self._bundles * WIDTH, self._pending)
             reached(Point.LOG_TRIMMED)
+
+    def _put_records(self) -> None:
+        while self._unput:
+            self._records.put(self._unput[0].first, self._unput[0].records)
+            del self._unput[0]
 
     def _completed(self, entries: list[bytes], rows: Rows) -> Iterator[tuple[Tile, list[bytes]]]:
         """The tiles that these 256 entries complete, lowest first; moves `rows` on."""
@@ -238,7 +247,7 @@ class LogStore:
     # ---- opening
 
     def _from_journal(self) -> list[bytes]:
-        """Entries behind the last bundle; the records of all that it has go into their files with the next `_fold`."""
+        """Entries behind the last bundle. Records, also of entries before it, may not be in their files yet."""
         start, frames = self._bundles * WIDTH, self._journal.frames
         self._unput = [frame for frame in frames if frame.records]
         pending = _behind(frames, start)

@@ -141,13 +141,14 @@ while store.size < int(sys.argv[2]):
     print(first, flush=True)  # the answer
 store.publish()
 """
+SHOWN = GROW.replace("    print", "    store.records(first // 16, store.size)\n    print")
 
 
-def run(folder: Path, size: int, crash_at: Point | None = None) -> tuple[int, int]:
+def run(folder: Path, size: int, crash_at: Point | None = None, script: str = GROW) -> tuple[int, int]:
     """Exit status, and how many answers were sent."""
     environment = {**os.environ, "CANDOR_CRASH_AT": crash_at.value if crash_at else ""}
     where = Path(__file__).parent.parent.parent
-    command = [sys.executable, "-c", GROW, str(folder), str(size)]
+    command = [sys.executable, "-c", script, str(folder), str(size)]
     done = subprocess.run(command, env=environment, cwd=where, timeout=120, stdout=subprocess.PIPE, text=True)
     return done.returncode, len(done.stdout.splitlines())
 
@@ -184,15 +185,15 @@ def test_a_kill_loses_no_answered_entry(tmp_path: Path, almost_two_levels: Path,
     store.close()
 
 
-@pytest.mark.parametrize("point", [Point.LOG_APPENDED, Point.LOG_TILE, Point.LOG_BUNDLE])
+@pytest.mark.parametrize("point", [Point.LOG_TILE, Point.LOG_BUNDLE])
 @pytest.mark.parametrize("left", ["nothing", "half", "zeros"])
 def test_records_that_never_reached_their_files_come_back_from_the_journal(
     tmp_path: Path, point: Point, left: str
 ) -> None:
-    """Before their files are fsynced, a power cut may take all of them, or what is in them."""
-    size = 256 if point is not Point.LOG_APPENDED else 1
-    status, _ = run(tmp_path, size, point)
-    assert status == -signal.SIGKILL
+    """Readers were shown them; before their files are fsynced, a power cut may take all of them, or what is in them."""
+    status, size = run(tmp_path, 256, point, SHOWN)
+    assert (status, size) == (-signal.SIGKILL, 255)
+    size = 256
     for path in sorted((tmp_path / "records").iterdir()):
         whole = path.read_bytes()
         path.write_bytes({"nothing": b"", "half": whole[: len(whole) // 2], "zeros": bytes(len(whole))}[left])
@@ -237,6 +238,36 @@ def test_a_long_journal_is_cut_before_its_bundle_is_full(store: LogStore, monkey
     again = LogStore(store.folder)
     assert (again.root(), records_in(again, 0, 8)) == (root(entries_of(8)), large)
     again.close()
+
+
+def test_nothing_is_promised_behind_records_that_are_gone(tmp_path: Path) -> None:
+    store = LogStore(tmp_path)
+    store.append(entries_of(260), records_of(260))
+    store.close()
+    (tmp_path / records_path(16)).unlink()
+    store = LogStore(tmp_path)
+    for _ in range(2):
+        with pytest.raises(LogDamaged, match="restore it"):
+            store.append([b"entry 260"], [b"record 260"])
+    assert store.size == 260
+    store.close()
+
+
+def test_a_disk_too_full_for_files_of_records_refuses_readers_and_keeps_them(
+    store: LogStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.append(entries_of(3), records_of(3))
+
+    def full(*_: Any) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ledger.log.record_folder.write_all", full)
+        for _ in range(2):
+            with pytest.raises(StorageFault, match="free some space"):
+                store.records(0, 3)
+        store.append(entries_of(2, 3), records_of(2, 3))
+    assert records_in(store, 0, 5) == records_of(5)
 
 
 def test_records_that_are_gone_are_noticed_at_the_opening(tmp_path: Path) -> None:

@@ -149,6 +149,18 @@ def test_other_shapes_and_states_that_are_no_numbers_are_infinitely_far() -> Non
     assert compare(of_answer(np.zeros((2, 8), np.float32), (1, 2)), np.zeros((2, 8), np.float32)) == 0.0
 
 
+@settings(derandomize=True, max_examples=100, deadline=None)
+@given(st.integers(1, 4), st.integers(1, 300), st.data())
+def test_the_largest_are_those_that_a_sort_finds_and_of_equal_ones_the_first(
+    rows: int, long: int, data: st.DataObject
+) -> None:
+    seed, width = data.draw(st.integers(0, 999)), data.draw(st.integers(1, long))
+    states = np.random.default_rng(seed).integers(-4, 5, (rows, long)).astype(np.float32)
+    order = np.argsort(-np.abs(states), axis=1, kind="stable")[:, : min(128, width)]
+    found = fingerprint._largest(states, width)
+    assert [row.nonzero()[0].tolist() for row in found] == np.sort(order, axis=1).tolist()
+
+
 # ---- bytes
 
 
