@@ -139,13 +139,6 @@ def _coset(coefficients: Rows, shift: Rows, twiddles: Rows, butterflies: Butterf
     _up(into, twiddles, *butterflies)
 
 
-@njit("void(uint32[:,::1], uint32[:,:])", cache=True, nogil=True)
-def _put(block: Rows, into: Rows) -> None:
-    for i in range(into.shape[0]):
-        for lane in range(into.shape[1]):
-            into[i, lane] = block[i, lane]
-
-
 def coded(rows: Rows, blowup: int) -> Iterator[tuple[int, int, Rows]]:
     """(first row, first line, block (k, LANES)) of `encode`, coset by coset of LANES rows at a time, so that nobody
     needs to hold all of a code. A block is valid until the next; beyond the last row it holds anything."""
@@ -181,10 +174,8 @@ def encode(rows: Rows, blowup: int) -> Rows:
     """
     if _on_gpu():
         return np.asarray(_gpu().encode(rows, blowup))
-    codeword = np.zeros((blowup * rows.shape[1], len(rows)), dtype=np.uint32)
-    for start, line, block in coded(rows, blowup):
-        _put(block, codeword[line : line + len(block), start : start + LANES])
-    return codeword
+    blocks = in_blocks(rows, blowup)
+    return np.ascontiguousarray(blocks.swapaxes(0, 1).reshape(blocks.shape[1], -1)[:, : len(rows)])
 
 
 def in_blocks(rows: Rows, blowup: int) -> NDArray[np.uint32]:
