@@ -242,7 +242,7 @@ def _settings(folder: Path) -> tuple[ServeSettings, TwinChain]:
         name="bench",
         device="cpu",
         audit_log=LogSettings(chain.log_address, 300, (reads.address,), 60.0, 300.0),
-        limits=LimitSettings(None, 1 << 16, 4096, 64, 128, 8, 5, 60.0, 512),
+        limits=LimitSettings(None, 1 << 18, 4096, 512, 128, 16, 5, 120.0, 512),  # as a server has them, the demo's too
     )
     return settings, chain
 
