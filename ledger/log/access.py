@@ -60,7 +60,7 @@ def dropped(host: Hosted, auditors: Collection[bytes] = ()) -> Iterator[Dropped]
             since.setdefault(auditor, block)
 
 
-def shut(history: LogHistory, host: Hosted, entry: Entry, sealed: bytes, auditor: bytes) -> Shut | None:
+def why_shut(history: LogHistory, host: Hosted, entry: Entry, sealed: bytes, auditor: bytes) -> Shut | None:
     """None where the auditor can open it, by the head of the record. sealed: of this entry, by its digest. Raises
     SealInvalid, KeyInvalid for a record that is none."""
     keys = [to.key for to in recipients(sealed) if to.address == auditor]
@@ -81,7 +81,7 @@ def access_link(history: LogHistory, host: Hosted, entry: Entry, sealed: bytes |
     if sealed is None:
         return missing(Name.RECORD, f"whether {who} can open it is not known: the record could not be had")
     try:
-        why = shut(history, host, entry, sealed, auditor)
+        why = why_shut(history, host, entry, sealed, auditor)
     except PeerFault as error:
         return failed(Name.RECORD, f"{who} cannot open it: {error}")
     if why is None:

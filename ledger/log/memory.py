@@ -144,7 +144,7 @@ class Memory:
         rows = self._database.read(f"SELECT size FROM looked WHERE {WHERE} AND auditor=?", (*of, auditor))
         return int(rows[0][0]) if rows else 0
 
-    def shut(self, of: Of, auditor: bytes) -> dict[int, str]:
+    def shut_entries(self, of: Of, auditor: bytes) -> dict[int, str]:
         """Entries whose record this auditor cannot open, and why."""
         query = f"SELECT entry, why FROM shut WHERE {WHERE} AND auditor=? ORDER BY entry"
         return {int(entry): why for entry, why in self._database.read(query, (*of, auditor))}

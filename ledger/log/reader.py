@@ -183,7 +183,7 @@ class LogReader:
     def __init__(self, files: LogFiles, domain: Domain, server: bytes) -> None:
         self.files, self.domain, self.server = files, domain, server
         self._noted: tuple[Checkpoint, bytes] | None = None
-        self._behind: tuple[int, list[bytes]] = (0, [])  # the next index, and the records of its file from there on
+        self._rest_of_file: tuple[int, list[bytes]] = (0, [])  # the next index, and the records from there on
 
     @property
     def where(self) -> str:
@@ -224,12 +224,12 @@ class LogReader:
         """None where the place says that it has none. Raises LogUnreadable. Read in order, their file is read once; one
         that is asked for again is read again."""
         file, place = divmod(index, RECORDS)
-        start, found = self._behind
+        start, found = self._rest_of_file
         if not start <= index < start + len(found):
             data = self.files.read(records_path(file), MAX_RECORDS_BYTES)
             start, found = index, split_records(data or b"")[place:]
         found = found[index - start :]
-        self._behind = (index + 1, found[1:])
+        self._rest_of_file = (index + 1, found[1:])
         return found[0] if found else None
 
     def _wider(self, tile: Tile) -> Tile | None:

@@ -25,7 +25,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from ledger.audit_blocks import WALK, Walk
-from ledger.log.access import dropped, ranges, read_sealed, shut
+from ledger.log.access import dropped, ranges, read_sealed, why_shut
 from ledger.log.actions import LogAction, ReportFork, ReportRewrite
 from ledger.log.check import conduct_link, host_of
 from ledger.log.follower import LogReplay, LogSource, settled_log
@@ -204,12 +204,12 @@ class Watchtower:
         """Which anchored records this auditor cannot open; new ones, and those that could not be had before."""
         if not readers or not host.points:
             return
-        known, first = self.memory.shut(of, auditor), self.memory.looked(of, auditor)
+        known, first = self.memory.shut_entries(of, auditor), self.memory.looked(of, auditor)
         fresh = range(first, max(first, min(host.size, first + MAX_RECORDS)))
         withheld = [index for index, why in known.items() if why == MISSING and index < host.size]
         again = sorted({*withheld[: MAX_RECORDS // 2], *withheld[-MAX_RECORDS // 2 :]})  # what is kept back hides none
         trees = [(reader, reader.tree(host.size)) for reader in readers]
-        seen = {index: _shut(found, host, trees, index, auditor) for index in (*again, *fresh)}
+        seen = {index: _why_shut(found, host, trees, index, auditor) for index in (*again, *fresh)}
         changed = {index: why for index, why in seen.items() if why != known.get(index, "")}
         if fresh or changed:
             self.memory.look(of, auditor, fresh.stop, changed)
@@ -222,7 +222,7 @@ class Watchtower:
             yield from [Alarm(kind, f"{text}: {ranges(entries)}")] if why else []
 
 
-def _shut(
+def _why_shut(
     found: LogReplay, host: Hosted, trees: Sequence[tuple[LogReader, TileTree]], index: int, auditor: bytes
 ) -> str:
     """Why the auditor cannot open this record; "" if it can."""
@@ -230,7 +230,7 @@ def _shut(
         read = read_sealed(reader, tree, host, index)
         if read is not None:
             try:
-                return shut(found.history, host, *read, auditor) or ""
+                return why_shut(found.history, host, *read, auditor) or ""
             except PeerFault as error:
                 return f"it is no sealed record ({type(error).__name__})"
     return MISSING

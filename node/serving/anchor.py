@@ -123,7 +123,7 @@ class Anchor:
         self._head = self.chain.head().number
         self.sender.pump()  # first: a reorg may have taken the registration away
         self._last = self.chain.log_server(self.key.address)
-        self.scribe.now(standing(self.chain, self._head, self._last, self.auditors))
+        self.scribe.moved_on(standing(self.chain, self._head, self._last, self.auditors))
 
     def _post(self) -> None:
         signed = self.guard.last(self.identity.domain, self.key.address)

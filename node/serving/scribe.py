@@ -102,14 +102,14 @@ class Scribe:
 
     def __init__(self, log: LogStore, key: Key, identity: Identity, standing: Standing) -> None:
         self._log, self._key, self._identity = log, key, identity
-        self._now = (standing, Envelope.to(standing.auditors))
+        self._present = (standing, Envelope.to(standing.auditors))
         self._halted = ""
 
-    def now(self, standing: Standing) -> None:
+    def moved_on(self, standing: Standing) -> None:
         """The chain has moved on. A head that went back is not taken: what was promised was promised. From here on
         records are in another envelope."""
-        head = max(standing.head, self._now[0].head)
-        self._now = (replace(standing, head=head), Envelope.to(standing.auditors))
+        head = max(standing.head, self._present[0].head)
+        self._present = (replace(standing, head=head), Envelope.to(standing.auditors))
 
     def halt(self, why: str) -> None:
         self._halted = why
@@ -119,7 +119,7 @@ class Scribe:
         if self._halted:
             raise NotWriting(self._halted)
         first, time_ms = self._log.size, int(time.time() * 1000)
-        drafts = draft(self._identity, *self._now, first, time_ms, answers)
+        drafts = draft(self._identity, *self._present, first, time_ms, answers)
         placed = self._log.append([each.entry.encode() for each in drafts], [each.sealed for each in drafts])
         if placed != first:
             raise LocalFault("somebody else appends to this log")
