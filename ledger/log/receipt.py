@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
+from binascii import hexlify
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from fractions import Fraction
@@ -44,6 +45,7 @@ SALT_BYTES: Final = 32
 SIGNATURE_BYTES: Final = 65
 MAX_STOPS: Final = 16
 NO_DIGEST: Final = bytes(32)
+_RECORD: Final = b'{"decoding":%s,"format":"candor/record/1","request_bytes":%d,"response_bytes":%d,"salt":"%s"}'
 _ENTRY: Final = (
     b'{"bundle":"%s","chain_id":%d,"contract":"%s","due_block":%d,"format":"candor/entry/1","issued_block":%d,'
     b'"request":"%s","response":"%s","sealed":"%s","sequence":%d,"server":"%s","terms":"%s","time_ms":%d}'
@@ -179,17 +181,17 @@ class Entry:
         if not 0 <= min(whole) <= max(whole) <= MAX_INTEGER:
             raise LocalFault(f"an entry's numbers are 0 to 2^53 - 1, not {whole}")
         return _ENTRY % (
-            self.bundle.hex().encode(),
+            hexlify(self.bundle),
             self.chain_id,
-            self.contract.hex().encode(),
+            hexlify(self.contract),
             self.due_block,
             self.issued_block,
-            self.request.hex().encode(),
-            self.response.hex().encode(),
-            self.sealed.hex().encode(),
+            hexlify(self.request),
+            hexlify(self.response),
+            hexlify(self.sealed),
             self.sequence,
-            self.server.hex().encode(),
-            self.terms.hex().encode(),
+            hexlify(self.server),
+            hexlify(self.terms),
             self.time_ms,
         )
 
@@ -261,15 +263,7 @@ class Record:
 
     def encode(self) -> bytes:
         """Length of the head (4 bytes) ‖ head, canonical JSON ‖ request ‖ response."""
-        head = canonical.encode_object(
-            {
-                "format": b'"%s"' % RECORD_FORMAT.encode(),
-                "decoding": self.decoding.encoded,
-                "salt": b'"%s"' % self.salt.hex().encode(),
-                "request_bytes": b"%d" % len(self.request),
-                "response_bytes": b"%d" % len(self.response),
-            }
-        )
+        head = _RECORD % (self.decoding.encoded, len(self.request), len(self.response), hexlify(self.salt))
         return len(head).to_bytes(4) + head + self.request + self.response
 
     @classmethod

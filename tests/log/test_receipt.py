@@ -247,7 +247,9 @@ def test_what_was_written_once_is_what_is_written_anew() -> None:
     assert told["entry"] == ENTRY.to_json()
     assert told["decoding"] == DECODING.to_json()
     head = RECORD.encode()[4 : 4 + int.from_bytes(RECORD.encode()[:4])]
-    assert canonical.decode(head, max_bytes=1 << 14)["decoding"] == DECODING.to_json()
+    told = canonical.decode(head, max_bytes=1 << 14)
+    assert (told["decoding"], told["salt"]) == (DECODING.to_json(), RECORD.salt.hex())
+    assert (told["request_bytes"], told["response_bytes"]) == (len(REQUEST), len(RESPONSE))
 
 
 def test_equal_questions_look_different() -> None:
