@@ -64,10 +64,11 @@ class Coded:
 
     def values(self, place: slice, points: slice = slice(None)) -> Rows:
         """(n, r): of rows from `place.start` to `place.stop`."""
-        first, width = place.start // kernels.LANES, kernels.LANES
+        width = kernels.LANES
+        first = min(place.start // width, len(self._blocks) - 1)  # no rows at all have a block, too
         parts = [
             block[points, max(place.start - at * width, 0) : place.stop - at * width]
-            for at, block in enumerate(self._blocks[first : -(-place.stop // width)], first)
+            for at, block in enumerate(self._blocks[first : max(first + 1, -(-place.stop // width))], first)
         ]
         return np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
 
@@ -222,7 +223,7 @@ def sums_of_terms(sections: dict[str, Section], terms: Sequence[Term], sizes: Si
     return np.asarray(total % _P, dtype=np.uint64)
 
 
-def weighted(weights: NDArray[np.uint32], section: Section, first: int) -> Field:
+def weighted_rows(weights: NDArray[np.uint32], section: Section, first: int) -> Field:
     """Rows of weights (r, 4, k) over K, for as many rows of the section -> (2k, 4) on the coset: Σ weight·row."""
     size, count = weights.shape[2], kernels.LANES // DEGREE
     found = np.zeros((2 * size, DEGREE), dtype=np.uint64)

@@ -10,7 +10,6 @@ order 1, ω, ω², … with ω = root_of_unity(k).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -123,18 +122,10 @@ def ext_powers(base: Field, count: int) -> Field:
     return np.stack(found[:count]) if count else np.zeros((0, DEGREE), dtype=np.uint64)
 
 
-@dataclass(frozen=True, eq=False)
-class Halves:
-    """A matrix in halves of 16 bits, and their sums, as `matmul` needs it."""
-
-    low: NDArray[np.float64]
-    high: NDArray[np.float64]
-    both: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, a: Field) -> Halves:
-        low, high = (a & np.uint64(0xFFFF)).astype(np.float64), (a >> np.uint64(16)).astype(np.float64)
-        return cls(low, high, low + high)
+def _halves(a: Field) -> tuple[NDArray[np.float64], ...]:
+    """The low and the high 16 bits of each element, and their sums."""
+    low, high = (a & np.uint64(0xFFFF)).astype(np.float64), (a >> np.uint64(16)).astype(np.float64)
+    return low, high, low + high
 
 
 def matmul(a: Field, b: Field) -> Field:
@@ -142,9 +133,8 @@ def matmul(a: Field, b: Field) -> Field:
     if len(b) > LONGEST_SUM:
         first, rest = matmul(a[:, :LONGEST_SUM], b[:LONGEST_SUM]), matmul(a[:, LONGEST_SUM:], b[LONGEST_SUM:])
         return reduced(first + rest)
-    left, right = Halves.of(a), Halves.of(b)
-    low, high = left.low @ right.low, left.high @ right.high
-    middle = left.both @ right.both - low - high
+    low, high, middle = (left @ right for left, right in zip(_halves(a), _halves(b), strict=True))
+    middle = middle - low - high
     found = low.astype(np.uint64)  # below 2^51, as the others
     found += mul(reduced(middle.astype(np.uint64)), np.uint64(1 << 16))
     found += mul(reduced(high.astype(np.uint64)), np.uint64((1 << 32) % P))

@@ -24,7 +24,7 @@ from proofs.answering import (
     sections_of,
     shared,
     sums_of_terms,
-    weighted,
+    weighted_rows,
 )
 from proofs.circuit.builder import Circuit
 from proofs.circuit.equations import (
@@ -216,7 +216,7 @@ class _Run:
         total = sums_of_terms(sections, terms, layout)
         total += _ends_of_rows(inverses, layout, sections)
         for name, first, rows in _weights_by_row(self._circuit, weights, layout, drawn):
-            total += weighted(rows, sections[name], first)
+            total += weighted_rows(rows, sections[name], first)
         found = from_coset(total % _P, layout)
         check_sum(found, weights.target, layout)
         return found

@@ -147,7 +147,8 @@ class Weights:
             np.add.at(factors[key], index, values)
 
     def reduce(self) -> None:
-        """Modulo p, once everything was added: until then sums of less than 2^33 numbers below p fit."""
+        """Once everything was added: what waits too, and modulo p; until then sums of less than 2^33 numbers below p
+        fit. Before, neither columns nor target are whole."""
         for (name, column, key), parts in self._waiting.items():
             index = np.concatenate([strips.reshape(-1) for strips, _, _ in parts])
             coefficients = np.repeat([one for _, one, _ in parts], [strips.size for strips, _, _ in parts])
